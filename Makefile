@@ -1,0 +1,54 @@
+# The commands people and CI use. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+NODES ?= 1
+UV := $(shell command -v uv || echo $(HOME)/.local/bin/uv)
+
+.PHONY: help
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: install
+install: $(VENV)/.installed ## Install system packages and the locked Python environment
+
+$(VENV)/.installed: requirements.lock pyproject.toml dev/packages.txt dev/install.sh
+	bash dev/install.sh
+	touch $@
+
+.PHONY: lock
+lock: ## Resolve the Python dependencies again
+	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --all-extras pyproject.toml --group check --group test --group docs --group build -o requirements.lock
+
+.PHONY: generate
+generate: install ## Write the generated files (CRDs, API reference) again
+	$(BIN)/virtfleet-crds write
+
+.PHONY: lint types layers generated unit check
+lint: install ## ruff, every rule
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+types: install ## mypy --strict
+	$(BIN)/mypy
+layers: install ## import-linter
+	$(BIN)/lint-imports
+generated: install ## Generated files are up to date
+	$(BIN)/virtfleet-crds check
+unit: install ## Unit, property and golden tests
+	$(BIN)/pytest -q tests/unit tests/property tests/golden
+check: lint types layers generated unit ## Everything that needs no cluster, under a minute
+
+.PHONY: test
+test: install ## Everything CI runs after `make check`
+	$(BIN)/pytest tests
+
+.PHONY: quickstart up down bench
+quickstart: install ## From a fresh machine to a running VM, step by step
+	$(BIN)/virtfleet-dev quickstart
+up: install ## A one-machine cluster with NODES nodes; kubeconfig in .dev/kubeconfig
+	$(BIN)/virtfleet-dev up --nodes $(NODES)
+down: ## Stop it and leave nothing behind
+	$(BIN)/virtfleet-dev down
+bench: install ## Measure speed and memory, see docs/performance.md
+	$(BIN)/python -m benchmarks

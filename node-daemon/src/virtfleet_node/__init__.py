@@ -1,0 +1,1 @@
+"""The node daemon, one per hypervisor: the only writer to libvirt."""

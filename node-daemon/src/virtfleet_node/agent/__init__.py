@@ -1,0 +1,1 @@
+"""The daemon's loop: keys in, plan, execute, report."""

@@ -1,0 +1,1 @@
+"""The HTTPS server that operators speak to."""

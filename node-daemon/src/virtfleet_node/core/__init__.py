@@ -1,0 +1,1 @@
+"""Pure decisions of the daemon: desired, observed, plan. No I/O, no clock."""

@@ -1,0 +1,1 @@
+"""The host seen from inside: CPUs, memory, NUMA."""

@@ -1,0 +1,1 @@
+"""libvirt, and nothing else calls it."""

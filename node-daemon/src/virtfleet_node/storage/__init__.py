@@ -1,0 +1,1 @@
+"""Pools, disks, images and cloud-init media on the host's file systems."""

@@ -1,0 +1,1 @@
+"""The central operator: the only writer to Kubernetes."""

@@ -1,0 +1,1 @@
+"""Identity: the fleet's certificate authority and the enrolment of nodes."""

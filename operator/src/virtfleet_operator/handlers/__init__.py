@@ -1,0 +1,1 @@
+"""kopf handlers: an event in, a key into the queue. No decisions here."""

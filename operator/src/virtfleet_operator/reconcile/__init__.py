@@ -1,0 +1,1 @@
+"""One reconcile function per kind: load, ask the core, write."""

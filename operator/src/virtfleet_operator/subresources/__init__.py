@@ -1,0 +1,1 @@
+"""The aggregated API subresources.virtfleet.io: consoles through the Kubernetes API."""

@@ -1,0 +1,1 @@
+"""Admission: refuse a bad manifest with a sentence that says what to write."""
