@@ -1,1 +1,4 @@
-"""The API of virtfleet: kinds, their parsing, and the contracts between its processes. No I/O."""
+"""The API of virtfleet: its kinds, their parsing, and the contracts between its processes.
+
+Everything here is data: frozen pydantic models and pure functions on them. No I/O, no clock, no Kubernetes client.
+"""

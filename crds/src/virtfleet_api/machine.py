@@ -1,0 +1,143 @@
+"""The Machine document: the complete desired state of one machine, sent by the operator to the node that runs it.
+
+It travels as a whole and never as steps. The daemon keeps it, without its secrets, in the metadata of the libvirt
+domain, so there is no second database that could disagree with libvirt.
+"""
+
+import hashlib
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from virtfleet_api.base import Document
+from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, UID_PATTERN
+from virtfleet_api.virtual_machine import Clone, DiskBus, DiskCache, NicModel, ReclaimPolicy
+
+Uid = Annotated[str, Field(pattern=UID_PATTERN)]
+Label = Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Run(StrEnum):
+    """The state the machine shall be in."""
+
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    STOPPED = "Stopped"
+    ABSENT = "Absent"
+
+
+class Restart(StrEnum):
+    """What the daemon does by itself when a guest ends that shall run.
+
+    ALWAYS starts it again; ON_FAILURE only after a crash or a killed QEMU; NEVER leaves it off until `start_token`
+    changes or the machine has been asked to be Stopped in between.
+    """
+
+    ALWAYS = "Always"
+    ON_FAILURE = "OnFailure"
+    NEVER = "Never"
+
+
+class BlankSource(Document):
+    """An empty disk."""
+
+    kind: Literal["Blank"] = "Blank"
+
+
+class ImageDiskSource(Document):
+    """A disk made from an image that the operator has asked this node to hold."""
+
+    kind: Literal["Image"] = "Image"
+    image_uid: Uid
+    clone: Clone = Clone.LINKED
+
+
+class MachineDisk(Document):
+    """A disk. Its file belongs to the machine: <pool>/disks/<machine uid>/<name>.qcow2."""
+
+    name: Label
+    pool: Label
+    source: Annotated[BlankSource | ImageDiskSource, Field(discriminator="kind")]
+    size_bytes: Annotated[int | None, Field(gt=0, lt=2**63)] = None
+    bus: DiskBus = DiskBus.VIRTIO
+    cache: DiskCache = DiskCache.NONE
+    boot_order: int | None = None
+    reclaim_policy: ReclaimPolicy = ReclaimPolicy.DELETE
+
+
+class MachineInterface(Document):
+    """A network card with QEMU's own outbound NAT behind it."""
+
+    name: Label
+    mac: Annotated[str, Field(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
+    model: NicModel = NicModel.VIRTIO
+
+
+class MachineKernel(Document):
+    """Direct kernel boot from an image of type Kernel."""
+
+    image_uid: Uid
+    cmdline: Annotated[str, Field(max_length=2048, pattern=r"^[ -~]*$")] = ""
+
+
+class CloudInitFiles(Document):
+    """The files of a NoCloud medium. May hold secrets: never logged, never stored in libvirt."""
+
+    meta_data: str
+    user_data: str = ""
+    network_data: str = ""
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the content, which names the medium."""
+        parts = (self.meta_data, self.user_data, self.network_data)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+class Hardware(Document):
+    """What the guest sees. A change of it takes effect at the next start; until then the report names what differs."""
+
+    machine_type: Annotated[str, Field(pattern=r"^(pc-)?(q35|i440fx)(-[0-9.]+)?$")] = "q35"
+    sockets: Annotated[int, Field(ge=1)] = 1
+    cores: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1)] = 1
+    cpu_model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)] = "host-model"
+    memory_bytes: Annotated[int, Field(gt=0, lt=2**63)]
+    disks: tuple[MachineDisk, ...] = ()
+    interfaces: tuple[MachineInterface, ...] = ()
+    kernel: MachineKernel | None = None
+    cloud_init_digest: Sha256 | None = None
+    guest_agent: bool = True
+
+    @property
+    def vcpus(self) -> int:
+        """Return the number of vCPUs: sockets by cores by threads."""
+        return self.sockets * self.cores * self.threads
+
+
+class Machine(Document):
+    """The complete desired state of a machine."""
+
+    uid: Uid
+    namespace: Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)]
+    name: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253)]
+    generation: int = 0
+    run: Run
+    restart: Restart = Restart.ALWAYS
+    start_token: Annotated[str, Field(max_length=64)] = ""
+    """Changed by the operator to ask for one graceful restart (or a start, if off).
+
+    The daemon remembers the last it served; the one a machine is created with asks for nothing."""
+    grace_period_seconds: Annotated[int, Field(ge=0, le=86400)] = 60
+    hardware: Hardware
+    cloud_init: CloudInitFiles | None = None
+
+    def without_secrets(self) -> "Machine":
+        """Return the form that may be stored: the cloud-init files are gone, `hardware.cloud_init_digest` remains."""
+        return self.model_copy(update={"cloud_init": None})
+
+    def image_uids(self) -> frozenset[str]:
+        """Return the UIDs of the images the node must hold before the machine can start for the first time."""
+        disks = {d.source.image_uid for d in self.hardware.disks if isinstance(d.source, ImageDiskSource)}
+        return frozenset(disks | ({self.hardware.kernel.image_uid} if self.hardware.kernel else set()))

@@ -1,0 +1,41 @@
+"""Every name that virtfleet writes into other systems, in one place. They are the API: renaming one is a migration."""
+
+from typing import Final
+
+GROUP: Final = "virtfleet.io"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+SUBRESOURCES_GROUP: Final = f"subresources.{GROUP}"
+SUBRESOURCES_API_VERSION: Final = f"{SUBRESOURCES_GROUP}/{VERSION}"
+
+FINALIZER: Final = f"{GROUP}/machine"
+"""Held on a VirtualMachine from its binding until its node has removed it."""
+
+IMAGE_FINALIZER: Final = f"{GROUP}/image"
+"""Held on a VMImage while a node holds a copy or a machine is backed by it."""
+
+NODE_LABEL: Final = f"{GROUP}/node"
+"""The durable binding of a VirtualMachine: the name of the VMNode that runs it."""
+
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+FIELD_MANAGER: Final = "virtfleet-operator"
+"""Field manager, event source and managed-by value of everything the operator writes."""
+
+DEFAULT_POOL: Final = "default"
+
+CA_NAME: Final = "virtfleet-ca"
+"""Secret with the fleet's certificate authority, and ConfigMap with its public part under `ca.crt`."""
+
+JOIN_TOKEN_TYPE: Final = f"{GROUP}/join-token"
+"""Type of a Secret whose `token` lets the node `nodeName` enrol once."""
+
+NODE_AUDIENCE: Final = f"enrol.{GROUP}"
+"""Audience of the projected ServiceAccount token that a daemon in a pod enrols with."""
+
+METADATA_NAMESPACE: Final = f"https://{GROUP}/machine/{VERSION}"
+"""XML namespace of the element in a libvirt domain's <metadata> that keeps the desired state."""
+
+UID_PATTERN: Final = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+DNS_LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_SUBDOMAIN_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"

@@ -1,0 +1,121 @@
+"""The HTTPS interface of a node daemon: paths, headers, and the lines of its watch stream.
+
+    PUT    /v1/machines/{uid}          Machine        → MachineReport   desired state, as a whole
+    GET    /v1/machines                               → MachineList
+    GET    /v1/machines/{uid}                         → MachineReport
+    DELETE /v1/machines/{uid}                         → MachineReport   the stored document with run Absent (orphans)
+    GET    /v1/machines/{uid}/console                 → WebSocket       binary frames, serial console; ?history=<bytes>
+    PUT    /v1/images/{uid}            Image          → ImageReport
+    GET    /v1/images                                 → ImageList
+    GET    /v1/node                                   → NodeReport
+    GET    /v1/watch?cursor=<cursor>                  → one JSON document a line: WatchEvent
+
+Mutual TLS: the peer must hold an operator's certificate of the fleet. Every PUT and DELETE carries EPOCH_HEADER; a lower
+epoch than the highest one seen is refused with 409 StaleEpoch. Errors are `Problem` documents.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, TypeAdapter
+
+from virtfleet_api.base import Document
+from virtfleet_api.image import ImageReport
+from virtfleet_api.report import MachineReport, NodeReport
+
+EPOCH_HEADER: Final = "Virtfleet-Epoch"
+"""leaseTransitions of the Lease that the instructing operator holds."""
+
+MAX_DOCUMENT_BYTES: Final = 1 << 20
+"""Largest request body a daemon reads: a Machine with 64 KiB of user data and 32 disks has about 150 KiB."""
+
+HEARTBEAT_SECONDS: Final = 5.0
+"""A stream that is silent for three of these is dead."""
+
+CONSOLE_HISTORY_BYTES: Final = 65536
+"""Most that `?history=` gives."""
+
+
+class ProblemReason(StrEnum):
+    """Why a request was refused."""
+
+    STALE_EPOCH = "StaleEpoch"
+    INVALID = "Invalid"
+    FORBIDDEN = "Forbidden"
+    NOT_FOUND = "NotFound"
+    CONFLICT = "Conflict"
+    UNAVAILABLE = "Unavailable"
+
+
+class Problem(Document):
+    """Body of every refusal."""
+
+    reason: ProblemReason
+    message: str
+
+
+class MachineList(Document):
+    """All machines of the node."""
+
+    items: tuple[MachineReport, ...]
+
+
+class ImageList(Document):
+    """All images of the node."""
+
+    items: tuple[ImageReport, ...]
+
+
+class Snapshot(Document):
+    """The whole state: the first line of a stream without a cursor, or with one that is too old or another process's."""
+
+    type: Literal["Snapshot"] = "Snapshot"
+    cursor: str
+    node: NodeReport
+    machines: tuple[MachineReport, ...]
+    images: tuple[ImageReport, ...]
+
+
+class MachineChanged(Document):
+    """A machine changed; with phase Absent it is gone and will not be reported again."""
+
+    type: Literal["MachineChanged"] = "MachineChanged"
+    cursor: str
+    machine: MachineReport
+
+
+class ImageChanged(Document):
+    """An image changed."""
+
+    type: Literal["ImageChanged"] = "ImageChanged"
+    cursor: str
+    image: ImageReport
+
+
+class ImageRemoved(Document):
+    """The node holds no part of this image any more."""
+
+    type: Literal["ImageRemoved"] = "ImageRemoved"
+    cursor: str
+    uid: str
+
+
+class NodeChanged(Document):
+    """The inventory changed."""
+
+    type: Literal["NodeChanged"] = "NodeChanged"
+    cursor: str
+    node: NodeReport
+
+
+class Heartbeat(Document):
+    """Nothing changed; the stream is alive."""
+
+    type: Literal["Heartbeat"] = "Heartbeat"
+    cursor: str
+
+
+WatchEvent = Snapshot | MachineChanged | ImageChanged | ImageRemoved | NodeChanged | Heartbeat
+
+WATCH_EVENT: Final[TypeAdapter[WatchEvent]] = TypeAdapter(Annotated[WatchEvent, Field(discriminator="type")])
+"""Parses one line of the stream: `WATCH_EVENT.validate_json(line)`."""

@@ -1,0 +1,125 @@
+"""What a node daemon reports of its machines and of itself. Reports are observations; nothing in them is a wish."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from virtfleet_api.base import Document
+
+
+class Phase(StrEnum):
+    """Where a machine is. PROVISIONING, STARTING and STOPPING are passed through; the others are rested in."""
+
+    PROVISIONING = "Provisioning"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+    CRASH_LOOP = "CrashLoopBackOff"
+    FAILED = "Failed"
+    ABSENT = "Absent"
+
+
+class StopReason(StrEnum):
+    """Why the guest last ended."""
+
+    REQUESTED = "Requested"
+    GUEST_SHUTDOWN = "GuestShutdown"
+    GUEST_CRASHED = "GuestCrashed"
+    QEMU_FAILED = "QemuFailed"
+    NODE_RESTARTED = "NodeRestarted"
+
+
+class DiskReport(Document):
+    """A disk as it is on the node."""
+
+    name: str
+    pool: str
+    target: str
+    capacity_bytes: int
+    backing_image_uid: str | None = None
+
+
+class InterfaceReport(Document):
+    """A network card as it is, with the addresses the guest agent names."""
+
+    name: str
+    mac: str
+    ip_addresses: tuple[str, ...] = ()
+
+
+class GuestReport(Document):
+    """What the guest agent says. Bounded, and not to be trusted."""
+
+    os: Annotated[str | None, Field(max_length=128)] = None
+    kernel: Annotated[str | None, Field(max_length=128)] = None
+    hostname: Annotated[str | None, Field(max_length=253)] = None
+
+
+class MachineReport(Document):
+    """The observed state of one machine."""
+
+    uid: str
+    namespace: str
+    name: str
+    generation: int = 0
+    """Generation of the Machine document this report is about."""
+    phase: Phase
+    reason: str = ""
+    message: str = ""
+    started_at: datetime | None = None
+    restarts: int = 0
+    next_start_at: datetime | None = None
+    """With CRASH_LOOP: when the next start is tried."""
+    last_stop: StopReason | None = None
+    machine_type: str = ""
+    cpu_model: str = ""
+    vcpus: int = 0
+    memory_bytes: int = 0
+    disks: tuple[DiskReport, ...] = ()
+    interfaces: tuple[InterfaceReport, ...] = ()
+    agent_connected: bool = False
+    guest: GuestReport | None = None
+    restart_required: tuple[str, ...] = ()
+    """Spec fields (such as "cpu.cores", "disks[root].cache") that differ from what the guest was started with."""
+    retained_disks: tuple[str, ...] = ()
+    """With ABSENT: disks that were kept by their reclaim policy, as <pool>/<uid>/<name>."""
+
+
+class NumaCell(Document):
+    """A NUMA cell of the host."""
+
+    cell: int
+    cpus: str
+    memory_bytes: int
+
+
+class PoolReport(Document):
+    """A storage pool of the node."""
+
+    name: str
+    capacity_bytes: int
+    free_bytes: int
+
+
+class NodeReport(Document):
+    """Inventory of the node, as `GET /v1/node` and the watch stream give it."""
+
+    name: str
+    daemon_version: str
+    libvirt_version: str
+    qemu_version: str
+    hypervisor: str
+    """kvm, or qemu where KVM does not work."""
+    architecture: str
+    cpus: int
+    cpu_frequency_hz: int
+    memory_bytes: int
+    numa: tuple[NumaCell, ...] = ()
+    pools: tuple[PoolReport, ...] = ()
+    labels: Annotated[dict[str, str], Field(default_factory=dict)]
+    hypervisor_connected: bool = True
+    """False while libvirtd does not answer; machines are then as they were last seen."""

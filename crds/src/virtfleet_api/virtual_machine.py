@@ -1,0 +1,350 @@
+"""The kind VirtualMachine. Field descriptions are the reference documentation (`kubectl explain vm.spec`)."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from virtfleet_api.base import Model
+from virtfleet_api.conditions import Condition
+from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
+from virtfleet_api.quantity import Bytes
+from virtfleet_api.resource import PrinterColumn, Resource
+
+MAX_VCPUS = 512
+"""As many as QEMU's q35 machine takes without an IOMMU of its own is 255; libvirt's limit is checked on the node."""
+
+
+class RunStrategy(StrEnum):
+    """Who decides whether the machine runs."""
+
+    ALWAYS = "Always"
+    RERUN_ON_FAILURE = "RerunOnFailure"
+    MANUAL = "Manual"
+    HALTED = "Halted"
+    ONCE = "Once"
+
+
+class PowerState(StrEnum):
+    """The state asked for while the run strategy lets the machine run."""
+
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    STOPPED = "Stopped"
+
+
+class DiskBus(StrEnum):
+    """The controller a disk hangs on."""
+
+    VIRTIO = "virtio"
+    SCSI = "scsi"
+    SATA = "sata"
+
+
+class DiskCache(StrEnum):
+    """QEMU's cache mode of a disk."""
+
+    NONE = "none"
+    WRITEBACK = "writeback"
+    WRITETHROUGH = "writethrough"
+
+
+class Clone(StrEnum):
+    """How a disk is made from an image."""
+
+    LINKED = "Linked"
+    FULL = "Full"
+
+
+class ReclaimPolicy(StrEnum):
+    """What becomes of a disk when its machine is deleted."""
+
+    DELETE = "Delete"
+    RETAIN = "Retain"
+
+
+class NicModel(StrEnum):
+    """The network card the guest sees."""
+
+    VIRTIO = "virtio"
+    E1000E = "e1000e"
+
+
+class Cpu(Model):
+    """Virtual CPUs. What is absent comes from the VMClass, then from the default."""
+
+    cores: Annotated[int | None, Field(ge=1, le=MAX_VCPUS, description="Cores per socket; 1 by default.")] = None
+    sockets: Annotated[int | None, Field(ge=1, le=64, description="Sockets; 1 by default.")] = None
+    threads: Annotated[int | None, Field(ge=1, le=8, description="Threads per core; 1 by default.")] = None
+    model: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+            max_length=64,
+            description="host-model (default), host-passthrough, or the name of a libvirt CPU model.",
+        ),
+    ] = None
+
+
+class Memory(Model):
+    """Guest memory."""
+
+    guest: Annotated[Bytes | None, Field(description='Memory the guest starts with, such as "2Gi".')] = None
+
+
+class ImageReference(Model):
+    """A VMImage, in this namespace unless another is named."""
+
+    name: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253, description="Name of the VMImage.")]
+    namespace: Annotated[
+        str | None,
+        Field(
+            pattern=DNS_LABEL_PATTERN,
+            max_length=63,
+            description="Its namespace; the image must be `shared` when it is not the machine's own.",
+        ),
+    ] = None
+
+
+class Blank(Model):
+    """An empty disk."""
+
+
+class DiskSource(Model):
+    """Where a disk's first content comes from: exactly one of `image` and `blank`."""
+
+    image: Annotated[ImageReference | None, Field(description="Start from this VMImage.")] = None
+    blank: Annotated[Blank | None, Field(description="Start empty; needs `size`.")] = None
+    clone: Annotated[
+        Clone | None,
+        Field(description="Linked (default): a difference file on the shared image. Full: an independent copy."),
+    ] = None
+
+
+class Disk(Model):
+    """A disk of the machine."""
+
+    name: Annotated[
+        str, Field(pattern=DNS_LABEL_PATTERN, max_length=63, description="Name, unique within the machine.")
+    ]
+    boot_order: Annotated[
+        int | None, Field(ge=1, le=64, description="1 boots first; by default the order of the list.")
+    ] = None
+    size: Annotated[Bytes | None, Field(description="Size; at least the image's, and the image's by default.")] = None
+    source: Annotated[DiskSource, Field(description="First content: an image or nothing.")]
+    pool: Annotated[
+        str,
+        Field(
+            pattern=DNS_LABEL_PATTERN,
+            max_length=63,
+            description="Storage pool of the node that holds the disk.",
+        ),
+    ] = DEFAULT_POOL
+    bus: Annotated[DiskBus, Field(description="Controller: virtio, scsi or sata.")] = DiskBus.VIRTIO
+    cache: Annotated[DiskCache, Field(description="QEMU cache mode.")] = DiskCache.NONE
+    reclaim_policy: Annotated[
+        ReclaimPolicy, Field(description="Delete or Retain the disk when the machine is deleted.")
+    ] = ReclaimPolicy.DELETE
+
+
+class UserNetwork(Model):
+    """Plain outbound NAT by QEMU itself: the guest reaches out, nothing reaches in."""
+
+
+class Network(Model):
+    """A network card of the machine."""
+
+    name: Annotated[
+        str, Field(pattern=DNS_LABEL_PATTERN, max_length=63, description="Name, unique within the machine.")
+    ]
+    user: Annotated[UserNetwork, Field(description="Outbound NAT without a switch.")]
+    mac_address: Annotated[
+        str | None,
+        Field(
+            pattern=r"^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$",
+            max_length=17,
+            description="MAC address; else one is derived from the machine's UID and kept for its life.",
+        ),
+    ] = None
+    model: Annotated[NicModel, Field(description="Card the guest sees.")] = NicModel.VIRTIO
+
+
+class SecretReference(Model):
+    """A Secret of this namespace."""
+
+    name: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253, description="Name of the Secret.")]
+
+
+class CloudInit(Model):
+    """First-boot configuration, given to the guest as a NoCloud medium."""
+
+    user_data: Annotated[
+        str | None, Field(max_length=65536, description="cloud-init user data, such as #cloud-config.")
+    ] = None
+    network_data: Annotated[
+        str | None, Field(max_length=65536, description="cloud-init network configuration, version 1 or 2.")
+    ] = None
+    secret_ref: Annotated[
+        SecretReference | None,
+        Field(description="Secret with keys userData and, if wanted, networkData; instead of writing them here."),
+    ] = None
+
+
+class KernelBoot(Model):
+    """Start a kernel directly, without a boot loader."""
+
+    image: Annotated[ImageReference, Field(description="A VMImage of type Kernel.")]
+    cmdline: Annotated[
+        str,
+        Field(max_length=2048, pattern=r"^[ -~]*$", description="Kernel command line, printable ASCII."),
+    ] = ""
+
+
+class VirtualMachineSpec(Model):
+    """What the user wants."""
+
+    run_strategy: Annotated[
+        RunStrategy,
+        Field(
+            description="Always: restart whenever it stops. RerunOnFailure: restart after a crash, stay off after a "
+            "shutdown in the guest. Manual: follow powerState. Halted: off. Once: run to its end once.",
+        ),
+    ] = RunStrategy.ALWAYS
+    power_state: Annotated[
+        PowerState | None,
+        Field(description="Running (default), Paused, or (with runStrategy Manual) Stopped."),
+    ] = None
+    restart_requested_at: Annotated[
+        datetime | None,
+        Field(description="A newer time than the last restart asks for a graceful restart (`kubectl vm restart`)."),
+    ] = None
+    class_name: Annotated[
+        str | None,
+        Field(
+            pattern=DNS_SUBDOMAIN_PATTERN,
+            max_length=253,
+            description="VMClass that sizes what is absent here.",
+        ),
+    ] = None
+    termination_grace_period_seconds: Annotated[
+        int,
+        Field(ge=0, le=86400, description="How long the guest may take to shut down before it is switched off."),
+    ] = 60
+    cpu: Annotated[Cpu, Field(description="Virtual CPUs.")] = Cpu()
+    memory: Annotated[Memory, Field(description="Guest memory.")] = Memory()
+    machine_type: Annotated[
+        str,
+        Field(pattern=r"^(pc-)?(q35|i440fx)(-[0-9.]+)?$", max_length=32, description="QEMU machine type."),
+    ] = "q35"
+    disks: Annotated[tuple[Disk, ...], Field(max_length=32, description="Disks.")] = ()
+    networks: Annotated[tuple[Network, ...], Field(max_length=8, description="Network cards.")] = ()
+    cloud_init: Annotated[CloudInit | None, Field(description="First-boot configuration.")] = None
+    kernel_boot: Annotated[KernelBoot | None, Field(description="Direct kernel boot.")] = None
+    guest_agent: Annotated[bool, Field(description="Give the guest a channel for the QEMU guest agent.")] = True
+    node_selector: Annotated[
+        dict[str, str],
+        Field(default_factory=dict, max_length=32, description="Labels that the VMNode must carry."),
+    ]
+
+
+class PrintableStatus(StrEnum):
+    """The one word that `kubectl get vm` shows."""
+
+    PROVISIONING = "Provisioning"
+    SCHEDULING = "Scheduling"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    PAUSED = "Paused"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+    CRASHED = "Crashed"
+    TERMINATING = "Terminating"
+    UNSCHEDULABLE = "Unschedulable"
+    INVALID = "Invalid"
+    UNKNOWN = "Unknown"
+
+
+class VcpuStatus(Model):
+    """Virtual CPUs as the hypervisor runs them."""
+
+    current: Annotated[int, Field(description="vCPUs of the running guest.")]
+    max: Annotated[int, Field(description="vCPUs the guest may be given without a restart.")]
+
+
+class MemoryStatus(Model):
+    """Memory as the hypervisor runs it."""
+
+    current: Annotated[Bytes, Field(description="Memory of the running guest.")]
+
+
+class MachineStatus(Model):
+    """The machine as its node runs it."""
+
+    uuid: Annotated[str, Field(description="UUID of the libvirt domain: the object's UID.")]
+    machine_type: Annotated[str, Field(description="QEMU machine type, with its version.")]
+    cpu_model: Annotated[str, Field(description="CPU model given to the guest.")]
+    vcpus: Annotated[VcpuStatus, Field(description="Virtual CPUs.")]
+    memory: Annotated[MemoryStatus, Field(description="Memory.")]
+    restarts: Annotated[int, Field(description="Starts after a crash since the machine last ran steadily.")] = 0
+    started_at: Annotated[datetime | None, Field(description="When the guest was last started.")] = None
+
+
+class DiskStatus(Model):
+    """A disk as it is."""
+
+    name: Annotated[str, Field(description="Name in the spec.")]
+    pool: Annotated[str, Field(description="Pool that holds it.")]
+    capacity: Annotated[Bytes, Field(description="Size the guest sees.")]
+    backing: Annotated[str | None, Field(description="UID of the VMImage that a linked clone needs.")] = None
+    target: Annotated[str, Field(description="Device name in the domain, such as vda.")]
+
+
+class InterfaceStatus(Model):
+    """A network card as it is."""
+
+    name: Annotated[str, Field(description="Name in the spec.")]
+    mac: Annotated[str, Field(description="MAC address.")]
+    ip_addresses: Annotated[tuple[str, ...], Field(description="Addresses the guest agent reports.")] = ()
+
+
+class GuestStatus(Model):
+    """What the guest agent says of the guest; not to be trusted, only shown."""
+
+    os: Annotated[str | None, Field(description="Operating system.")] = None
+    kernel: Annotated[str | None, Field(description="Kernel release.")] = None
+    hostname: Annotated[str | None, Field(description="Host name.")] = None
+
+
+class VirtualMachineStatus(Model):
+    """What is, written by the operator alone."""
+
+    observed_generation: Annotated[int, Field(description="Generation of the spec this status is about.")] = 0
+    printable_status: Annotated[PrintableStatus | None, Field(description="The state in one word.")] = None
+    node_name: Annotated[str | None, Field(description="VMNode that runs it.")] = None
+    machine: Annotated[MachineStatus | None, Field(description="The machine as its node runs it.")] = None
+    disks: Annotated[tuple[DiskStatus, ...], Field(description="Disks.")] = ()
+    interfaces: Annotated[tuple[InterfaceStatus, ...], Field(description="Network cards.")] = ()
+    guest: Annotated[GuestStatus | None, Field(description="What the guest says of itself.")] = None
+    conditions: Annotated[tuple[Condition, ...], Field(description="Conditions, Ready among them.")] = ()
+
+
+class VirtualMachine(Resource):
+    """A virtual machine."""
+
+    plural: ClassVar[str] = "virtualmachines"
+    short_names: ClassVar[tuple[str, ...]] = ("vm", "vms")
+    categories: ClassVar[tuple[str, ...]] = ("virtfleet", "all")
+    columns: ClassVar[tuple[PrinterColumn, ...]] = (
+        PrinterColumn(name="Status", json_path=".status.printableStatus"),
+        PrinterColumn(name="Ready", json_path=".status.conditions[?(@.type=='Ready')].status"),
+        PrinterColumn(name="Node", json_path=".status.nodeName"),
+        PrinterColumn(name="IP", json_path=".status.interfaces[0].ipAddresses[0]"),
+        PrinterColumn(name="vCPU", type="integer", json_path=".status.machine.vcpus.current"),
+        PrinterColumn(name="Memory", json_path=".status.machine.memory.current"),
+        PrinterColumn(name="Age", type="date", json_path=".metadata.creationTimestamp"),
+    )
+
+    kind: str = "VirtualMachine"
+    spec: VirtualMachineSpec
+    status: VirtualMachineStatus = VirtualMachineStatus()

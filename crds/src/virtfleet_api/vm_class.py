@@ -1,0 +1,41 @@
+"""The kind VMClass: a size that machines can name."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from virtfleet_api.base import Model
+from virtfleet_api.conditions import Condition
+from virtfleet_api.resource import PrinterColumn, Resource
+from virtfleet_api.virtual_machine import Cpu, Memory
+
+
+class VMClassSpec(Model):
+    """Defaults for what a machine leaves out."""
+
+    cpu: Annotated[Cpu, Field(description="Virtual CPUs.")] = Cpu()
+    memory: Annotated[Memory, Field(description="Guest memory.")] = Memory()
+
+
+class VMClassStatus(Model):
+    """What is, written by the operator alone."""
+
+    observed_generation: Annotated[int, Field(description="Generation of the spec this status is about.")] = 0
+    conditions: Annotated[tuple[Condition, ...], Field(description="Conditions, Ready among them.")] = ()
+
+
+class VMClass(Resource):
+    """A size that machines can name with `className`."""
+
+    plural: ClassVar[str] = "vmclasses"
+    short_names: ClassVar[tuple[str, ...]] = ("vmc",)
+    namespaced: ClassVar[bool] = False
+    columns: ClassVar[tuple[PrinterColumn, ...]] = (
+        PrinterColumn(name="Cores", type="integer", json_path=".spec.cpu.cores"),
+        PrinterColumn(name="Memory", json_path=".spec.memory.guest"),
+        PrinterColumn(name="Age", type="date", json_path=".metadata.creationTimestamp"),
+    )
+
+    kind: str = "VMClass"
+    spec: VMClassSpec
+    status: VMClassStatus = VMClassStatus()

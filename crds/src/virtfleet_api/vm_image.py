@@ -1,0 +1,109 @@
+"""The kind VMImage: a disk or a kernel that machines start from."""
+
+from enum import StrEnum
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from virtfleet_api.base import Model
+from virtfleet_api.conditions import Condition
+from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN
+from virtfleet_api.quantity import Bytes
+from virtfleet_api.resource import PrinterColumn, Resource
+
+
+class ImageType(StrEnum):
+    """What an image is good for."""
+
+    DISK = "Disk"
+    KERNEL = "Kernel"
+
+
+class ImagePhase(StrEnum):
+    """How far an image has come."""
+
+    PENDING = "Pending"
+    IMPORTING = "Importing"
+    READY = "Ready"
+    FAILED = "Failed"
+
+
+class HttpSource(Model):
+    """A file on a web server."""
+
+    url: Annotated[
+        str,
+        Field(pattern=r"^https?://[!-~]+$", max_length=2048, description="http or https address of the file."),
+    ]
+    checksum: Annotated[
+        str | None,
+        Field(
+            pattern=r"^sha256:[0-9a-f]{64}$",
+            max_length=71,
+            description='Digest the file must have, "sha256:" and 64 hexadecimal digits.',
+        ),
+    ] = None
+
+
+class ImageSource(Model):
+    """Where the image comes from."""
+
+    http: Annotated[HttpSource, Field(description="Download it.")]
+    initrd: Annotated[
+        HttpSource | None, Field(description="The initial RAM disk that belongs to an image of type Kernel.")
+    ] = None
+
+
+class VMImageSpec(Model):
+    """What the user wants."""
+
+    source: Annotated[ImageSource, Field(description="Where the image comes from; cannot change once imported.")]
+    type: Annotated[ImageType, Field(description="Disk (raw or qcow2) or Kernel.")] = ImageType.DISK
+    pool: Annotated[
+        str,
+        Field(
+            pattern=DNS_LABEL_PATTERN,
+            max_length=63,
+            description="Storage pool of the nodes that keep the image.",
+        ),
+    ] = DEFAULT_POOL
+    shared: Annotated[bool, Field(description="Let machines of every namespace use it.")] = False
+
+
+class NodeImageStatus(Model):
+    """The copy of one node."""
+
+    name: Annotated[str, Field(description="VMNode.")]
+    phase: Annotated[ImagePhase, Field(description="How far this copy has come.")]
+
+
+class VMImageStatus(Model):
+    """What is, written by the operator alone."""
+
+    observed_generation: Annotated[int, Field(description="Generation of the spec this status is about.")] = 0
+    phase: Annotated[ImagePhase | None, Field(description="Ready once at least one node holds it.")] = None
+    progress: Annotated[str | None, Field(description='Share of the first import that is done, such as "42%".')] = None
+    format: Annotated[str | None, Field(description="Format found: raw or qcow2.")] = None
+    virtual_size: Annotated[Bytes | None, Field(description="Size a machine sees.")] = None
+    actual_size: Annotated[Bytes | None, Field(description="Size on the node's disk.")] = None
+    nodes: Annotated[tuple[NodeImageStatus, ...], Field(description="Copies.")] = ()
+    users: Annotated[tuple[str, ...], Field(description="Machines that use it, as namespace/name.")] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(description="Conditions, Ready among them.")] = ()
+
+
+class VMImage(Resource):
+    """An image that machines start from."""
+
+    plural: ClassVar[str] = "vmimages"
+    short_names: ClassVar[tuple[str, ...]] = ("vmimg",)
+    columns: ClassVar[tuple[PrinterColumn, ...]] = (
+        PrinterColumn(name="Phase", json_path=".status.phase"),
+        PrinterColumn(name="Progress", json_path=".status.progress"),
+        PrinterColumn(name="Format", json_path=".status.format"),
+        PrinterColumn(name="Size", json_path=".status.virtualSize"),
+        PrinterColumn(name="Age", type="date", json_path=".metadata.creationTimestamp"),
+    )
+
+    kind: str = "VMImage"
+    spec: VMImageSpec
+    status: VMImageStatus = VMImageStatus()

@@ -1,0 +1,109 @@
+"""The kind VMNode: a hypervisor of the fleet. The operator creates one for each enrolled daemon."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from virtfleet_api.base import Model
+from virtfleet_api.conditions import Condition
+from virtfleet_api.quantity import Bytes, Frequency
+from virtfleet_api.resource import PrinterColumn, Resource
+
+
+class Overcommit(Model):
+    """How much more may be promised to machines than the node has."""
+
+    cpu: Annotated[
+        str,
+        Field(pattern=r"^[1-9][0-9]?(\.[0-9]{1,2})?$", description='vCPUs per host CPU, such as "4".'),
+    ] = "4"
+    memory: Annotated[
+        str,
+        Field(pattern=r"^[1-9](\.[0-9]{1,2})?$", description='Guest memory per host memory, such as "1.5".'),
+    ] = "1"
+
+
+class SystemReserved(Model):
+    """What machines are never given."""
+
+    memory: Annotated[Bytes | None, Field(description='Memory kept for the host, such as "1Gi".')] = None
+
+
+class VMNodeSpec(Model):
+    """What the administrator wants."""
+
+    overcommit: Annotated[Overcommit, Field(description="Promise more than the node has.")] = Overcommit()
+    system_reserved: Annotated[SystemReserved, Field(description="Keep this for the host.")] = SystemReserved()
+
+
+class NodeVersions(Model):
+    """Software of the node."""
+
+    daemon: Annotated[str, Field(description="virtfleet's node daemon.")]
+    libvirt: Annotated[str, Field(description="libvirt.")]
+    qemu: Annotated[str, Field(description="QEMU.")]
+
+
+class NodeResources(Model):
+    """CPUs and memory."""
+
+    cpus: Annotated[int, Field(description="CPUs.")]
+    memory: Annotated[Bytes | None, Field(description="Memory.")] = None
+
+
+class NumaCellStatus(Model):
+    """A NUMA cell of the host."""
+
+    cell: Annotated[int, Field(description="Number of the cell.")]
+    cpus: Annotated[str, Field(description='Its CPUs, such as "0-7,16-23".')]
+    memory: Annotated[Bytes, Field(description="Its memory.")]
+
+
+class PoolStatus(Model):
+    """A storage pool of the node."""
+
+    name: Annotated[str, Field(description="Name that disks and images use.")]
+    capacity: Annotated[Bytes, Field(description="Size of the file system.")]
+    free: Annotated[Bytes | None, Field(description="Free space; written again when it has moved by 5 %.")] = None
+
+
+class VMNodeStatus(Model):
+    """What is, written by the operator alone."""
+
+    observed_generation: Annotated[int, Field(description="Generation of the spec this status is about.")] = 0
+    address: Annotated[str | None, Field(description="host:port of the daemon.")] = None
+    hypervisor: Annotated[str | None, Field(description="kvm, or qemu where KVM does not work.")] = None
+    versions: Annotated[NodeVersions | None, Field(description="Software of the node.")] = None
+    cpu_frequency: Annotated[Frequency | None, Field(description="Nominal frequency of one CPU.")] = None
+    capacity: Annotated[NodeResources | None, Field(description="What the host has.")] = None
+    allocatable: Annotated[NodeResources | None, Field(description="What may be promised to machines.")] = None
+    allocated: Annotated[NodeResources | None, Field(description="What is promised to machines.")] = None
+    numa: Annotated[tuple[NumaCellStatus, ...], Field(description="NUMA cells.")] = ()
+    pools: Annotated[tuple[PoolStatus, ...], Field(description="Storage pools.")] = ()
+    machines: Annotated[int, Field(description="Machines bound to the node.")] = 0
+    orphans: Annotated[
+        tuple[str, ...],
+        Field(description="UIDs of machines on the node without an object; kept until an administrator removes them."),
+    ] = ()
+    conditions: Annotated[tuple[Condition, ...], Field(description="Conditions, Ready among them.")] = ()
+
+
+class VMNode(Resource):
+    """A hypervisor of the fleet."""
+
+    plural: ClassVar[str] = "vmnodes"
+    short_names: ClassVar[tuple[str, ...]] = ("vmn",)
+    namespaced: ClassVar[bool] = False
+    columns: ClassVar[tuple[PrinterColumn, ...]] = (
+        PrinterColumn(name="Ready", json_path=".status.conditions[?(@.type=='Ready')].status"),
+        PrinterColumn(name="Hypervisor", json_path=".status.hypervisor"),
+        PrinterColumn(name="CPUs", type="integer", json_path=".status.capacity.cpus"),
+        PrinterColumn(name="Memory", json_path=".status.capacity.memory"),
+        PrinterColumn(name="Machines", type="integer", json_path=".status.machines"),
+        PrinterColumn(name="Address", json_path=".status.address", priority=1),
+        PrinterColumn(name="Age", type="date", json_path=".metadata.creationTimestamp"),
+    )
+
+    kind: str = "VMNode"
+    spec: VMNodeSpec = VMNodeSpec()
+    status: VMNodeStatus = VMNodeStatus()
