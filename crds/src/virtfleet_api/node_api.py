@@ -3,15 +3,15 @@
     PUT    /v1/machines/{uid}          Machine        → MachineReport   desired state, as a whole
     GET    /v1/machines                               → MachineList
     GET    /v1/machines/{uid}                         → MachineReport
-    DELETE /v1/machines/{uid}                         → MachineReport   the stored document with run Absent (orphans)
+    DELETE /v1/machines/{uid}                         → MachineReport   stored document with run Absent (orphans)
     GET    /v1/machines/{uid}/console                 → WebSocket       binary frames, serial console; ?history=<bytes>
     PUT    /v1/images/{uid}            Image          → ImageReport
     GET    /v1/images                                 → ImageList
     GET    /v1/node                                   → NodeReport
     GET    /v1/watch?cursor=<cursor>                  → one JSON document a line: WatchEvent
 
-Mutual TLS: the peer must hold an operator's certificate of the fleet. Every PUT and DELETE carries EPOCH_HEADER; a lower
-epoch than the highest one seen is refused with 409 StaleEpoch. Errors are `Problem` documents.
+Mutual TLS: the peer must hold an operator's certificate of the fleet. Every PUT and DELETE carries EPOCH_HEADER; a
+lower epoch than the highest one seen is refused with 409 StaleEpoch. Errors are `Problem` documents.
 """
 
 from enum import StrEnum
@@ -67,7 +67,7 @@ class ImageList(Document):
 
 
 class Snapshot(Document):
-    """The whole state: the first line of a stream without a cursor, or with one that is too old or another process's."""
+    """The whole state: first line of a stream without a cursor, or with one too old or of another process."""
 
     type: Literal["Snapshot"] = "Snapshot"
     cursor: str
