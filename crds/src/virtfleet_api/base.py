@@ -1,7 +1,13 @@
 """The two bases of every model: what users write (`Resource` parts) and what processes exchange (`Document`)."""
 
+from typing import Final
+
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
+
+ATOMIC: Final[JsonDict] = {"x-kubernetes-map-type": "atomic"}
+"""For a value that only means something as a whole: server-side apply never mixes two writers' parts of it."""
 
 
 class Model(BaseModel):

@@ -43,6 +43,7 @@ class Resource(Model):
     short_names: ClassVar[tuple[str, ...]] = ()
     categories: ClassVar[tuple[str, ...]] = ("virtfleet",)
     namespaced: ClassVar[bool] = True
+    name_max_length: ClassVar[int] = 253
     columns: ClassVar[tuple[PrinterColumn, ...]] = ()
 
     api_version: str = API_VERSION

@@ -4,9 +4,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from virtfleet_api.base import Model
+from virtfleet_api.base import ATOMIC, Model
 from virtfleet_api.conditions import Condition
 from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
 from virtfleet_api.quantity import Bytes
@@ -96,6 +96,8 @@ class Memory(Model):
 class ImageReference(Model):
     """A VMImage, in this namespace unless another is named."""
 
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
+
     name: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253, description="Name of the VMImage.")]
     namespace: Annotated[
         str | None,
@@ -173,6 +175,8 @@ class Network(Model):
 class SecretReference(Model):
     """A Secret of this namespace."""
 
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
+
     name: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253, description="Name of the Secret.")]
 
 
@@ -243,8 +247,13 @@ class VirtualMachineSpec(Model):
     kernel_boot: Annotated[KernelBoot | None, Field(description="Direct kernel boot.")] = None
     guest_agent: Annotated[bool, Field(description="Give the guest a channel for the QEMU guest agent.")] = True
     node_selector: Annotated[
-        dict[str, str],
-        Field(default_factory=dict, max_length=32, description="Labels that the VMNode must carry."),
+        dict[str, Annotated[str, Field(max_length=63)]],
+        Field(
+            default_factory=dict,
+            max_length=32,
+            description="Labels that the VMNode must carry.",
+            json_schema_extra=ATOMIC,
+        ),
     ]
 
 
@@ -335,6 +344,7 @@ class VirtualMachine(Resource):
     plural: ClassVar[str] = "virtualmachines"
     short_names: ClassVar[tuple[str, ...]] = ("vm", "vms")
     categories: ClassVar[tuple[str, ...]] = ("virtfleet", "all")
+    name_max_length: ClassVar[int] = 63  # it becomes the guest's host name, one DNS label long (RFC 1123)
     columns: ClassVar[tuple[PrinterColumn, ...]] = (
         PrinterColumn(name="Status", json_path=".status.printableStatus"),
         PrinterColumn(name="Ready", json_path=".status.conditions[?(@.type=='Ready')].status"),

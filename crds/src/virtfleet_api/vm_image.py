@@ -3,9 +3,9 @@
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from virtfleet_api.base import Model
+from virtfleet_api.base import ATOMIC, Model
 from virtfleet_api.conditions import Condition
 from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN
 from virtfleet_api.quantity import Bytes
@@ -30,6 +30,8 @@ class ImagePhase(StrEnum):
 
 class HttpSource(Model):
     """A file on a web server."""
+
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
 
     url: Annotated[
         str,

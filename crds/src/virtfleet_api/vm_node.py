@@ -15,11 +15,13 @@ class Overcommit(Model):
 
     cpu: Annotated[
         str,
-        Field(pattern=r"^[1-9][0-9]?(\.[0-9]{1,2})?$", description='vCPUs per host CPU, such as "4".'),
+        Field(pattern=r"^[1-9][0-9]?(\.[0-9]{1,2})?$", max_length=5, description='vCPUs per host CPU, such as "4".'),
     ] = "4"
     memory: Annotated[
         str,
-        Field(pattern=r"^[1-9](\.[0-9]{1,2})?$", description='Guest memory per host memory, such as "1.5".'),
+        Field(
+            pattern=r"^[1-9](\.[0-9]{1,2})?$", max_length=4, description='Guest memory per host memory, such as "1.5".'
+        ),
     ] = "1"
 
 
@@ -94,6 +96,7 @@ class VMNode(Resource):
     plural: ClassVar[str] = "vmnodes"
     short_names: ClassVar[tuple[str, ...]] = ("vmn",)
     namespaced: ClassVar[bool] = False
+    name_max_length: ClassVar[int] = 63  # it is the value of the binding label, and label values are no longer
     columns: ClassVar[tuple[PrinterColumn, ...]] = (
         PrinterColumn(name="Ready", json_path=".status.conditions[?(@.type=='Ready')].status"),
         PrinterColumn(name="Hypervisor", json_path=".status.hypervisor"),
