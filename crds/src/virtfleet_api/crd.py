@@ -114,8 +114,10 @@ def _structural(node: Schema, defs: Schema, path: str) -> Schema:
     if unknown:
         raise ValueError(f"{path}: {sorted(unknown)} cannot be said in a structural schema of Kubernetes 1.20")
     result: Schema = {key: node[key] for key in _KEPT if key in node}
-    if isinstance(node.get("default"), str | int | float) and not path.startswith("status"):
-        result["default"] = node["default"]
+    default = node.get("default")
+    # Kubernetes 1.20 reads the default "" as null and refuses the definition; for a text, absent says the same.
+    if isinstance(default, str | int | float) and default != "" and not path.startswith("status"):
+        result["default"] = default
     if "properties" in node:
         result["properties"] = {
             name: _structural(child, defs, f"{path}.{name}") for name, child in node["properties"].items()

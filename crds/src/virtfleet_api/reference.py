@@ -63,9 +63,7 @@ def _row(path: str, schema: Schema, *, required: bool) -> str:
 
 
 def _literal(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if value != "" else '""'
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _type(schema: Schema) -> str:
