@@ -80,7 +80,7 @@ class Bytes(_UnitInt):
 class Frequency(_UnitInt):
     """A frequency in hertz, written with a unit: "700MHz", "2.8GHz"."""
 
-    pattern = r"^([0-9]{1,12}(\.[0-9]{1,6})?)(Hz|kHz|MHz|GHz)$"
+    pattern = r"^([0-9]{1,16}(\.[0-9]{1,6})?)(Hz|kHz|MHz|GHz)$"
     units: ClassVar[dict[str, int]] = {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9}
     remedy = 'write a frequency with a unit, such as "700MHz" or "3GHz"'
     largest = 10**15
