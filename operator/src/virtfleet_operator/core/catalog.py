@@ -1,0 +1,37 @@
+"""What the core may look up while it decides: a read-only view of the operator's cache."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from virtfleet_api.virtual_machine import ImageReference, VirtualMachine
+from virtfleet_api.vm_class import VMClass
+from virtfleet_api.vm_image import VMImage
+
+
+class Catalog(Protocol):
+    """Objects by name, and who names them. Users are given as "namespace/name"."""
+
+    def image(self, namespace: str, name: str) -> VMImage | None:
+        """Return a VMImage that parses, or None."""
+
+    def vm_class(self, name: str) -> VMClass | None:
+        """Return a VMClass that parses, or None."""
+
+    def image_users(self, namespace: str, name: str) -> Sequence[str]:
+        """Return the machines, of any namespace, whose spec names the image."""
+
+    def node_machines(self, name: str) -> Sequence[str]:
+        """Return the machines that are bound to the node."""
+
+
+def image_key(vm: VirtualMachine, reference: ImageReference) -> tuple[str, str]:
+    """Return (namespace, name) of the image that a machine names."""
+    return reference.namespace or vm.metadata.namespace, reference.name
+
+
+def image_references(vm: VirtualMachine) -> tuple[tuple[str, str], ...]:
+    """Return (namespace, name) of every image that a machine names, each once."""
+    named = [disk.source.image for disk in vm.spec.disks if disk.source.image]
+    if vm.spec.kernel_boot:
+        named.append(vm.spec.kernel_boot.image)
+    return tuple(dict.fromkeys(image_key(vm, reference) for reference in named))

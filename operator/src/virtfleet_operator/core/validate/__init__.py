@@ -1,0 +1,61 @@
+"""What the schema cannot say, as sentences: field, what is wrong, what to write instead.
+
+Admission and reconciliation call the same functions, so that a user reads the same sentence whether the webhook
+refused the object or the operator found it stored.
+"""
+
+from datetime import datetime
+from functools import singledispatch
+
+from virtfleet_api.resource import Resource
+from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.vm_class import VMClass
+from virtfleet_api.vm_image import VMImage
+from virtfleet_api.vm_node import VMNode
+
+from virtfleet_operator.core.validate.image import image_deletion_problems, image_problems
+from virtfleet_operator.core.validate.machine import machine_problems
+from virtfleet_operator.core.validate.node import node_deletion_problems, node_problems
+from virtfleet_operator.core.validate.sizes import class_problems
+from virtfleet_operator.core.verdict import Invalid
+
+__all__ = [
+    "check",
+    "class_problems",
+    "image_deletion_problems",
+    "image_problems",
+    "machine_problems",
+    "node_deletion_problems",
+    "node_problems",
+]
+
+
+def check(resource: Resource, now: datetime, old: Resource | None = None) -> Invalid | None:
+    """Validate an object of any kind; `old` is what it replaces, where that is known."""
+    problems = _problems(resource, now, old)
+    return Invalid(problems) if problems else None
+
+
+@singledispatch
+def _problems(resource: Resource, _now: datetime, _old: Resource | None) -> tuple[str, ...]:
+    raise TypeError(f"no rules for {type(resource).__name__}")
+
+
+@_problems.register
+def _(resource: VirtualMachine, now: datetime, old: Resource | None) -> tuple[str, ...]:
+    return machine_problems(resource, now, old if isinstance(old, VirtualMachine) else None)
+
+
+@_problems.register
+def _(resource: VMImage, _now: datetime, old: Resource | None) -> tuple[str, ...]:
+    return image_problems(resource, old if isinstance(old, VMImage) else None)
+
+
+@_problems.register
+def _(resource: VMNode, _now: datetime, _old: Resource | None) -> tuple[str, ...]:
+    return node_problems(resource)
+
+
+@_problems.register
+def _(resource: VMClass, _now: datetime, _old: Resource | None) -> tuple[str, ...]:
+    return class_problems(resource)

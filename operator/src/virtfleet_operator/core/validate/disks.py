@@ -1,0 +1,99 @@
+"""Rules about the disks of a machine.
+
+What a disk is made from and where it lies cannot change once it exists. That it exists is read from the status, which
+the operator alone writes, so these rules hold also for an object that was stored while the webhook was down.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from virtfleet_api.quantity import Bytes
+from virtfleet_api.virtual_machine import Disk, DiskBus, DiskStatus, VirtualMachine
+
+from virtfleet_operator.core.verdict import quote
+
+MIN_DISK: Final = Bytes(2**20)
+"""Less holds no file system; a smaller figure is a forgotten unit."""
+
+MAX_DISK: Final = Bytes(64 * 2**40)
+"""A sparse file costs metadata for its whole size: beyond this the qcow2 tables alone fill a small pool."""
+
+MAX_SATA: Final = 5
+"""The AHCI controller has six ports; one is kept for the cloud-init medium."""
+
+
+def disk_problems(vm: VirtualMachine, old: VirtualMachine | None) -> Iterator[str]:
+    """Check the disks of a machine, and what changed of those that exist."""
+    disks = vm.spec.disks
+    yield from _repeated(disks)
+    yield from _too_many_sata(disks)
+    existing = {disk.name: disk for disk in vm.status.disks}
+    before = {disk.name: disk for disk in old.spec.disks} if old else {}
+    for index, disk in enumerate(disks):
+        where = f"spec.disks[{index}]"
+        yield from _source_problems(where, disk)
+        yield from _size_problems(where, disk)
+        if disk.boot_order is not None and vm.spec.kernel_boot:
+            yield f"{where}.bootOrder: has no effect with kernelBoot: remove one of the two"
+        if disk.name in existing:
+            yield from _change_problems(where, disk, existing[disk.name], before.get(disk.name))
+
+
+def _repeated(disks: tuple[Disk, ...]) -> Iterator[str]:
+    names: Counter[str] = Counter()
+    orders: Counter[int] = Counter()
+    for index, disk in enumerate(disks):
+        names[disk.name] += 1
+        if names[disk.name] == 2:  # noqa: PLR2004  the second of a name is the one to rename
+            yield f"spec.disks[{index}].name: {quote(disk.name)} is used twice: write a name that no other disk has"
+        if disk.boot_order is None:
+            continue
+        orders[disk.boot_order] += 1
+        if orders[disk.boot_order] == 2:  # noqa: PLR2004  as above
+            free = next(n for n in range(1, 65) if n not in {d.boot_order for d in disks})
+            yield f"spec.disks[{index}].bootOrder: {disk.boot_order} is used twice: write another, such as {free}"
+
+
+def _too_many_sata(disks: tuple[Disk, ...]) -> Iterator[str]:
+    on_sata = [index for index, disk in enumerate(disks) if disk.bus == DiskBus.SATA]
+    if len(on_sata) > MAX_SATA:
+        yield (
+            f"spec.disks[{on_sata[MAX_SATA]}].bus: is the {len(on_sata)}th disk on sata, which holds {MAX_SATA}: "
+            'write "virtio" or "scsi"'
+        )
+
+
+def _source_problems(where: str, disk: Disk) -> Iterator[str]:
+    source = disk.source
+    if (source.image is None) == (source.blank is None):
+        both = "names both image and blank" if source.image else "names neither image nor blank"
+        yield f'{where}.source: {both}: write exactly one, such as "image: {{name: debian-12}}" or "blank: {{}}"'
+    elif source.blank is not None and source.clone is not None:
+        yield f"{where}.source.clone: has no effect on a blank disk: remove it"
+    if source.image is None and source.blank is not None and disk.size is None:
+        yield f'{where}.size: is missing, and a blank disk has no size of its own: write one, such as "20Gi"'
+
+
+def _size_problems(where: str, disk: Disk) -> Iterator[str]:
+    if disk.size is not None and disk.size < MIN_DISK:
+        yield f'{where}.size: \'{disk.size}\' is too small for a disk: write at least "{MIN_DISK}", such as "20Gi"'
+    if disk.size is not None and disk.size > MAX_DISK:
+        yield f"{where}.size: '{disk.size}' is more than a disk can have: write at most \"{MAX_DISK}\""
+
+
+def _change_problems(where: str, disk: Disk, existing: DiskStatus, before: Disk | None) -> Iterator[str]:
+    """Refuse what cannot be done to a disk that exists."""
+    other = "add a new disk under another name"
+    if disk.pool != existing.pool:
+        yield (
+            f"{where}.pool: cannot change from {quote(existing.pool)} to {quote(disk.pool)} once the disk exists: "
+            f'write "{existing.pool}", or {other}'
+        )
+    if disk.size is not None and disk.size < existing.capacity:
+        yield (
+            f"{where}.size: '{disk.size}' would shrink the disk, which loses data: "
+            f'write at least "{existing.capacity}", or {other}'
+        )
+    if before is not None and disk.source != before.source:
+        yield f"{where}.source: cannot change once the disk exists: write what it was, or {other}"

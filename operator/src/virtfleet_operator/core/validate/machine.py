@@ -1,0 +1,127 @@
+"""Rules about a machine as a whole."""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Final
+
+from virtfleet_api.names import DNS_SUBDOMAIN_PATTERN, FINALIZER, NODE_LABEL
+from virtfleet_api.virtual_machine import CloudInit, PowerState, RunStrategy, VirtualMachine
+
+from virtfleet_operator.core.validate.disks import disk_problems
+from virtfleet_operator.core.validate.networks import network_problems
+from virtfleet_operator.core.validate.sizes import size_problems
+from virtfleet_operator.core.verdict import quote
+
+CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+"""How far a user's clock may be ahead of the operator's; the tolerance that Kerberos has, too."""
+
+_MACHINE_TYPE: Final = re.compile(r"(q35|i440fx|pc-(q35|i440fx)-[0-9]{1,2}\.[0-9]{1,2})\Z")
+_LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?\Z")
+_LABEL_PREFIX: Final = re.compile(DNS_SUBDOMAIN_PATTERN.rstrip("$") + r"\Z")
+_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_MAX_LABEL_PREFIX: Final = 253  # a DNS name, as Kubernetes' labels have it
+
+
+def machine_problems(vm: VirtualMachine, now: datetime, old: VirtualMachine | None = None) -> tuple[str, ...]:
+    """Check a machine; `old` is what it replaces, where that is known."""
+    return tuple(
+        problem
+        for rule in (
+            _binding_problems(vm, old),
+            _power_problems(vm),
+            _restart_problems(vm, now),
+            _size_problems(vm),
+            _machine_type_problems(vm),
+            disk_problems(vm, old),
+            network_problems(vm),
+            _cloud_init_problems(vm.spec.cloud_init),
+            _selector_problems(vm),
+        )
+        for problem in rule
+    )
+
+
+def _binding_problems(vm: VirtualMachine, old: VirtualMachine | None) -> Iterator[str]:
+    """The binding is the operator's: it sets label and finalizer in one write."""
+    where = f"metadata.labels[{NODE_LABEL}]"
+    node = vm.metadata.labels.get(NODE_LABEL)
+    if node is None:
+        return
+    if FINALIZER not in vm.metadata.finalizers and vm.metadata.deletion_timestamp is None:
+        yield f"{where}: is set by virtfleet alone: remove it, and choose nodes with spec.nodeSelector"
+    before = old.metadata.labels.get(NODE_LABEL) if old else None
+    if before is not None and before != node:
+        yield f'{where}: cannot change, as the machine is on node {quote(before)}: write "{before}"'
+
+
+def _power_problems(vm: VirtualMachine) -> Iterator[str]:
+    if vm.spec.power_state == PowerState.STOPPED and vm.spec.run_strategy != RunStrategy.MANUAL:
+        yield (
+            f"spec.powerState: Stopped contradicts runStrategy {vm.spec.run_strategy}: "
+            "write runStrategy: Halted without powerState, or runStrategy: Manual"
+        )
+
+
+def _restart_problems(vm: VirtualMachine, now: datetime) -> Iterator[str]:
+    wanted = vm.spec.restart_requested_at
+    if wanted is None:
+        return
+    if wanted.tzinfo is None:
+        said = wanted.isoformat()
+        yield f"spec.restartRequestedAt: '{said}' has no time zone: write \"{said}Z\" for UTC"
+    elif wanted > now + CLOCK_TOLERANCE:
+        yield (
+            f"spec.restartRequestedAt: '{wanted.isoformat()}' is in the future, and restarts are not scheduled: "
+            f'write the current time, such as "{now:%Y-%m-%dT%H:%M:%SZ}"'
+        )
+
+
+def _size_problems(vm: VirtualMachine) -> Iterator[str]:
+    yield from size_problems(vm.spec.cpu, vm.spec.memory)
+    if vm.spec.memory.guest is None and vm.spec.class_name is None:
+        yield 'spec.memory.guest: is missing: write a size such as "1Gi", or name a VMClass in spec.className'
+
+
+def _machine_type_problems(vm: VirtualMachine) -> Iterator[str]:
+    if not _MACHINE_TYPE.match(vm.spec.machine_type):
+        yield (
+            f"spec.machineType: {quote(vm.spec.machine_type)} is not a machine type of QEMU: "
+            'write "q35", or "pc-q35-7.2" for a certain version'
+        )
+
+
+def _cloud_init_problems(cloud_init: CloudInit | None) -> Iterator[str]:
+    if cloud_init is None:
+        return
+    texts = {"userData": cloud_init.user_data, "networkData": cloud_init.network_data}
+    written = [name for name, text in texts.items() if text is not None]
+    if cloud_init.secret_ref and written:
+        yield (
+            f"spec.cloudInit.secretRef: cannot stand beside {' and '.join(written)}: "
+            "keep the Secret, or write the data here"
+        )
+    for name, text in texts.items():
+        if text is not None and (found := _CONTROL.search(text)):
+            line = text.count("\n", 0, found.start()) + 1
+            yield f"spec.cloudInit.{name}: has a control character in line {line}: write plain, unencoded text"
+
+
+def _selector_problems(vm: VirtualMachine) -> Iterator[str]:
+    for key, value in vm.spec.node_selector.items():
+        where = f"spec.nodeSelector[{quote(key)}]"
+        if not _is_label_key(key):
+            yield f'{where}: is not a label name: write one such as "zone" or "example.org/zone"'
+        if value and not _LABEL_NAME.match(value):
+            yield (
+                f"{where}: {quote(value)} is not a label value: "
+                'write at most 63 letters, digits, "-", "_" and ".", such as "east"'
+            )
+
+
+def _is_label_key(key: str) -> bool:
+    """Follow Kubernetes' syntax of label names: an optional DNS prefix, a slash, a name."""
+    prefix, slash, name = key.rpartition("/")
+    if slash and not (len(prefix) <= _MAX_LABEL_PREFIX and _LABEL_PREFIX.match(prefix)):
+        return False
+    return bool(_LABEL_NAME.match(name))

@@ -1,0 +1,42 @@
+"""Rules about CPUs and memory, the same for a machine, a class, and a machine completed by its class."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from virtfleet_api.quantity import Bytes
+from virtfleet_api.virtual_machine import Cpu, Memory
+from virtfleet_api.vm_class import VMClass
+
+MAX_VCPUS: Final = 255
+"""x86 guests address more CPUs only behind an IOMMU with extended interrupt mode, which virtfleet does not build:
+libvirt refuses such a domain (qemuValidateDomainDef)."""
+
+MIN_MEMORY: Final = Bytes(16 * 2**20)
+"""Less does not hold firmware and any kernel; a smaller figure is a forgotten unit."""
+
+MAX_MEMORY: Final = Bytes(8 * 2**40)
+"""More than the 43 bits of address that QEMU's machine types give a guest without further settings."""
+
+
+def vcpus_of(cpu: Cpu) -> int:
+    """Return the number of vCPUs, counting what is absent as 1."""
+    return (cpu.sockets or 1) * (cpu.cores or 1) * (cpu.threads or 1)
+
+
+def size_problems(cpu: Cpu, memory: Memory) -> Iterator[str]:
+    """Check the vCPU product and the memory, as far as they are written."""
+    if vcpus_of(cpu) > MAX_VCPUS:
+        yield (
+            f"spec.cpu: sockets x cores x threads make {vcpus_of(cpu)} vCPUs: "
+            f"write at most {MAX_VCPUS} in total, such as cores: 8"
+        )
+    guest = memory.guest
+    if guest is not None and guest < MIN_MEMORY:
+        yield f'spec.memory.guest: \'{guest}\' is too small for a guest: write at least "{MIN_MEMORY}", such as "1Gi"'
+    if guest is not None and guest > MAX_MEMORY:
+        yield f"spec.memory.guest: '{guest}' is more than a guest can have: write at most \"{MAX_MEMORY}\""
+
+
+def class_problems(vm_class: VMClass) -> tuple[str, ...]:
+    """Check a VMClass."""
+    return tuple(size_problems(vm_class.spec.cpu, vm_class.spec.memory))
