@@ -5,6 +5,7 @@
     GET    /v1/machines/{uid}                         → MachineReport
     DELETE /v1/machines/{uid}                         → MachineReport   stored document with run Absent (orphans)
     GET    /v1/machines/{uid}/console                 → WebSocket       binary frames, serial console; ?history=<bytes>
+                                                                       sends the tail first, ?follow=false then closes
     PUT    /v1/images/{uid}            Image          → ImageReport
     GET    /v1/images                                 → ImageList
     GET    /v1/node                                   → NodeReport
