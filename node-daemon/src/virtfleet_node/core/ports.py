@@ -1,0 +1,94 @@
+"""What the agent needs from its edges, so that tests can stand in for them at our own border and nowhere else."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from virtfleet_api.image import Image, ImageReport
+from virtfleet_api.machine import CloudInitFiles, MachineDisk
+from virtfleet_api.report import MachineReport, NodeReport, PoolReport
+from virtfleet_node.core.stored import ImageFiles, StoredDisk
+
+
+class DiskStore(Protocol):
+    """The disks of machines."""
+
+    def read_disks(self, uid: str) -> tuple[StoredDisk, ...]:
+        """Return the disks that exist of a machine, in any pool."""
+
+    async def prepare_disk(self, uid: str, disk: MachineDisk, image: ImageFiles | None) -> StoredDisk:
+        """Make the disk unless it is there; `image` is what its source names, None for a blank one."""
+
+    def remove_disk(self, uid: str, pool: str, name: str) -> None:
+        """Remove the disk if it is there."""
+
+
+class ImageStore(Protocol):
+    """The images that this node holds."""
+
+    async def put(self, image: Image) -> ImageReport:
+        """Take over what the operator wants of an image; the work goes on after the answer."""
+
+    def reports(self) -> tuple[ImageReport, ...]:
+        """Return a report of each image."""
+
+    def files(self, image_uid: str) -> ImageFiles | None:
+        """Return the files of an image that is ready."""
+
+    def subscribe(self, callback: Callable[[str], None]) -> None:
+        """Call back with the UID of each image whose report changed."""
+
+    async def start(self) -> None:
+        """Take up what an earlier process left."""
+
+    async def stop(self) -> None:
+        """End all work; what is partial is taken up at the next start."""
+
+
+class MediaStore(Protocol):
+    """Cloud-init media in the daemon's state directory."""
+
+    async def write_cloud_init(self, uid: str, files: CloudInitFiles) -> Path:
+        """Make the NoCloud medium unless it is there."""
+
+    def path(self, uid: str, digest: str) -> Path | None:
+        """Return the medium with this digest if it is there."""
+
+    def remove(self, uid: str) -> None:
+        """Remove everything that is kept of a machine."""
+
+
+class Pools(Protocol):
+    """The storage pools of the node."""
+
+    def reports(self) -> tuple[PoolReport, ...]:
+        """Return size and free space of each pool."""
+
+
+class Journal(Protocol):
+    """Where changed reports go: the watch streams of operators."""
+
+    def publish_machine(self, report: MachineReport) -> None:
+        """Tell of a machine that changed."""
+
+    def publish_image(self, report: ImageReport) -> None:
+        """Tell of an image that changed."""
+
+    def remove_image(self, uid: str) -> None:
+        """Tell that nothing of an image is left."""
+
+    def publish_node(self, report: NodeReport) -> None:
+        """Tell that the inventory changed."""
+
+
+class ConsoleStream(Protocol):
+    """The serial console of a running guest, both ways."""
+
+    async def read(self) -> bytes:
+        """Return what the guest wrote next; empty at the end."""
+
+    async def write(self, data: bytes) -> None:
+        """Type into the console."""
+
+    async def close(self) -> None:
+        """Let the console go."""

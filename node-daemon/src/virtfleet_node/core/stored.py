@@ -1,0 +1,28 @@
+"""What lies on the host's file systems, as values. The storage package reads them; nothing here opens a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtfleet_api.image import ImageFormat
+
+
+@dataclass(frozen=True)
+class StoredDisk:
+    """A disk file of a machine."""
+
+    pool: str
+    name: str
+    path: Path
+    format: ImageFormat
+    capacity_bytes: int
+    backing_image_uid: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """The files of an image that is ready."""
+
+    path: Path
+    format: ImageFormat
+    virtual_size_bytes: int
+    initrd: Path | None = None
