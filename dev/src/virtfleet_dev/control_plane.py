@@ -1,0 +1,244 @@
+"""etcd, kube-apiserver and kube-controller-manager on loopback, each of which can be killed and started again."""
+
+import base64
+import json
+import secrets
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from virtfleet_dev.kubectl import Kubectl
+from virtfleet_dev.kubernetes import binaries
+from virtfleet_dev.pki import LocalAuthority, Pair, service_account_key
+from virtfleet_dev.process import Program, wait_until
+
+READY_SECONDS = 120.0  # 4 s on an idle machine; generous where others compile
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Write:
+    """A write that the API server carried out, from its audit log."""
+
+    user: str
+    verb: str
+    resource: str
+    subresource: str
+    namespace: str
+    name: str
+    body: Any
+
+
+class ControlPlane:
+    """A real API server with its store, in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.etcd = Program("etcd", directory)
+        self.apiserver = Program("kube-apiserver", directory)
+        self.controllers = Program("kube-controller-manager", directory)
+        self.kubeconfig = directory / "kubeconfig"
+        self.audit_log = directory / "log" / "audit.log"
+
+    @cached_property
+    def ports(self) -> dict[str, int]:
+        """Return the ports, chosen once and kept in the directory."""
+        path = self.directory / "ports.json"
+        if not path.exists():
+            self.directory.mkdir(parents=True, exist_ok=True)
+            names = ("etcd", "peer", "apiserver", "webhook", "subresources", "metrics")
+            path.write_text(json.dumps({name: free_port() for name in names}))
+        ports: dict[str, int] = json.loads(path.read_text())
+        return ports
+
+    @property
+    def server(self) -> str:
+        """Return the URL of the API server."""
+        return f"https://127.0.0.1:{self.ports['apiserver']}"
+
+    @cached_property
+    def _authority(self) -> LocalAuthority:
+        return LocalAuthority(self.directory / "pki", "ca")
+
+    @cached_property
+    def _front_proxy(self) -> LocalAuthority:
+        return LocalAuthority(self.directory / "pki", "front-proxy-ca")
+
+    @cached_property
+    def kubectl(self) -> Kubectl:
+        """Return kubectl as the administrator."""
+        return Kubectl(binaries()["kubectl"], self.kubeconfig)
+
+    def up(self) -> None:
+        """Start what does not run and wait until the API answers."""
+        self.write_kubeconfig(self.kubeconfig, "admin", "system:masters")
+        self.start_etcd()
+        self.start_apiserver()
+        self.start_controllers()
+
+    def down(self) -> None:
+        """Stop everything."""
+        for program in (self.controllers, self.apiserver, self.etcd):
+            program.stop()
+
+    def start_etcd(self) -> None:
+        """Start etcd with the data it had."""
+        client, peer = (f"http://127.0.0.1:{self.ports[name]}" for name in ("etcd", "peer"))
+        self.etcd.start(
+            [
+                "etcd",
+                "--name=dev",
+                f"--data-dir={self.directory / 'etcd'}",
+                f"--listen-client-urls={client}",
+                f"--advertise-client-urls={client}",
+                f"--listen-peer-urls={peer}",
+                f"--initial-advertise-peer-urls={peer}",
+                f"--initial-cluster=dev={peer}",
+                "--log-level=warn",
+            ]
+        )
+
+    def start_apiserver(self) -> None:
+        """Start the API server and wait until it is ready."""
+        self.apiserver.start(self._apiserver_command())
+        wait_until(self.ready, READY_SECONDS, "the API server", self.apiserver)
+
+    def start_controllers(self) -> None:
+        """Start the controllers that namespaces, ServiceAccounts and garbage collection need."""
+        config = self.directory / "pki" / "controllers.kubeconfig"
+        self.write_kubeconfig(config, "system:kube-controller-manager", None)
+        self.controllers.start(
+            [
+                binaries()["kube-controller-manager"],
+                f"--kubeconfig={config}",
+                "--leader-elect=false",
+                "--port=0",
+                "--secure-port=0",
+                "--use-service-account-credentials=true",
+                "--controllers=namespace,serviceaccount,serviceaccount-token,root-ca-cert-publisher,garbagecollector",
+                f"--service-account-private-key-file={service_account_key(self.directory / 'pki')[0]}",
+                f"--root-ca-file={self._authority.pair.certificate}",
+            ]
+        )
+
+    def ready(self) -> bool:
+        """Tell whether the API server says so."""
+        context = ssl.create_default_context(cafile=str(self._authority.pair.certificate))
+        try:
+            with urllib.request.urlopen(f"{self.server}/readyz", timeout=2, context=context) as reply:  # noqa: S310 -- https
+                return bool(reply.status == 200)  # noqa: PLR2004 -- OK
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def write_kubeconfig(self, path: Path, user: str, group: str | None) -> Path:
+        """Write a kubeconfig for a user, who is in the group."""
+        name = "user-" + user.replace(":", "-")
+        pair = self._authority.issue(name, user, group)
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {
+                    "name": "dev",
+                    "cluster": {"server": self.server, "certificate-authority-data": _b64(self._authority.pair.certificate)},
+                }
+            ],
+            "users": [
+                {
+                    "name": user,
+                    "user": {"client-certificate-data": _b64(pair.certificate), "client-key-data": _b64(pair.key)},
+                }
+            ],
+            "contexts": [{"name": "dev", "context": {"cluster": "dev", "user": user, "namespace": "default"}}],
+            "current-context": "dev",
+        }
+        path.touch(mode=0o600)
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    def writes(self) -> Iterator[Write]:
+        """Yield the writes that succeeded, oldest first."""
+        if not self.audit_log.exists():
+            return
+        for line in self.audit_log.read_text().splitlines():
+            event = json.loads(line)
+            target = event.get("objectRef", {})
+            if event.get("responseStatus", {}).get("code", 500) < 300:  # noqa: PLR2004 -- HTTP success
+                yield Write(
+                    user=event["user"]["username"],
+                    verb=event["verb"],
+                    resource=target.get("resource", ""),
+                    subresource=target.get("subresource", ""),
+                    namespace=target.get("namespace", ""),
+                    name=target.get("name", ""),
+                    body=event.get("requestObject"),
+                )
+
+    def _apiserver_command(self) -> list[str | Path]:
+        pki = self.directory / "pki"
+        names = ("127.0.0.1", "10.96.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
+        serving = self._authority.issue("apiserver", "kube-apiserver", server_names=names)
+        proxy = self._front_proxy.issue("front-proxy-client", "front-proxy-client")
+        signing, public = service_account_key(pki)
+        ca = self._authority.pair.certificate
+        return [
+            binaries()["kube-apiserver"],
+            f"--etcd-servers=http://127.0.0.1:{self.ports['etcd']}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={self.ports['apiserver']}",
+            "--insecure-port=0",
+            "--advertise-address=192.0.2.1",  # must not be loopback; unused with the next flag
+            "--endpoint-reconciler-type=none",
+            *_tls_flags(serving, proxy, ca, self._front_proxy.pair.certificate),
+            f"--token-auth-file={self._tokens()}",
+            "--authorization-mode=RBAC",
+            f"--service-account-key-file={public}",
+            f"--service-account-signing-key-file={signing}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--allow-privileged=true",
+            "--profiling=false",
+            "--requestheader-allowed-names=front-proxy-client",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-username-headers=X-Remote-User",
+            f"--audit-log-path={self.audit_log}",
+            f"--audit-policy-file={Path(__file__).with_name('audit-policy.yaml')}",
+        ]
+
+    def _tokens(self) -> Path:
+        path = self.directory / "pki" / "tokens.csv"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(f'{secrets.token_hex(16)},viewer,viewer,"viewers"\n')
+        return path
+
+
+def _tls_flags(serving: Pair, proxy: Pair, ca: Path, front_proxy_ca: Path) -> list[str]:
+    return [
+        f"--tls-cert-file={serving.certificate}",
+        f"--tls-private-key-file={serving.key}",
+        f"--client-ca-file={ca}",
+        f"--requestheader-client-ca-file={front_proxy_ca}",
+        f"--proxy-client-cert-file={proxy.certificate}",
+        f"--proxy-client-key-file={proxy.key}",
+    ]
+
+
+def _b64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()

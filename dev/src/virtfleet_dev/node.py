@@ -1,0 +1,204 @@
+"""A hypervisor node in namespaces: its own network, processes, mounts, host name and cgroups, and a real libvirtd.
+
+Everything a node owns is named after the cluster's id, so that several clusters run side by side and `down` finds what a
+killed tool left behind.
+"""
+
+import os
+import signal
+import subprocess
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtfleet_dev.fabric import Fabric
+from virtfleet_dev.process import Program, wait_until
+
+CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "blkio", "freezer", "devices", "pids")
+_CGROUPS = Path("/sys/fs/cgroup")
+READY_SECONDS = 60.0  # the first start of libvirtd probes QEMU for 4 s, more on a busy machine
+
+_LIBVIRTD_CONF = """\
+listen_tls = 0
+listen_tcp = 1
+listen_addr = "{address}"
+auth_tcp = "none"
+auth_unix_rw = "none"
+auth_unix_ro = "none"
+unix_sock_group = "root"
+unix_sock_rw_perms = "0700"
+host_uuid = "{host_uuid}"
+max_clients = 200
+min_workers = 5
+max_workers = 20
+log_filters = "3:*"
+log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
+"""
+
+_QEMU_CONF = """\
+security_driver = "none"
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+namespaces = []
+cgroup_controllers = [ "cpu", "cpuacct", "cpuset", "memory", "blkio" ]
+stdio_handler = "logd"
+migration_address = "{address}"
+migration_host = "{address}"
+"""
+
+_VIRTLOGD_CONF = """\
+max_size = 1048576
+max_backups = 1
+"""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a cluster."""
+
+    name: str
+    number: int
+    """1 for the first node; the last part of its address."""
+    fabric: Fabric
+    directory: Path
+    """<cluster directory>/nodes/<name>"""
+
+    @property
+    def address(self) -> str:
+        """Return its address on the fabric."""
+        return self.fabric.address(self.number)
+
+    @property
+    def namespace(self) -> str:
+        """Return the name of its network namespace."""
+        return f"{self.fabric.id}-{self.name}"
+
+    @property
+    def socket(self) -> Path:
+        """Return libvirtd's socket, seen from outside."""
+        return self.directory / "libvirt-sock"
+
+    @property
+    def uri(self) -> str:
+        """Return the libvirt URI to use from outside."""
+        return f"qemu+unix:///system?socket={self.socket}"
+
+    @property
+    def init(self) -> Program:
+        """Return the process that holds the node's namespaces."""
+        return Program(f"{self.name}-init", self.directory.parent.parent)
+
+    def up(self) -> None:
+        """Start the node and wait until its libvirtd answers."""
+        if self.init.pid is None:
+            self.clean()
+            self._write_files()
+            self.fabric.attach(self.namespace, self.number)
+            self._make_cgroups()
+            self.init.start(["bash", Path(__file__).with_name("node_enter.sh"), *self._init_arguments()])
+        wait_until(self.libvirtd_answers, READY_SECONDS, f"libvirtd of {self.name}", self.init)
+
+    def crash(self) -> None:
+        """Kill every process of the node at once, as a power failure would."""
+        if (pid := self._inner_pid()) is not None:
+            os.kill(pid, signal.SIGKILL)
+        self.init.kill()
+
+    def down(self) -> None:
+        """Stop the node and remove what it had outside its directory."""
+        self.crash()
+        self.clean()
+
+    def clean(self) -> None:
+        """Remove the node's namespace, link and cgroups."""
+        self.fabric.detach(self.namespace, self.number)
+        for controller in CONTROLLERS:
+            _remove_cgroups(_CGROUPS / controller / self.namespace)
+
+    def libvirtd_answers(self) -> bool:
+        """Tell whether libvirtd answers on its socket."""
+        done = subprocess.run(["virsh", "-c", self.uri, "version"], capture_output=True, check=False, timeout=30)
+        return done.returncode == 0
+
+    def command(self, *words: str | Path) -> list[str | Path]:
+        """Return the command line that runs a program inside the node."""
+        pid = self._inner_pid()
+        if pid is None:
+            raise ProcessLookupError(f"{self.name} is not up")
+        flags = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
+        enter = ["bash", Path(__file__).with_name("in_cgroups.sh"), self.namespace, " ".join(CONTROLLERS)]
+        return [*enter, "nsenter", f"--target={pid}", *flags, *words]
+
+    def run(self, *words: str | Path) -> str:
+        """Run a program inside the node and return what it printed."""
+        return subprocess.run(self.command(*words), check=True, capture_output=True, text=True).stdout
+
+    def pids(self, program: str) -> tuple[int, ...]:
+        """Return the pids, as seen from outside, of the node's processes with this name (as in /proc/<pid>/comm)."""
+        inner = self._inner_pid()
+        if inner is None:
+            return ()
+        space = os.readlink(f"/proc/{inner}/ns/pid")
+        return tuple(pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is(pid, program, space))  # noqa: PTH208 -- /proc vanishes while it is read
+
+    def hold(self, program: str) -> None:
+        """Keep libvirtd or virtlogd down when it next ends."""
+        (self.directory / "hold" / program).touch()
+
+    def release(self, program: str) -> None:
+        """Let libvirtd or virtlogd be started again."""
+        (self.directory / "hold" / program).unlink(missing_ok=True)
+
+    def _inner_pid(self) -> int | None:
+        """Return the pid, seen from outside, of the node's pid 1."""
+        outer = self.init.pid
+        if outer is None:
+            return None
+        children = Path(f"/proc/{outer}/task/{outer}/children")
+        words = children.read_text().split() if children.exists() else []
+        return int(words[0]) if words else None
+
+    def _init_arguments(self) -> Sequence[str | Path]:
+        hosts = self.directory / "hosts"
+        return [self.namespace, " ".join(CONTROLLERS), self.name, self.directory, hosts]
+
+    def _write_files(self) -> None:
+        for folder in ("etc", "run", "lib", "log", "cache", "virtfleet", "hold", "etc/qemu"):
+            (self.directory / folder).mkdir(parents=True, exist_ok=True)
+        host_uuid = uuid.uuid5(uuid.NAMESPACE_OID, self.namespace)
+        files = {
+            "etc/libvirtd.conf": _LIBVIRTD_CONF.format(address=self.address, host_uuid=host_uuid),
+            "etc/qemu.conf": _QEMU_CONF.format(address=self.address),
+            "etc/virtlogd.conf": _VIRTLOGD_CONF,
+            "hosts": self.fabric.hosts_file(),
+        }
+        for name, text in files.items():
+            (self.directory / name).write_text(text)
+        self.socket.unlink(missing_ok=True)
+        self.socket.symlink_to("run/libvirt-sock")
+
+    def _make_cgroups(self) -> None:
+        for controller in CONTROLLERS:
+            group = _CGROUPS / controller / self.namespace
+            group.mkdir(exist_ok=True)
+            if controller == "cpuset":
+                for name in ("cpuset.cpus", "cpuset.mems"):
+                    (group / name).write_text((group.parent / name).read_text())
+                (group / "cgroup.clone_children").write_text("1")
+
+
+def _is(pid: int, program: str, space: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid") == space and Path(f"/proc/{pid}/comm").read_text().strip() == program
+    except OSError:
+        return False  # it ended while we looked
+
+
+def _remove_cgroups(top: Path) -> None:
+    if not top.exists():
+        return
+    for folder, _, _ in sorted(os.walk(top), reverse=True):
+        Path(folder).rmdir()
