@@ -155,7 +155,10 @@ class ControlPlane:
             "clusters": [
                 {
                     "name": "dev",
-                    "cluster": {"server": self.server, "certificate-authority-data": _b64(self._authority.pair.certificate)},
+                    "cluster": {
+                        "server": self.server,
+                        "certificate-authority-data": _b64(self._authority.pair.certificate),
+                    },
                 }
             ],
             "users": [

@@ -74,7 +74,20 @@ class Fabric:
         """Make a namespace with an address on the fabric."""
         port = f"n{number}"
         _ip("netns", "add", namespace)
-        _ip("link", "add", "eth0", "netns", namespace, "type", "veth", "peer", "name", port, "netns", self._bridge_namespace)
+        _ip(
+            "link",
+            "add",
+            "eth0",
+            "netns",
+            namespace,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            port,
+            "netns",
+            self._bridge_namespace,
+        )
         _ip("-n", self._bridge_namespace, "link", "set", port, "master", "br0", "up")
         _ip("-n", namespace, "addr", "add", f"{self.address(number)}/24", "dev", "eth0")
         for device in ("eth0", "lo"):
@@ -92,12 +105,12 @@ class Fabric:
 
 
 def node_name(number: int) -> str:
-    """Return the name of the node with this number, counted from 1: node-a, node-b, …"""
+    """Return the name of the node with this number, counted from 1: node-a is the first."""
     return f"node-{chr(ord('a') + number - 1)}"
 
 
 def _free_subnet(name: str) -> str:
     routes = subprocess.run(["ip", "-o", "-4", "addr"], check=True, capture_output=True, text=True).stdout
-    first = int(name[2:], 16)
+    first = int(hashlib.sha256(name.encode()).hexdigest(), base=16)
     candidates = (f"10.99.{(first + step) % 250}." for step in range(250))
     return next(f"{prefix}0/24" for prefix in candidates if prefix not in routes)

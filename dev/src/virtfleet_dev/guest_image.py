@@ -12,7 +12,7 @@ CMDLINE = "console=ttyS0 quiet panic=0 tsc=reliable no_timer_check mitigations=o
 
 
 def guest_files() -> Path:
-    """Return the folder with the guest's FILES, built when missing (10 s). Named by the hash of what it is built from."""
+    """Return the folder with the guest's FILES, built when missing (10 s), named by the hash of its sources."""
     sources = Path(__file__).with_name("guest")
     digest = hashlib.sha256()
     for path in sorted(sources.iterdir()):

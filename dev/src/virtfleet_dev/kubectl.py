@@ -12,7 +12,7 @@ import yaml
 COMMAND_SECONDS = 120.0  # longer than any single kubectl call may take on a busy machine
 
 
-class KubectlFailed(Exception):
+class KubectlError(Exception):
     """kubectl refused; the text is what it printed."""
 
 
@@ -24,10 +24,10 @@ class Kubectl:
     kubeconfig: Path
 
     def run(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run kubectl and return what it printed; KubectlFailed with its complaint."""
+        """Run kubectl and return what it printed; KubectlError with its complaint."""
         done = self.attempt(*arguments, stdin=stdin)
         if done.returncode:
-            raise KubectlFailed(done.stderr.strip() or done.stdout.strip())
+            raise KubectlError(done.stderr.strip() or done.stdout.strip())
         return done.stdout
 
     def attempt(self, *arguments: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":

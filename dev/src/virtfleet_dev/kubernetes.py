@@ -14,7 +14,7 @@ _NAMES = ("kube-apiserver", "kube-controller-manager", "kubectl")
 
 
 def binaries() -> dict[str, Path]:
-    """Return the path of each binary: `$VIRTFLEET_KUBE_BIN`, else PATH (kubectl), else the cache, which is filled if empty."""
+    """Return the path of each binary: in `$VIRTFLEET_KUBE_BIN`, else in the cache, which is filled if empty."""
     chosen = os.environ.get("VIRTFLEET_KUBE_BIN")
     folder = Path(chosen) if chosen else cache_dir() / "kubernetes" / VERSION
     if not chosen and not all((folder / name).exists() for name in _NAMES):

@@ -1,7 +1,7 @@
 """A hypervisor node in namespaces: its own network, processes, mounts, host name and cgroups, and a real libvirtd.
 
-Everything a node owns is named after the cluster's id, so that several clusters run side by side and `down` finds what a
-killed tool left behind.
+Everything a node owns is named after the cluster's id, so that several clusters run side by side and `down` finds what
+a killed tool left behind.
 """
 
 import os
@@ -129,7 +129,12 @@ class Node:
         if pid is None:
             raise ProcessLookupError(f"{self.name} is not up")
         flags = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
-        enter = ["bash", Path(__file__).with_name("in_cgroups.sh"), self.namespace, " ".join(CONTROLLERS)]
+        enter: list[str | Path] = [
+            "bash",
+            Path(__file__).with_name("in_cgroups.sh"),
+            self.namespace,
+            " ".join(CONTROLLERS),
+        ]
         return [*enter, "nsenter", f"--target={pid}", *flags, *words]
 
     def run(self, *words: str | Path) -> str:
@@ -141,7 +146,7 @@ class Node:
         inner = self._inner_pid()
         if inner is None:
             return ()
-        space = os.readlink(f"/proc/{inner}/ns/pid")
+        space = _pid_namespace(inner)
         return tuple(pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is(pid, program, space))  # noqa: PTH208 -- /proc vanishes while it is read
 
     def hold(self, program: str) -> None:
@@ -190,9 +195,13 @@ class Node:
                 (group / "cgroup.clone_children").write_text("1")
 
 
+def _pid_namespace(pid: int) -> str:
+    return str(Path(f"/proc/{pid}/ns/pid").readlink())
+
+
 def _is(pid: int, program: str, space: str) -> bool:
     try:
-        return os.readlink(f"/proc/{pid}/ns/pid") == space and Path(f"/proc/{pid}/comm").read_text().strip() == program
+        return _pid_namespace(pid) == space and Path(f"/proc/{pid}/comm").read_text().strip() == program
     except OSError:
         return False  # it ended while we looked
 

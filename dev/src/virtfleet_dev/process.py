@@ -1,6 +1,6 @@
 """Start, find, kill and stop programs that outlive the tool that started them.
 
-A program is known by its pid and its start time (field 22 of /proc/<pid>/stat), so that a recycled pid is never signalled.
+A program is known by its pid and its start time (field 22 of /proc/<pid>/stat): a recycled pid is never signalled.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 STOP_SECONDS = 15.0  # etcd and kube-apiserver need about 3 s to stop on a busy machine
 
 
-class ProgramFailed(Exception):
+class ProgramError(Exception):
     """A program ended, or did not become ready, when it should have."""
 
 
@@ -110,11 +110,11 @@ def _reap(pid: int) -> None:
 
 
 def wait_until(ready: Callable[[], bool], seconds: float, what: str, program: Program | None = None) -> None:
-    """Poll until `ready` holds; ProgramFailed with the program's last lines when it ends or time is up."""
+    """Poll until `ready` holds; ProgramError with the program's last lines when it ends or time is up."""
     end = time.monotonic() + seconds
     while not ready():
         if program is not None and program.pid is None:
-            raise ProgramFailed(f"{program.name} ended while waiting for {what}:\n{program.tail()}")
+            raise ProgramError(f"{program.name} ended while waiting for {what}:\n{program.tail()}")
         if time.monotonic() > end:
-            raise ProgramFailed(f"{what} took more than {seconds:.0f} s" + (f":\n{program.tail()}" if program else ""))
+            raise ProgramError(f"{what} took more than {seconds:.0f} s" + (f":\n{program.tail()}" if program else ""))
         time.sleep(0.05)

@@ -1,0 +1,57 @@
+"""Real parts for every tier: an API server, a hypervisor node, a whole cluster. Each is started once and shared."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from virtfleet_dev.cluster import Cluster
+from virtfleet_dev.control_plane import ControlPlane
+from virtfleet_dev.fabric import Fabric, node_name
+from virtfleet_dev.node import Node
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A directory of this test run."""
+    directory = Path(tempfile.mkdtemp(prefix="virtfleet-test-"))
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def control_plane(scratch: Path) -> Iterator[ControlPlane]:
+    """A real API server with virtfleet's CRDs and the operator's rights, and no operator."""
+    cluster = Cluster(scratch / "api")
+    try:
+        cluster.control_plane.up()
+        cluster.install_api()
+        yield cluster.control_plane
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture(scope="session")
+def libvirt_node(scratch: Path) -> Iterator[Node]:
+    """A real libvirtd in a node of its own."""
+    fabric = Fabric.of(scratch / "libvirt")
+    node = Node(node_name(1), 1, fabric, scratch / "libvirt" / "nodes" / node_name(1))
+    try:
+        fabric.up()
+        node.up()
+        yield node
+    finally:
+        node.down()
+        fabric.down()
+
+
+@pytest.fixture(scope="session")
+def cluster(scratch: Path) -> Iterator[Cluster]:
+    """A whole cluster with two nodes."""
+    running = Cluster(scratch / "cluster")
+    try:
+        running.up(nodes=2)
+        yield running
+    finally:
+        running.remove()
