@@ -102,9 +102,14 @@ def _cloud_init_problems(cloud_init: CloudInit | None) -> Iterator[str]:
             "keep the Secret, or write the data here"
         )
     for name, text in texts.items():
-        if text is not None and (found := _CONTROL.search(text)):
-            line = text.count("\n", 0, found.start()) + 1
+        if line := control_character_line(text or ""):
             yield f"spec.cloudInit.{name}: has a control character in line {line}: write plain, unencoded text"
+
+
+def control_character_line(text: str) -> int:
+    """Return the line of the first character that no text file holds, 0 if there is none."""
+    found = _CONTROL.search(text)
+    return text.count("\n", 0, found.start()) + 1 if found else 0
 
 
 def _selector_problems(vm: VirtualMachine) -> Iterator[str]:

@@ -1,0 +1,154 @@
+"""From a machine's spec to the document that its node works to. Same input, same document: nothing here is drawn."""
+
+import hashlib
+import json
+from datetime import UTC
+from typing import Final
+
+from virtfleet_api.machine import (
+    BlankSource,
+    CloudInitFiles,
+    Hardware,
+    ImageDiskSource,
+    Machine,
+    MachineDisk,
+    MachineInterface,
+    MachineKernel,
+    Restart,
+    Run,
+)
+from virtfleet_api.virtual_machine import Clone, Disk, Network, PowerState, RunStrategy, VirtualMachine
+
+from virtfleet_operator.core.catalog import Catalog, image_key, image_references
+from virtfleet_operator.core.effective import Sizing
+from virtfleet_operator.core.references import Images, find_images
+from virtfleet_operator.core.secret import SecretData
+from virtfleet_operator.core.verdict import Invalid, Waiting
+
+_MAC_PREFIX: Final = "52:54:00"  # the range that QEMU and libvirt give to guests
+_SECTOR: Final = 512  # qcow2 rounds a size up to it; done here, a report agrees with the document
+_UNKNOWN_MEMORY: Final = 2**20  # of a machine that is only deleted; the document must name some
+
+_RESTARTS: Final = {
+    RunStrategy.ALWAYS: Restart.ALWAYS,
+    RunStrategy.RERUN_ON_FAILURE: Restart.ON_FAILURE,
+    RunStrategy.ONCE: Restart.NEVER,
+    RunStrategy.MANUAL: Restart.NEVER,
+    RunStrategy.HALTED: Restart.NEVER,
+}
+_RUNS: Final = {
+    None: Run.RUNNING,
+    PowerState.RUNNING: Run.RUNNING,
+    PowerState.PAUSED: Run.PAUSED,
+    PowerState.STOPPED: Run.STOPPED,
+}
+
+
+def compile_machine(
+    vm: VirtualMachine, sizing: Sizing, catalog: Catalog, secret: SecretData | Waiting | None
+) -> Machine | Waiting | Invalid:
+    """Compile a valid machine; Waiting when an image or the Secret is not there.
+
+    A machine that shall be off is compiled without its Secret, so that it can be stopped when that is gone.
+    """
+    images = find_images(vm, catalog)
+    if isinstance(images, Waiting | Invalid):
+        return images
+    run = run_of(vm)
+    if isinstance(secret, Waiting):
+        if run != Run.STOPPED:
+            return secret
+        secret = None
+    return _document(vm, run, _hardware(vm, sizing, images), _cloud_init(vm, secret))
+
+
+def compile_deletion(vm: VirtualMachine, sizing: Sizing | Waiting | Invalid | None, catalog: Catalog) -> Machine:
+    """Compile the document that removes a machine. It waits for nothing: what is unknown is left out."""
+    images = {key: image for key in image_references(vm) if (image := catalog.image(*key))}
+    memory = sizing.memory_bytes if isinstance(sizing, Sizing) else _UNKNOWN_MEMORY
+    hardware = Hardware(memory_bytes=memory, disks=tuple(_disk(vm, disk, images) for disk in vm.spec.disks))
+    return _document(vm, Run.ABSENT, hardware, None)
+
+
+def run_of(vm: VirtualMachine) -> Run:
+    """Return the state that run strategy and power state ask for."""
+    return Run.STOPPED if vm.spec.run_strategy == RunStrategy.HALTED else _RUNS[vm.spec.power_state]
+
+
+def derive_mac(uid: str, nic_name: str) -> str:
+    """Return the address of a network card that names none: the same for the machine's whole life."""
+    digest = hashlib.sha256(f"{uid}/{nic_name}".encode()).digest()
+    return ":".join([_MAC_PREFIX, *(f"{byte:02x}" for byte in digest[:3])])
+
+
+def _document(vm: VirtualMachine, run: Run, hardware: Hardware, cloud_init: CloudInitFiles | None) -> Machine:
+    asked = vm.spec.restart_requested_at
+    digest = cloud_init.digest() if cloud_init else None
+    return Machine(
+        uid=vm.metadata.uid,
+        namespace=vm.metadata.namespace,
+        name=vm.metadata.name,
+        generation=vm.metadata.generation,
+        run=run,
+        restart=_RESTARTS[vm.spec.run_strategy],
+        start_token=asked.astimezone(UTC).isoformat() if asked else "",
+        grace_period_seconds=vm.spec.termination_grace_period_seconds,
+        hardware=hardware.model_copy(update={"cloud_init_digest": digest}),
+        cloud_init=cloud_init,
+    )
+
+
+def _hardware(vm: VirtualMachine, sizing: Sizing, images: Images) -> Hardware:
+    boot = vm.spec.kernel_boot
+    return Hardware(
+        machine_type=vm.spec.machine_type,
+        sockets=sizing.sockets,
+        cores=sizing.cores,
+        threads=sizing.threads,
+        cpu_model=sizing.cpu_model,
+        memory_bytes=sizing.memory_bytes,
+        disks=tuple(_disk(vm, disk, images) for disk in vm.spec.disks),
+        interfaces=tuple(_interface(vm.metadata.uid, nic) for nic in vm.spec.networks),
+        kernel=MachineKernel(image_uid=images[image_key(vm, boot.image)].metadata.uid, cmdline=boot.cmdline)
+        if boot
+        else None,
+        guest_agent=vm.spec.guest_agent,
+    )
+
+
+def _disk(vm: VirtualMachine, disk: Disk, images: Images) -> MachineDisk:
+    return MachineDisk(
+        name=disk.name,
+        pool=disk.pool,
+        source=_source(vm, disk, images),
+        size_bytes=-(-disk.size // _SECTOR) * _SECTOR if disk.size else None,
+        bus=disk.bus,
+        cache=disk.cache,
+        boot_order=disk.boot_order,
+        reclaim_policy=disk.reclaim_policy,
+    )
+
+
+def _source(vm: VirtualMachine, disk: Disk, images: Images) -> BlankSource | ImageDiskSource:
+    """Return what a disk is made from; the status remembers the image of a linked disk when the catalog does not."""
+    image = disk.source.image and images.get(image_key(vm, disk.source.image))
+    backing = next((d.backing for d in vm.status.disks if d.name == disk.name), None)
+    uid = image.metadata.uid if image else backing
+    return ImageDiskSource(image_uid=uid, clone=disk.source.clone or Clone.LINKED) if uid else BlankSource()
+
+
+def _interface(uid: str, nic: Network) -> MachineInterface:
+    mac = nic.mac_address.lower() if nic.mac_address else derive_mac(uid, nic.name)
+    return MachineInterface(name=nic.name, mac=mac, model=nic.model)
+
+
+def _cloud_init(vm: VirtualMachine, secret: SecretData | None) -> CloudInitFiles | None:
+    """Return the NoCloud files: https://docs.cloud-init.io/en/latest/reference/datasources/nocloud.html."""
+    asked = vm.spec.cloud_init
+    if asked is None or (asked.secret_ref and secret is None):
+        return None
+    # JSON is YAML, and cannot be broken out of by a name
+    meta_data = json.dumps({"instance-id": vm.metadata.uid, "local-hostname": vm.metadata.name})
+    if secret is not None:
+        return CloudInitFiles(meta_data=meta_data, user_data=secret.user_data, network_data=secret.network_data)
+    return CloudInitFiles(meta_data=meta_data, user_data=asked.user_data or "", network_data=asked.network_data or "")

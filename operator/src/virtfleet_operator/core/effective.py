@@ -1,0 +1,57 @@
+"""What a machine is given: its spec, completed by its VMClass and the defaults."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from virtfleet_api.virtual_machine import Cpu, Memory, VirtualMachine
+from virtfleet_api.vm_class import VMClass
+
+from virtfleet_operator.core.validate.sizes import size_problems
+from virtfleet_operator.core.verdict import Invalid, Waiting, quote
+
+DEFAULT_CPU_MODEL: Final = "host-model"
+
+_MIB: Final = 2**20  # libvirt counts guest memory in KiB and QEMU's machine types in MiB; both round up
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """CPUs and memory as the guest gets them."""
+
+    sockets: int
+    cores: int
+    threads: int
+    cpu_model: str
+    memory_bytes: int
+
+    @property
+    def vcpus(self) -> int:
+        """Return the number of vCPUs."""
+        return self.sockets * self.cores * self.threads
+
+
+def resolve(vm: VirtualMachine, vm_class: VMClass | None) -> Sizing | Waiting | Invalid:
+    """Complete a machine's sizes; what stands in its own spec wins over its class."""
+    name = vm.spec.class_name
+    if name is not None and vm_class is None:
+        return Waiting("ClassNotFound", f"spec.className: there is no VMClass {quote(name)}: create it or name another")
+    cpu, memory = _completed(vm, vm_class)
+    if memory.guest is None:
+        said = f"VMClass {quote(name)} has none" if name else "there is no class to give it"
+        return Invalid((f'spec.memory.guest: is missing, and {said}: write a size such as "1Gi"',))
+    if problems := tuple(size_problems(cpu, memory)):
+        return Invalid(problems)
+    return Sizing(
+        sockets=cpu.sockets or 1,
+        cores=cpu.cores or 1,
+        threads=cpu.threads or 1,
+        cpu_model=cpu.model or DEFAULT_CPU_MODEL,
+        memory_bytes=-(-memory.guest // _MIB) * _MIB,
+    )
+
+
+def _completed(vm: VirtualMachine, vm_class: VMClass | None) -> tuple[Cpu, Memory]:
+    if vm_class is None:
+        return vm.spec.cpu, vm.spec.memory
+    cpu = vm_class.spec.cpu.model_copy(update=vm.spec.cpu.model_dump(by_alias=False, exclude_none=True))
+    return cpu, Memory(guest=vm.spec.memory.guest or vm_class.spec.memory.guest)

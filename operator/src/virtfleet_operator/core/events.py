@@ -1,0 +1,73 @@
+"""What is worth an Event: a change from one written status to the next, never a state by itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from virtfleet_api.conditions import Condition, ConditionStatus, ConditionType
+from virtfleet_api.virtual_machine import PrintableStatus, VirtualMachineStatus
+from virtfleet_api.vm_image import ImagePhase, VMImageStatus
+from virtfleet_api.vm_node import VMNodeStatus
+
+_WARNINGS: Final = frozenset(
+    {PrintableStatus.INVALID, PrintableStatus.UNSCHEDULABLE, PrintableStatus.CRASHED, PrintableStatus.UNKNOWN}
+)
+_MAX_MESSAGE: Final = 1024  # what the Event API takes
+
+
+@dataclass(frozen=True, slots=True)
+class EventText:
+    """An Event without its object and time."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+def machine_events(old: VirtualMachineStatus, new: VirtualMachineStatus) -> tuple[EventText, ...]:
+    """Return the Events of a machine's change."""
+    events = []
+    if new.node_name != old.node_name and new.node_name is not None:
+        events.append(EventText("Normal", "Scheduled", f"The machine is bound to node {new.node_name}."))
+    ready, before = _find(new.conditions, ConditionType.READY), _find(old.conditions, ConditionType.READY)
+    if ready is not None and _changed(old, new, before, ready):
+        events.append(_event(new.printable_status in _WARNINGS, ready))
+    restart = _find(new.conditions, ConditionType.RESTART_REQUIRED)
+    if restart is not None and _find(old.conditions, ConditionType.RESTART_REQUIRED) is None:
+        events.append(EventText("Normal", "RestartRequired", restart.message[:_MAX_MESSAGE]))
+    return tuple(events)
+
+
+def image_events(old: VMImageStatus, new: VMImageStatus) -> tuple[EventText, ...]:
+    """Return the Events of an image's change."""
+    ready, before = _find(new.conditions, ConditionType.READY), _find(old.conditions, ConditionType.READY)
+    if ready is None or (old.phase == new.phase and before is not None and before.reason == ready.reason):
+        return ()
+    return (_event(new.phase == ImagePhase.FAILED, ready),)
+
+
+def node_events(old: VMNodeStatus, new: VMNodeStatus) -> tuple[EventText, ...]:
+    """Return the Events of a node's change."""
+    events = []
+    ready, before = _find(new.conditions, ConditionType.READY), _find(old.conditions, ConditionType.READY)
+    if ready is not None and (before is None or before.reason != ready.reason):
+        events.append(_event(ready.status != ConditionStatus.TRUE, ready))
+    if added := sorted(set(new.orphans) - set(old.orphans)):
+        message = f"Machine {added[0]} on the node has no object and is kept; {len(new.orphans)} such machines in all."
+        events.append(EventText("Warning", "OrphanFound", message))
+    return tuple(events)
+
+
+def _changed(old: VirtualMachineStatus, new: VirtualMachineStatus, before: Condition | None, ready: Condition) -> bool:
+    """Tell whether the word or its reason changed; of an invalid spec, also what is wrong with it."""
+    if before is None or old.printable_status != new.printable_status or before.reason != ready.reason:
+        return True
+    return new.printable_status == PrintableStatus.INVALID and before.message != ready.message
+
+
+def _event(warning: bool, condition: Condition) -> EventText:  # noqa: FBT001  private, called with an expression
+    return EventText("Warning" if warning else "Normal", condition.reason, condition.message[:_MAX_MESSAGE])
+
+
+def _find(conditions: Sequence[Condition], type_: ConditionType) -> Condition | None:
+    return next((condition for condition in conditions if condition.type == type_), None)

@@ -1,0 +1,43 @@
+"""From a VMImage to the document for the nodes, and which nodes shall hold it."""
+
+import hashlib
+from collections.abc import Collection, Iterable
+
+from virtfleet_api.image import Download, Image
+from virtfleet_api.vm_image import HttpSource, VMImage
+
+from virtfleet_operator.core.place import Candidate
+
+
+def compile_image(image: VMImage, *, present: bool = True) -> Image:
+    """Compile an image; with `present` false, the document that removes it."""
+    source = image.spec.source
+    return Image(
+        uid=image.metadata.uid,
+        namespace=image.metadata.namespace,
+        name=image.metadata.name,
+        type=image.spec.type,
+        pool=image.spec.pool,
+        main=_download(source.http),
+        initrd=_download(source.initrd) if source.initrd else None,
+        present=present,
+    )
+
+
+def image_homes(
+    image: VMImage, user_nodes: Collection[str], holding: Collection[str], nodes: Iterable[Candidate]
+) -> tuple[str, ...]:
+    """Return the nodes that shall hold an image: those of its machines, and those that have it already.
+
+    An image that nobody uses yet is imported by one node, so that it is known to be good before it is needed; which
+    one follows from its UID, so that many images spread.
+    """
+    homes = {*user_nodes, *holding}
+    if not homes:
+        able = [node.name for node in nodes if not node.unready and image.spec.pool in node.pools]
+        homes = set(sorted(able, key=lambda name: hashlib.sha256(f"{image.metadata.uid}/{name}".encode()).digest())[:1])
+    return tuple(sorted(homes))
+
+
+def _download(http: HttpSource) -> Download:
+    return Download(url=http.url, sha256=http.checksum.removeprefix("sha256:") if http.checksum else None)

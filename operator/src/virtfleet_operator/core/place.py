@@ -1,0 +1,163 @@
+"""Which node takes a machine: the one that is least full afterwards, so that machines spread.
+
+Every bound machine counts, whether it runs or not: a machine that was accepted can always be started again.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from typing import Final
+
+from virtfleet_api.report import NodeReport
+from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.vm_node import VMNode
+
+from virtfleet_operator.core.effective import Sizing
+from virtfleet_operator.core.verdict import Unschedulable
+
+HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
+"""Every node carries it with its own name, as Kubernetes' nodes do, so that a selector can name one node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a machine asks of its node."""
+
+    vcpus: int
+    memory_bytes: int
+    pools: frozenset[str] = frozenset()
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What machines are promised."""
+
+    machines: int = 0
+    vcpus: int = 0
+    memory_bytes: int = 0
+
+    def __add__(self, other: "Load") -> "Load":
+        return Load(self.machines + other.machines, self.vcpus + other.vcpus, self.memory_bytes + other.memory_bytes)
+
+    def __sub__(self, other: "Load") -> "Load":
+        return Load(self.machines - other.machines, self.vcpus - other.vcpus, self.memory_bytes - other.memory_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as the operator knows it."""
+
+    node: VMNode
+    report: NodeReport | None = None
+    heard: bool = False
+    load: Load = Load()
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node as placement sees it. `unready` says why it takes no machine; empty when it does."""
+
+    name: str
+    unready: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    pools: Mapping[str, int] = field(default_factory=dict)
+    """Free bytes by pool."""
+    vcpus: int = 0
+    memory_bytes: int = 0
+    load: Load = Load()
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The node that takes the machine."""
+
+    node_name: str
+
+
+def need(vm: VirtualMachine, sizing: Sizing) -> Need:
+    """Return what a machine asks of its node."""
+    pools = frozenset(disk.pool for disk in vm.spec.disks)
+    return Need(sizing.vcpus, sizing.memory_bytes, pools, vm.spec.node_selector)
+
+
+def load_of(sizing: Sizing) -> Load:
+    """Return what one machine adds to its node."""
+    return Load(1, sizing.vcpus, sizing.memory_bytes)
+
+
+def allocatable(node: VMNode, report: NodeReport) -> Load:
+    """Return what a node may promise: what it has, less the reserve, times the overcommit."""
+    reserved = node.spec.system_reserved.memory or 0
+    cpu, memory = Decimal(node.spec.overcommit.cpu), Decimal(node.spec.overcommit.memory)
+    return Load(0, int(report.cpus * cpu), int(max(0, report.memory_bytes - reserved) * memory))
+
+
+def candidate(view: NodeView) -> Candidate:
+    """Return a node as placement sees it."""
+    name = view.node.metadata.name
+    if view.report is None:
+        return Candidate(name, unready="not ready", load=view.load)
+    promised = allocatable(view.node, view.report)
+    return Candidate(
+        name=name,
+        unready=_unready(view, view.report),
+        labels={HOSTNAME_LABEL: name} | view.node.metadata.labels,
+        pools={pool.name: pool.free_bytes for pool in view.report.pools},
+        vcpus=promised.vcpus,
+        memory_bytes=promised.memory_bytes,
+        load=view.load,
+    )
+
+
+def _unready(view: NodeView, report: NodeReport) -> str:
+    if view.node.metadata.deletion_timestamp is not None:
+        return "being deleted"
+    return "" if view.heard and report.hypervisor_connected else "not ready"
+
+
+def place(asked: Need, candidates: Iterable[Candidate]) -> Placed | Unschedulable:
+    """Choose the node that is least full afterwards; equal ones by number of machines, then by name."""
+    fitting, refusals = [], Counter[str]()
+    total = 0
+    for node in candidates:
+        total += 1
+        if refusal := _refusal(asked, node):
+            refusals[refusal] += 1
+        else:
+            fitting.append(node)
+    if fitting:
+        return Placed(min(fitting, key=lambda node: (_fullness(asked, node), node.load.machines, node.name)).name)
+    return Unschedulable(_explanation(total, refusals))
+
+
+def _fullness(asked: Need, node: Candidate) -> Fraction:
+    """Return the scarcer of CPU and memory, as the share that is promised once the machine is there."""
+    return max(
+        Fraction(node.load.vcpus + asked.vcpus, node.vcpus),
+        Fraction(node.load.memory_bytes + asked.memory_bytes, node.memory_bytes),
+    )
+
+
+def _refusal(asked: Need, node: Candidate) -> str:
+    """Return why a node cannot take the machine; the first reason of a fixed order, or nothing."""
+    if node.unready:
+        return node.unready
+    if any(node.labels.get(key) != value for key, value in asked.node_selector.items()):
+        return "not matching nodeSelector"
+    if missing := sorted(asked.pools - node.pools.keys()):
+        return f"without pool {missing[0]}"
+    if node.load.vcpus + asked.vcpus > node.vcpus:
+        return "with too few free vCPUs"
+    if node.load.memory_bytes + asked.memory_bytes > node.memory_bytes:
+        return "with too little free memory"
+    return ""
+
+
+def _explanation(total: int, refusals: Mapping[str, int]) -> str:
+    if not total:
+        return "there is no node: start a node daemon and let it enrol"
+    said = ", ".join(f"{count} {reason}" for reason, count in sorted(refusals.items(), key=lambda r: (-r[1], r[0])))
+    return f"0/{total} nodes fit: {said}"

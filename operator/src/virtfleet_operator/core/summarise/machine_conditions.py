@@ -1,0 +1,143 @@
+"""The conditions of a machine, each with one sentence: what is, and what to do if there is something to do."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from virtfleet_api.conditions import ConditionType
+from virtfleet_api.report import MachineReport, Phase, StopReason
+from virtfleet_api.resource import ObjectMeta
+from virtfleet_api.virtual_machine import PrintableStatus
+
+from virtfleet_operator.core.summarise.bounds import count_of
+from virtfleet_operator.core.summarise.conditions import NO, NOBODY_KNOWS, YES, Saying, Says
+from virtfleet_operator.core.summarise.facts import MachineFacts
+from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting, plain
+
+SYNCHRONIZING: Final = "Synchronizing"
+"""Reason while a node has been sent a spec that it has not reported on yet."""
+
+_CHOOSING: Final = "A node is being chosen."
+_REASON: Final = re.compile(r"[A-Z][A-Za-z0-9]{0,63}\Z")
+_MAX_FIELDS: Final = 16  # of RestartRequired; a sentence with more is not read
+
+_STOPPED: Final = {
+    None: "The machine is off.",
+    StopReason.REQUESTED: "The machine is off, as asked.",
+    StopReason.GUEST_SHUTDOWN: "The guest shut itself down.",
+    StopReason.GUEST_CRASHED: "The guest crashed, and its run strategy leaves it off: see its console.",
+    StopReason.QEMU_FAILED: "QEMU ended unexpectedly, and the run strategy leaves the machine off.",
+    StopReason.NODE_RESTARTED: "The node restarted, and the run strategy leaves the machine off.",
+}
+_PASSING: Final = {
+    Phase.PROVISIONING: "The node makes the machine.",
+    Phase.STARTING: "The guest is being started.",
+    Phase.STOPPING: "The guest is asked to shut down.",
+    Phase.FAILED: "The node cannot make the machine run.",
+    Phase.ABSENT: "The node makes the machine again.",
+}
+
+
+def machine_says(word: PrintableStatus, generation: int, meta: ObjectMeta, facts: MachineFacts) -> Iterator[Says]:
+    """Say every condition of a machine; `generation` is the one that `word` speaks of."""
+    holds, reason, message = _ready(word, facts)
+    yield Says(ConditionType.READY, holds, reason, message, generation)
+    yield _scheduled(meta, facts)
+    yield _synchronized(meta, facts)
+    report = facts.report
+    if report is None or not facts.node_heard:
+        return
+    if report.phase in (Phase.RUNNING, Phase.PAUSED):
+        yield _agent(report, generation)
+    if report.phase == Phase.PAUSED:
+        yield Says(ConditionType.PAUSED, YES, "Paused", "The guest is paused.", generation)
+    if report.restart_required:
+        fields = plain(", ".join(report.restart_required[:_MAX_FIELDS]))
+        message = f"{fields} take effect at the next start: restart the machine with `kubectl vm restart`."
+        yield Says(ConditionType.RESTART_REQUIRED, YES, "SpecChanged", message, generation)
+
+
+def _ready(word: PrintableStatus, facts: MachineFacts) -> Saying:
+    if word == PrintableStatus.TERMINATING:
+        return NO, "Terminating", _terminating(facts)
+    waits = isinstance(facts.verdict, Waiting)
+    if facts.node_name is None or (facts.verdict is not None and not (waits and facts.report)):
+        unknown = word == PrintableStatus.UNKNOWN and waits
+        return NOBODY_KNOWS if unknown else NO, *_obstacle(facts, "Scheduling", _CHOOSING)
+    if not facts.node_heard:
+        return NOBODY_KNOWS, "NodeUnreachable", _unheard(facts)
+    return _observed(facts.report) if facts.report else (NO, "Provisioning", _PASSING[Phase.PROVISIONING])
+
+
+def _observed(report: MachineReport) -> Saying:
+    """Say what a node observes."""
+    match report.phase:
+        case Phase.RUNNING:
+            return YES, "Running", "The guest runs."
+        case Phase.PAUSED:
+            return NO, "Paused", "The guest is paused: set spec.powerState to Running to let it go on."
+        case Phase.STOPPED:
+            return NO, "Stopped", _STOPPED[report.last_stop]
+        case Phase.CRASH_LOOP:
+            times = f"{count_of(report.restarts)} times"
+            said = f"The guest ended {times} soon after its start and is started again after a pause: see its console."
+            return NO, "CrashLoopBackOff", said
+    reason = report.reason if _REASON.match(report.reason) else report.phase.value
+    return NO, reason, plain(report.message) or _PASSING[report.phase]
+
+
+def _terminating(facts: MachineFacts) -> str:
+    if facts.node_name is None:
+        return "The machine is being deleted."
+    if not facts.node_heard:
+        return f"Node {facts.node_name} is not heard: the machine is removed once it answers."
+    failed = facts.report is not None and facts.report.phase == Phase.FAILED
+    said = plain(facts.report.message) if failed and facts.report else ""
+    return f"Node {facts.node_name} removes the machine{': ' if said else '.'}{said}"
+
+
+def _unheard(facts: MachineFacts) -> str:
+    return f"Node {facts.node_name} is not heard: what is shown is what was last known."
+
+
+def _scheduled(meta: ObjectMeta, facts: MachineFacts) -> Says:
+    if facts.node_name is not None:
+        said = YES, "Scheduled", f"The machine is bound to node {facts.node_name}."
+    else:
+        said = NO, *_obstacle(facts, "Scheduling", _CHOOSING)
+    return Says(ConditionType.SCHEDULED, *said, meta.generation)
+
+
+def _synchronized(meta: ObjectMeta, facts: MachineFacts) -> Says:
+    return Says(ConditionType.SYNCHRONIZED, *_synchronisation(meta, facts), meta.generation)
+
+
+def _synchronisation(meta: ObjectMeta, facts: MachineFacts) -> Saying:
+    if facts.verdict is not None or facts.node_name is None:
+        return NO, *_obstacle(facts, "Scheduling", _CHOOSING)
+    if not facts.node_heard:
+        return NOBODY_KNOWS, "NodeUnreachable", _unheard(facts)
+    if facts.report is None or facts.report.generation < meta.generation:
+        return NO, SYNCHRONIZING, f"Node {facts.node_name} has not reported on this spec yet."
+    if facts.report.phase == Phase.FAILED:
+        return NO, *_observed(facts.report)[1:]
+    return YES, "Synchronized", f"Node {facts.node_name} works to this spec."
+
+
+def _obstacle(facts: MachineFacts, reason: str, message: str) -> tuple[str, str]:
+    """Return what stands against going on; reason and message when nothing does."""
+    match facts.verdict:
+        case Invalid(message=said):
+            return "Invalid", said
+        case Unschedulable(message=said):
+            return "Unschedulable", said
+        case Waiting(reason=why, message=said):
+            return why, said
+    return reason, message
+
+
+def _agent(report: MachineReport, generation: int) -> Says:
+    if report.agent_connected:
+        return Says(ConditionType.AGENT_CONNECTED, YES, "Connected", "The guest agent answers.", generation)
+    message = "No guest agent answers: addresses and a clean shutdown may be missing."
+    return Says(ConditionType.AGENT_CONNECTED, NO, "Disconnected", message, generation)

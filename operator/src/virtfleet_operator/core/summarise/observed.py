@@ -1,0 +1,112 @@
+"""The part of a machine's status that repeats what its node reports.
+
+A report may be a lie of a stolen node, and parts of it are words of a guest: what is repeated is bounded, printable
+and sorted, so that it can neither break a terminal nor change without cause.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from virtfleet_api.report import DiskReport, GuestReport, InterfaceReport, MachineReport
+from virtfleet_api.virtual_machine import (
+    DiskStatus,
+    GuestStatus,
+    InterfaceStatus,
+    MachineStatus,
+    MemoryStatus,
+    VcpuStatus,
+    VirtualMachineStatus,
+)
+
+from virtfleet_operator.core.summarise.bounds import count_of, size_of
+from virtfleet_operator.core.verdict import plain
+
+_MAX_ADDRESSES: Final = 16  # of one card; a guest can give itself any number
+_MAX_DISKS: Final = 64  # twice what a spec can hold
+_MAX_CARDS: Final = 16  # twice what a spec can hold
+_MAX_WORD: Final = 128  # of a name that a node or a guest says
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is repeated."""
+
+    machine: MachineStatus | None = None
+    disks: tuple[DiskStatus, ...] = ()
+    interfaces: tuple[InterfaceStatus, ...] = ()
+    guest: GuestStatus | None = None
+
+
+def kept(old: VirtualMachineStatus) -> Observed:
+    """Return what was last known."""
+    return Observed(old.machine, old.disks, old.interfaces, old.guest)
+
+
+def observed(report: MachineReport) -> Observed:
+    """Return what a report says."""
+    return Observed(
+        machine=_machine(report),
+        disks=tuple(shown for disk in report.disks[:_MAX_DISKS] if (shown := _disk(disk))),
+        interfaces=tuple(_interface(card) for card in report.interfaces[:_MAX_CARDS]),
+        guest=_guest(report.guest),
+    )
+
+
+def _machine(report: MachineReport) -> MachineStatus | None:
+    """Return the machine, once its node has defined it."""
+    memory, vcpus = size_of(report.memory_bytes), count_of(report.vcpus)
+    if memory is None or not vcpus:
+        return None
+    return MachineStatus(
+        uuid=plain(report.uid, _MAX_WORD),
+        machine_type=plain(report.machine_type, _MAX_WORD),
+        cpu_model=plain(report.cpu_model, _MAX_WORD),
+        vcpus=VcpuStatus(current=vcpus, max=vcpus),
+        memory=MemoryStatus(current=memory),
+        restarts=count_of(report.restarts),
+        started_at=report.started_at.replace(microsecond=0) if report.started_at else None,
+    )
+
+
+def _disk(disk: DiskReport) -> DiskStatus | None:
+    capacity = size_of(disk.capacity_bytes)
+    if capacity is None:
+        return None
+    return DiskStatus(
+        name=plain(disk.name, _MAX_WORD),
+        pool=plain(disk.pool, _MAX_WORD),
+        capacity=capacity,
+        backing=plain(disk.backing_image_uid, _MAX_WORD) if disk.backing_image_uid else None,
+        target=plain(disk.target, _MAX_WORD),
+    )
+
+
+def _interface(card: InterfaceReport) -> InterfaceStatus:
+    return InterfaceStatus(
+        name=plain(card.name, _MAX_WORD), mac=plain(card.mac, _MAX_WORD), ip_addresses=_addresses(card.ip_addresses)
+    )
+
+
+def _addresses(reported: Iterable[str]) -> tuple[str, ...]:
+    """Return what are addresses, the one to reach the guest by first: IPv4 before IPv6, link-local ones last."""
+    found = {address for text in reported if (address := _address(text)) and not address.is_loopback}
+    ordered = sorted(found, key=lambda a: (a.is_link_local, a.version, int(a)))
+    return tuple(str(address) for address in ordered[:_MAX_ADDRESSES])
+
+
+def _address(text: str) -> _Address | None:
+    try:
+        return ipaddress.ip_address(text.partition("/")[0].partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _guest(guest: GuestReport | None) -> GuestStatus | None:
+    if guest is None:
+        return None
+    said = {name: plain(text, _MAX_WORD) or None for name, text in guest if text}
+    return GuestStatus(os=said.get("os"), kernel=said.get("kernel"), hostname=said.get("hostname"))

@@ -1,0 +1,104 @@
+"""When a status is worth a write.
+
+A write costs the API server more than everything else the operator does, so what passes by itself is given time to
+pass, and what moves by itself is written at intervals. What somebody must act on is written at once.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from virtfleet_api.conditions import ConditionType
+from virtfleet_api.virtual_machine import PrintableStatus, VirtualMachineStatus
+from virtfleet_api.vm_image import VMImageStatus
+from virtfleet_api.vm_node import VMNodeStatus
+
+from virtfleet_operator.core.summarise.machine_conditions import SYNCHRONIZING
+
+PASSING_AFTER: Final = timedelta(seconds=5)
+"""A state shorter than this nobody reads (docs/adr/0003)."""
+
+GUEST_INTERVAL: Final = timedelta(seconds=5)
+"""Between writes of what only the guest's words changed: a guest must not be able to make the operator write."""
+
+PROGRESS_INTERVAL: Final = timedelta(seconds=2)
+"""Between writes of an import's progress; quick enough to look alive."""
+
+LOAD_INTERVAL: Final = timedelta(seconds=10)
+"""Between writes of what a node promises: each binding changes it."""
+
+AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
+"""Due in any case."""
+
+_PASSING: Final = frozenset(
+    {
+        PrintableStatus.SCHEDULING,
+        PrintableStatus.PROVISIONING,
+        PrintableStatus.STARTING,
+        PrintableStatus.STOPPING,
+        PrintableStatus.TERMINATING,
+    }
+)
+
+
+def is_transitional(status: VirtualMachineStatus) -> bool:
+    """Tell whether a machine's state is passed through rather than rested in."""
+    waiting = any(c.type == ConditionType.SYNCHRONIZED and c.reason == SYNCHRONIZING for c in status.conditions)
+    return status.printable_status in _PASSING or waiting
+
+
+def machine_write_due(
+    old: VirtualMachineStatus, new: VirtualMachineStatus, since: datetime, last_written: datetime | None = None
+) -> datetime | None:
+    """Return when to write a machine's status, None if there is nothing to write.
+
+    `since` is when the state that `new` tells of began; `last_written` is the last write by this process.
+    """
+    if old == new:
+        return None
+    if is_transitional(new):
+        return max(since, last_written or since) + PASSING_AFTER
+    if last_written is not None and _without_guest(old) == _without_guest(new):
+        return max(since, last_written + GUEST_INTERVAL)
+    return since
+
+
+def image_write_due(old: VMImageStatus, new: VMImageStatus, last_written: datetime | None) -> datetime | None:
+    """Return when to write an image's status: None for never, the earliest time for at once."""
+    if old == new:
+        return None
+    only_progress = old.model_copy(update={"progress": new.progress}) == new
+    return last_written + PROGRESS_INTERVAL if only_progress and last_written else AT_ONCE
+
+
+def node_write_due(old: VMNodeStatus, new: VMNodeStatus, last_written: datetime | None) -> datetime | None:
+    """Return when to write a node's status: None for never, the earliest time for at once."""
+    if old == new:
+        return None
+    moving = {"allocated": new.allocated, "machines": new.machines, "pools": new.pools}
+    only_load = old.model_copy(update=moving) == new
+    return last_written + LOAD_INTERVAL if only_load and last_written else AT_ONCE
+
+
+def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON merge patch (RFC 7396) that makes `new` of `old`."""
+    patch: dict[str, Any] = dict.fromkeys(old.keys() - new.keys())
+    for key, value in new.items():
+        before = old.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            if inner := merge_patch(before, value):
+                patch[key] = inner
+        elif key not in old or before != value:
+            patch[key] = value
+    return patch
+
+
+def _without_guest(status: VirtualMachineStatus) -> VirtualMachineStatus:
+    """Return a status without what the guest alone decides."""
+    return status.model_copy(
+        update={
+            "guest": None,
+            "interfaces": tuple(card.model_copy(update={"ip_addresses": ()}) for card in status.interfaces),
+            "conditions": tuple(c for c in status.conditions if c.type != ConditionType.AGENT_CONNECTED),
+        }
+    )
