@@ -1,0 +1,109 @@
+"""Requests to the API server: JSON in, JSON out, each with a time bound and our own errors.
+
+It knows no kind and decides nothing. Bodies stay plain dictionaries: what the operator does not know in an object
+must survive being read and written.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, Self
+
+import aiohttp
+
+from virtfleet_operator.kube.connection import Connection
+from virtfleet_operator.kube.errors import UnavailableError, build_error
+
+Body = dict[str, Any]
+
+REQUEST_TIMEOUT_SECONDS: Final = 30.0
+"""Longer than the API server's own 10 s for a webhook and etcd's 5 s for an election, shorter than a minute."""
+
+LIST_CHUNK: Final = 500
+"""Objects a request: client-go's page size."""
+
+MERGE_PATCH: Final = "application/merge-patch+json"
+
+
+class KubeClient:
+    """A client of the API server."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._server = connection.server
+        self._tls_name = connection.configuration.tls_server_name
+        self._session = connection.open_session()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Body:
+        """Read one object, or one page of a list."""
+        return await self._request("GET", path, query=query)
+
+    async def create(self, path: str, body: Body) -> Body:
+        """Create an object in the collection at the path."""
+        return await self._request("POST", path, body=body)
+
+    async def replace(self, path: str, body: Body) -> Body:
+        """Replace an object; its resourceVersion makes the write conditional."""
+        return await self._request("PUT", path, body=body)
+
+    async def patch(self, path: str, body: Body) -> Body:
+        """Apply a JSON merge patch (RFC 7386) and return the whole object."""
+        return await self._request("PATCH", path, body=body, content_type=MERGE_PATCH)
+
+    async def delete(self, path: str) -> None:
+        """Delete an object."""
+        await self._request("DELETE", path)
+
+    async def list_all(self, path: str, *, metadata_only: bool = False) -> AsyncIterator[Body]:
+        """Yield every object of a collection, page by page."""
+        query = {"limit": str(LIST_CHUNK)}
+        while True:
+            page = await self._request("GET", path, query=query, metadata_only=metadata_only)
+            for item in page["items"]:
+                yield item
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        content_type: str = "application/json",
+        metadata_only: bool = False,
+    ) -> Body:
+        headers = {"Content-Type": content_type, "Accept": "application/json"}
+        if metadata_only:
+            headers["Accept"] = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+        what = f"{method} {path}"
+        try:
+            async with (
+                asyncio.timeout(REQUEST_TIMEOUT_SECONDS),
+                self._session.request(
+                    method,
+                    self._server + path,
+                    params=query,
+                    headers=headers,
+                    data=None if body is None else json.dumps(body),
+                    server_hostname=self._tls_name,
+                ) as response,
+            ):
+                return self._read(what, response.status, await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"{what}: {type(error).__name__}: {error}") from error
+
+    @staticmethod
+    def _read(what: str, status: int, content: bytes) -> Body:
+        if status >= 400:  # noqa: PLR2004 -- HTTP: from here on it is an error
+            raise build_error(status, what, content)
+        body: Body = json.loads(content)
+        return body

@@ -1,0 +1,82 @@
+"""The cache as the core looks at it: objects that parse, by name, and who uses them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from virtfleet_api.names import NODE_LABEL
+from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.vm_class import VMClass
+from virtfleet_api.vm_image import VMImage
+
+from virtfleet_operator.core.catalog import image_references
+from virtfleet_operator.kube.cache import Cache, IndexValues, Stored
+from virtfleet_operator.kube.paths import Key
+
+MACHINE: Final = "VirtualMachine"
+IMAGE: Final = "VMImage"
+NODE: Final = "VMNode"
+CLASS: Final = "VMClass"
+
+BY_NODE: Final = "node"
+BY_IMAGE: Final = "image"
+BY_CLASS: Final = "class"
+UNBOUND: Final = ""
+"""The value of index `node` for machines that are on no node yet."""
+
+
+def bound_node(stored: Stored) -> str:
+    """Return the node a machine's label names, or nothing."""
+    return stored.meta.labels.get(NODE_LABEL, UNBOUND)
+
+
+def _nodes(stored: Stored) -> Iterable[str]:
+    return (bound_node(stored),)
+
+
+def named_images(stored: Stored) -> tuple[str, ...]:
+    """Return the images that a machine names, as namespace/name."""
+    vm = stored.resource
+    return tuple(map("/".join, image_references(vm))) if isinstance(vm, VirtualMachine) else ()
+
+
+def _classes(stored: Stored) -> Iterable[str]:
+    vm = stored.resource
+    return (vm.spec.class_name,) if isinstance(vm, VirtualMachine) and vm.spec.class_name else ()
+
+
+INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
+    MACHINE: {BY_NODE: _nodes, BY_IMAGE: named_images, BY_CLASS: _classes}
+}
+
+
+class CacheCatalog:
+    """Reads the cache for the core."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+
+    def image(self, namespace: str, name: str) -> VMImage | None:
+        """Return a VMImage that parses, or None."""
+        stored = self._cache.get(Key(IMAGE, namespace, name))
+        return stored.resource if stored and isinstance(stored.resource, VMImage) else None
+
+    def vm_class(self, name: str) -> VMClass | None:
+        """Return a VMClass that parses, or None."""
+        stored = self._cache.get(Key(CLASS, "", name))
+        return stored.resource if stored and isinstance(stored.resource, VMClass) else None
+
+    def class_of(self, vm: VirtualMachine) -> VMClass | None:
+        """Return the VMClass that a machine names, or None."""
+        return self.vm_class(vm.spec.class_name) if vm.spec.class_name else None
+
+    def image_users(self, namespace: str, name: str) -> Sequence[str]:
+        """Return the machines, of any namespace, whose spec names the image."""
+        return sorted(_names(self._cache.find(MACHINE, BY_IMAGE, f"{namespace}/{name}")))
+
+    def node_machines(self, name: str) -> Sequence[str]:
+        """Return the machines that are bound to the node."""
+        return sorted(_names(self._cache.find(MACHINE, BY_NODE, name)))
+
+
+def _names(machines: Iterable[Stored]) -> Iterable[str]:
+    return (f"{stored.key.namespace}/{stored.key.name}" for stored in machines)

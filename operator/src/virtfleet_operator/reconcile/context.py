@@ -1,0 +1,54 @@
+"""What every reconcile function works with. Made once, by `__main__`; nothing here is a global."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from virtfleet_api.vm_node import VMNode
+
+from virtfleet_operator.core.place import Candidate, NodeView, candidate
+from virtfleet_operator.fleet.members import Fleet
+from virtfleet_operator.fleet.state import Contact
+from virtfleet_operator.kube.cache import Cache
+from virtfleet_operator.kube.client import KubeClient
+from virtfleet_operator.kube.events import EventRecorder
+from virtfleet_operator.kube.paths import Key
+from virtfleet_operator.kube.secrets import SecretReader
+from virtfleet_operator.metrics import Metrics
+from virtfleet_operator.reconcile.catalog import NODE, CacheCatalog
+from virtfleet_operator.reconcile.loads import Loads
+
+
+@dataclass(frozen=True)
+class Context:
+    """The edges that a reconcile function reads from and writes to."""
+
+    client: KubeClient
+    cache: Cache
+    catalog: CacheCatalog
+    loads: Loads
+    fleet: Fleet
+    secrets: SecretReader
+    events: EventRecorder
+    metrics: Metrics
+    clock: Callable[[], datetime]
+    passing: dict[Key, tuple[str, datetime]] = field(default_factory=dict)
+    """Printable status that a machine passes through, and since when; not worth a write if it is left soon."""
+    written: dict[Key, datetime] = field(default_factory=dict)
+    """When this process last wrote the status of an image or a node."""
+
+    def candidates(self) -> Collection[Candidate]:
+        """Return every node as placement sees it."""
+        return [candidate(view) for stored in self.cache.all(NODE) if (view := self._view(stored.resource))]
+
+    def fleet_complete(self) -> bool:
+        """Say whether every node is heard, so that no report can be missing."""
+        return all(self.fleet.contact(stored.key.name) is Contact.HEARD for stored in self.cache.all(NODE))
+
+    def _view(self, node: object) -> NodeView | None:
+        if not isinstance(node, VMNode):
+            return None
+        name = node.metadata.name
+        state = self.fleet.node(name)
+        report = state.report if state else None
+        return NodeView(node, report, self.fleet.contact(name) is Contact.HEARD, self.loads.of(name))

@@ -1,0 +1,147 @@
+"""From changes to keys, and from keys to reconcile functions.
+
+Changes of objects come from the cache, changes at nodes from the fleet; both only put keys into the queue.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final
+
+from virtfleet_api.vm_image import ImagePhase
+
+from virtfleet_operator.fleet.errors import NodeError
+from virtfleet_operator.kube.cache import Cache, Stored
+from virtfleet_operator.kube.errors import KubeError
+from virtfleet_operator.kube.paths import Key
+from virtfleet_operator.reconcile.catalog import (
+    BY_CLASS,
+    BY_IMAGE,
+    BY_NODE,
+    CLASS,
+    IMAGE,
+    MACHINE,
+    NODE,
+    UNBOUND,
+    bound_node,
+    named_images,
+)
+from virtfleet_operator.reconcile.context import Context
+from virtfleet_operator.reconcile.image import reconcile_image
+from virtfleet_operator.reconcile.machine import reconcile_machine
+from virtfleet_operator.reconcile.node import reconcile_node
+from virtfleet_operator.reconcile.queue import KeyedQueue, QueueObserver
+from virtfleet_operator.reconcile.vm_class import reconcile_class
+
+RECONCILE: Final[Mapping[str, Callable[[Context, Key], Awaitable[float | None]]]] = {
+    MACHINE: reconcile_machine,
+    IMAGE: reconcile_image,
+    NODE: reconcile_node,
+    CLASS: reconcile_class,
+}
+
+UNPLACED: Final = Key("Unplaced", "", "")
+"""Stands for all machines without a node: they are looked at together when room may have come."""
+
+UNPLACED_DELAY_SECONDS: Final = 0.5
+"""Gathers the changes of a burst, such as many machines being deleted, into one look."""
+
+CONCURRENCY: Final = 16
+"""Looks at once. They wait for the network most of the time; more of them only make the API server's queue longer."""
+
+
+class Controller:
+    """Looks at whatever has changed."""
+
+    def __init__(self, cache: Cache, observer: QueueObserver) -> None:
+        self._cache = cache
+        self._context: Context | None = None
+        self.queue: KeyedQueue[Key] = KeyedQueue(
+            self._look, observer, concurrency=CONCURRENCY, expected=(KubeError, NodeError)
+        )
+        cache.listen(self._object_changed)
+
+    async def run(self, context: Context) -> None:
+        """Look at every object once, then at what changes, until cancelled."""
+        self._context = context
+        for kind in RECONCILE:
+            self._add(self._cache.all(kind))
+        await self.queue.run()
+
+    async def _look(self, key: Key) -> float | None:
+        if self._context is None:
+            raise RuntimeError("the queue runs before its context is there")
+        if key == UNPLACED:
+            self._add(self._cache.find(MACHINE, BY_NODE, UNBOUND))
+            return None
+        return await RECONCILE[key.kind](self._context, key)
+
+    def machine_changed(self, node: str, uid: str) -> None:
+        """Look at the machine, or at the node that reports what is not its own."""
+        found = self._cache.find(MACHINE, "uid", uid)
+        if any(bound_node(stored) == node for stored in found):
+            self._add(found)
+        else:
+            self.queue.add(Key(NODE, "", node))
+
+    def image_changed(self, node: str, uid: str) -> None:
+        """Look at the image, and at the node's machines that may have waited for it."""
+        for stored in self._cache.find(IMAGE, "uid", uid):
+            self.queue.add(stored.key)
+            users = self._cache.find(MACHINE, BY_IMAGE, f"{stored.key.namespace}/{stored.key.name}")
+            if self._context and _is_settled(self._context, node, uid):
+                self._add(user for user in users if bound_node(user) == node)
+
+    def node_changed(self, node: str) -> None:
+        """Look at the node, and whether it has room now."""
+        self.queue.add(Key(NODE, "", node))
+        self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
+
+    def everything_changed(self, node: str) -> None:
+        """Look at all that concerns the node."""
+        self.node_changed(node)
+        self._add(self._cache.find(MACHINE, BY_NODE, node))
+        self._add(self._cache.all(IMAGE))
+
+    def _object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
+        self.queue.add(key)
+        match key.kind:
+            case "VirtualMachine":
+                self._machine_object_changed(old, new)
+            case "VMImage":
+                self._add(self._cache.find(MACHINE, BY_IMAGE, f"{key.namespace}/{key.name}"))
+            case "VMClass":
+                self._add(self._cache.find(MACHINE, BY_CLASS, key.name))
+            case "VMNode":
+                self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
+                if new is None:
+                    self._add(self._cache.find(MACHINE, BY_NODE, key.name))
+
+    def _machine_object_changed(self, old: Stored | None, new: Stored | None) -> None:
+        before, after = _concerns(old), _concerns(new)
+        if before != after:
+            for key in before | after:
+                self.queue.add(key)
+        if new is None and old is not None:
+            self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
+            state = self._context.fleet.node(bound_node(old)) if self._context else None
+            if state:
+                state.forget(old.uid)
+
+    def _add(self, found: Iterable[Stored]) -> None:
+        for stored in found:
+            self.queue.add(stored.key)
+
+
+def _concerns(machine: Stored | None) -> set[Key]:
+    """Return the node and the images whose status counts this machine."""
+    if machine is None:
+        return set()
+    keys = {Key(IMAGE, *reference.split("/", 1)) for reference in named_images(machine)}
+    if node := bound_node(machine):
+        keys.add(Key(NODE, "", node))
+    return keys
+
+
+def _is_settled(context: Context, node: str, uid: str) -> bool:
+    state = context.fleet.node(node)
+    report = state.images.get(uid) if state else None
+    return report is None or report.phase in (ImagePhase.READY, ImagePhase.FAILED)

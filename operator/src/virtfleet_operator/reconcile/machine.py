@@ -1,0 +1,153 @@
+"""VirtualMachine: validate, place, bind, compile, instruct, and write what the node reports.
+
+The binding is durable before any node is instructed. A machine that is bound is never placed again.
+"""
+
+from dataclasses import dataclass
+
+from virtfleet_api.machine import Machine
+from virtfleet_api.names import FINALIZER, NODE_LABEL
+from virtfleet_api.virtual_machine import VirtualMachine
+
+from virtfleet_operator.core.binding import Binding, Bound, Lost, Restore, Unbound, binding
+from virtfleet_operator.core.catalog import image_references
+from virtfleet_operator.core.compile import compile_machine
+from virtfleet_operator.core.effective import Sizing, resolve
+from virtfleet_operator.core.images import compile_image
+from virtfleet_operator.core.place import Placed, load_of, need, place
+from virtfleet_operator.core.secret import parse_secret, secret_reference
+from virtfleet_operator.core.validate import check
+from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting
+from virtfleet_operator.fleet.errors import NodeError, NodeRefusedError, StaleEpochError
+from virtfleet_operator.fleet.state import Contact
+from virtfleet_operator.kube.cache import Stored
+from virtfleet_operator.kube.paths import Key
+from virtfleet_operator.reconcile.catalog import IMAGE
+from virtfleet_operator.reconcile.context import Context
+from virtfleet_operator.reconcile.image import hold_image
+from virtfleet_operator.reconcile.machine_status import Verdict, write_machine
+from virtfleet_operator.reconcile.removal import remove_machine
+from virtfleet_operator.reconcile.status import write_metadata
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A machine that could run now, if it has a node."""
+
+    vm: VirtualMachine
+    sizing: Sizing
+    document: Machine
+
+
+async def reconcile_machine(context: Context, key: Key) -> float | None:
+    """Bring a machine one step closer to what its object says, and its status to what its node says."""
+    stored = context.cache.get(key)
+    if stored is None:
+        context.passing.pop(key, None)
+        return None
+    where = find_binding(context, stored)
+    if stored.meta.deletion_timestamp:
+        return await remove_machine(context, stored, where)
+    if isinstance(where, Restore) and _evident(context, stored):
+        stored = await _bind(context, stored, where.node_name)
+        where = Bound(where.node_name)
+    if isinstance(where, Bound) and context.fleet.contact(where.node_name) is Contact.CONNECTING:
+        return None  # the node's snapshot, or the end of patience, wakes this machine
+    return await _advance(context, stored, where)
+
+
+def find_binding(context: Context, stored: Stored) -> Binding:
+    """Return where a machine is, from its object and from what the nodes report."""
+    reporting = context.fleet.reporting(stored.uid)
+    return binding(stored.meta, stored.status, reporting, fleet_complete=context.fleet_complete())
+
+
+def _evident(context: Context, stored: Stored) -> bool:
+    """Say whether more than a label, which anybody may have written, tells where the machine is."""
+    return bool(stored.status.node_name or context.fleet.reporting(stored.uid))
+
+
+async def _advance(context: Context, stored: Stored, where: Binding) -> float | None:
+    prepared = await _prepare(context, stored)
+    verdict: Verdict = None if isinstance(prepared, Prepared) else prepared
+    if isinstance(where, Lost):
+        verdict = Waiting("BindingLost", where.message)
+    if isinstance(where, Unbound) and isinstance(prepared, Prepared):
+        if _unsettled(context):
+            return None  # the nodes' snapshots wake this machine
+        placed = await _place(context, stored, prepared)
+        if isinstance(placed, Unschedulable):
+            verdict = placed
+        else:
+            where, stored = Bound(placed.node_name), context.cache.get(stored.key) or stored
+    if not isinstance(where, Bound):
+        return await write_machine(context, stored, None, verdict)
+    document = prepared.document if isinstance(prepared, Prepared) else None
+    return await _instruct_and_write(context, stored, where.node_name, document, verdict)
+
+
+def _unsettled(context: Context) -> bool:
+    """Say whether a node may yet turn up: placing now would crowd the ones that were quicker."""
+    return any(state.contact is Contact.CONNECTING for state in context.fleet)
+
+
+async def _prepare(context: Context, stored: Stored) -> Prepared | Waiting | Invalid:
+    vm = stored.resource
+    if not isinstance(vm, VirtualMachine):
+        return vm if isinstance(vm, Invalid) else Invalid(("the object is not a VirtualMachine",))
+    if problem := check(vm, context.clock()):
+        return problem
+    sizing = resolve(vm, context.catalog.class_of(vm))
+    if not isinstance(sizing, Sizing):
+        return sizing
+    reference = secret_reference(vm)
+    secret = parse_secret(vm, await context.secrets.read(*reference) if reference else None)
+    document = compile_machine(vm, sizing, context.catalog, secret)
+    return Prepared(vm, sizing, document) if isinstance(document, Machine) else document
+
+
+async def _place(context: Context, stored: Stored, prepared: Prepared) -> Placed | Unschedulable:
+    placed = place(need(prepared.vm, prepared.sizing), context.candidates())
+    if isinstance(placed, Placed):
+        # No await between choosing and reserving: the next machine must see this one.
+        with context.loads.reserve(stored.key, placed.node_name, load_of(prepared.sizing)):
+            await _bind(context, stored, placed.node_name)
+    return placed
+
+
+async def _bind(context: Context, stored: Stored, node: str) -> Stored:
+    """Make the binding durable: one write of finalizer and label."""
+    finalizers = list(dict.fromkeys((*stored.meta.finalizers, FINALIZER)))
+    await write_metadata(context, stored, {"finalizers": finalizers, "labels": {NODE_LABEL: node}})
+    return context.cache.get(stored.key) or stored
+
+
+async def _instruct_and_write(
+    context: Context, stored: Stored, node: str, document: Machine | None, verdict: Verdict
+) -> float | None:
+    failure: NodeError | None = None
+    try:
+        if document and context.fleet.contact(node) is Contact.HEARD:
+            await _instruct(context, stored, node, document)
+    except StaleEpochError:
+        raise
+    except NodeRefusedError as error:
+        verdict, failure = Waiting("Refused", str(error)), error
+    except NodeError as error:
+        failure = error
+    delay = await write_machine(context, stored, node, verdict)
+    if failure:
+        raise failure  # the queue tries again, later and later
+    return delay
+
+
+async def _instruct(context: Context, stored: Stored, node: str, document: Machine) -> None:
+    """Tell the node first about the images that the machine is made from, then about the machine."""
+    if isinstance(stored.resource, VirtualMachine):
+        for namespace, name in image_references(stored.resource):
+            image = context.catalog.image(namespace, name)
+            held = context.cache.get(Key(IMAGE, namespace, name))
+            if image and held:
+                await hold_image(context, held)
+                await context.fleet.put_image(node, compile_image(image))
+    await context.fleet.put_machine(node, document)
