@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.vm_image import HttpSource, ImagePhase, ImageType, VMImage
 
 from virtfleet_operator.core.verdict import quote
@@ -27,12 +28,12 @@ def image_problems(image: VMImage, old: VMImage | None = None) -> tuple[str, ...
     return tuple(_problems(image, old))
 
 
-def image_deletion_problems(image: VMImage, users: Sequence[str]) -> tuple[str, ...]:
+def image_deletion_problems(image: ObjectMeta, users: Sequence[str]) -> tuple[str, ...]:
     """Say who keeps an image from being deleted."""
     if not users:
         return ()
     problem = (
-        f"VMImage {image.metadata.name} is used by {listed_users(users)}: "
+        f"VMImage {image.name} is used by {listed_users(users)}: "
         "delete these machines first, or take the image out of their spec"
     )
     return (problem,)

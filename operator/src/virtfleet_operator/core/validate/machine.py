@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from virtfleet_api.names import DNS_SUBDOMAIN_PATTERN, FINALIZER, NODE_LABEL
+from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine import CloudInit, PowerState, RunStrategy, VirtualMachine
 
 from virtfleet_operator.core.validate.disks import disk_problems
@@ -28,7 +29,7 @@ def machine_problems(vm: VirtualMachine, now: datetime, old: VirtualMachine | No
     return tuple(
         problem
         for rule in (
-            _binding_problems(vm, old),
+            binding_problems(vm.metadata, old.metadata if old else None),
             _power_problems(vm),
             _restart_problems(vm, now),
             _size_problems(vm),
@@ -42,15 +43,15 @@ def machine_problems(vm: VirtualMachine, now: datetime, old: VirtualMachine | No
     )
 
 
-def _binding_problems(vm: VirtualMachine, old: VirtualMachine | None) -> Iterator[str]:
-    """The binding is the operator's: it sets label and finalizer in one write."""
+def binding_problems(meta: ObjectMeta, old: ObjectMeta | None) -> Iterator[str]:
+    """Refuse a binding by hand: the operator sets label and finalizer in one write, and never moves the label."""
     where = f"metadata.labels[{NODE_LABEL}]"
-    node = vm.metadata.labels.get(NODE_LABEL)
+    node = meta.labels.get(NODE_LABEL)
     if node is None:
         return
-    if FINALIZER not in vm.metadata.finalizers and vm.metadata.deletion_timestamp is None:
+    if FINALIZER not in meta.finalizers and meta.deletion_timestamp is None:
         yield f"{where}: is set by virtfleet alone: remove it, and choose nodes with spec.nodeSelector"
-    before = old.metadata.labels.get(NODE_LABEL) if old else None
+    before = old.labels.get(NODE_LABEL) if old else None
     if before is not None and before != node:
         yield f'{where}: cannot change, as the machine is on node {quote(before)}: write "{before}"'
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.vm_node import VMNode
 
 from virtfleet_operator.core.validate.image import listed_users
@@ -12,11 +13,11 @@ def node_problems(node: VMNode) -> tuple[str, ...]:
     return tuple(_problems(node))
 
 
-def node_deletion_problems(node: VMNode, machines: Sequence[str]) -> tuple[str, ...]:
+def node_deletion_problems(node: ObjectMeta, machines: Sequence[str]) -> tuple[str, ...]:
     """Say which machines keep a node from being deleted."""
     if not machines:
         return ()
-    return (f"VMNode {node.metadata.name} runs {listed_users(machines)}: delete or move these machines first",)
+    return (f"VMNode {node.name} runs {listed_users(machines)}: delete or move these machines first",)
 
 
 def _problems(node: VMNode) -> Iterator[str]:

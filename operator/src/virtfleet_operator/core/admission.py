@@ -1,0 +1,81 @@
+"""What the API server is told about a request: refuse it with a sentence, or let it pass with a hint.
+
+Refusal is a courtesy: every rule here is checked again when the object is reconciled, because the webhook may have
+been down. A request that leaves the spec alone passes even if the stored spec is bad, else nobody could delete it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from virtfleet_api.kinds import KINDS
+from virtfleet_api.resource import Resource
+from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.vm_image import VMImage
+from virtfleet_api.vm_node import VMNode
+
+from virtfleet_operator.core.catalog import Catalog
+from virtfleet_operator.core.effective import resolve
+from virtfleet_operator.core.parse import parse, parse_metadata
+from virtfleet_operator.core.references import find_images, reference_problems
+from virtfleet_operator.core.validate import check, image_deletion_problems, node_deletion_problems
+from virtfleet_operator.core.validate.machine import binding_problems
+from virtfleet_operator.core.verdict import Invalid, Waiting
+
+_KINDS: Final[Mapping[str, type[Resource]]] = {kind.__name__: kind for kind in KINDS}
+
+Body = Mapping[str, Any]
+"""An object's JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """The answer: a refusal, or warnings that kubectl shows beside its success."""
+
+    refusal: Invalid | None = None
+    warnings: Sequence[str] = field(default=())
+
+
+def review_write(body: Body, old_body: Body | None, catalog: Catalog, now: datetime) -> Review:
+    """Review the creation of an object, or with `old_body` its change."""
+    kind = _KINDS[str(body["kind"])]
+    if old_body is not None and body.get("spec") == old_body.get("spec"):
+        return Review(_refusal(_metadata_problems(kind, body, old_body)))
+    new = parse(kind, body)
+    if isinstance(new, Invalid):
+        return Review(new)
+    old = parse(kind, old_body) if old_body is not None else None
+    refusal = check(new, now, None if isinstance(old, Invalid) else old)
+    if refusal is None and isinstance(new, VirtualMachine):
+        return _review_lookups(new, catalog)
+    return Review(refusal)
+
+
+def review_deletion(body: Body, catalog: Catalog) -> Review:
+    """Review the deletion of an object."""
+    kind = _KINDS[str(body["kind"])]
+    meta = parse_metadata(body)
+    if kind is VMImage:
+        return Review(_refusal(image_deletion_problems(meta, catalog.image_users(meta.namespace, meta.name))))
+    if kind is VMNode:
+        return Review(_refusal(node_deletion_problems(meta, catalog.node_machines(meta.name))))
+    return Review()
+
+
+def _metadata_problems(kind: type[Resource], body: Body, old_body: Body) -> tuple[str, ...]:
+    if kind is not VirtualMachine:
+        return ()
+    return tuple(binding_problems(parse_metadata(body), parse_metadata(old_body)))
+
+
+def _review_lookups(vm: VirtualMachine, catalog: Catalog) -> Review:
+    """Check a machine against class and images; what is not there yet is a hint, as it may come later."""
+    sizing = resolve(vm, catalog.vm_class(vm.spec.class_name) if vm.spec.class_name else None)
+    problems = (*(sizing.problems if isinstance(sizing, Invalid) else ()), *reference_problems(vm, catalog))
+    waits = (sizing, find_images(vm, catalog))
+    return Review(_refusal(problems), tuple(wait.message for wait in waits if isinstance(wait, Waiting)))
+
+
+def _refusal(problems: Sequence[str]) -> Invalid | None:
+    return Invalid(tuple(problems)) if problems else None
