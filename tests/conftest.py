@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from virtfleet_dev.cluster import Cluster
 from virtfleet_dev.control_plane import ControlPlane
 from virtfleet_dev.fabric import Fabric, node_name

@@ -1,4 +1,4 @@
-"""Who may speak to the daemon: operators of the fleet, known by their certificate. TLS has checked chain and time already."""
+"""Who may speak to the daemon: operators of the fleet, known by their certificate. TLS has checked chain and time."""
 
 import ssl
 from typing import Final

@@ -67,7 +67,9 @@ class Journal:
             self._node = report
             self._append(lambda cursor: NodeChanged(cursor=cursor, node=report))
 
-    async def watch(self, cursor: str | None, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> AsyncIterator[WatchEvent]:
+    async def watch(
+        self, cursor: str | None, heartbeat_seconds: float = HEARTBEAT_SECONDS
+    ) -> AsyncIterator[WatchEvent]:
         """Yield the state or what changed since the cursor, then every change, and a heartbeat when nothing changes."""
         self.readers += 1
         try:
