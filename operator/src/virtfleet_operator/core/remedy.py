@@ -125,7 +125,7 @@ def _value_error(error: ErrorDetails) -> tuple[str, str]:
 
 
 def _too_long(error: ErrorDetails) -> tuple[str, str]:
-    return f"has {_ctx(error, 'actual_length') or 'too many'} entries", f"write at most {_ctx(error, 'max_length')}"
+    return f"has {len(error['input'])} entries", f"write at most {_ctx(error, 'max_length')}"
 
 
 def _string_too_long(error: ErrorDetails) -> tuple[str, str]:
