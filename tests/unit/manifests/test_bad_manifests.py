@@ -115,7 +115,15 @@ def test_a_message_is_bounded_however_much_is_wrong() -> None:
 
 @pytest.mark.parametrize(
     "hostile",
-    ["\x1b[2J\x1b]0;owned\x07", "\u202egnp.exe", "a\u0000b", "'; rm -rf / #", "<x a='1'>&lt;", "\ud800", "\uff21" * 5000],
+    [
+        "\x1b[2J\x1b]0;owned\x07",
+        "\u202egnp.exe",
+        "a\u0000b",
+        "'; rm -rf / #",
+        "<x a='1'>&lt;",
+        "\ud800",
+        "\uff21" * 5000,
+    ],
 )
 def test_hostile_text_is_quoted_harmlessly_wherever_it_is_written(hostile: str) -> None:
     specs: list[Any] = [

@@ -14,7 +14,6 @@ from virtfleet_api.resource import Resource
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
-
 from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.effective import resolve
 from virtfleet_operator.core.parse import parse, parse_metadata

@@ -18,7 +18,6 @@ from virtfleet_api.machine import (
     Run,
 )
 from virtfleet_api.virtual_machine import Clone, Disk, Network, PowerState, RunStrategy, VirtualMachine
-
 from virtfleet_operator.core.catalog import Catalog, image_key, image_references
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.references import Images, find_images

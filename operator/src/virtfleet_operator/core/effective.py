@@ -5,7 +5,6 @@ from typing import Final
 
 from virtfleet_api.virtual_machine import Cpu, Memory, VirtualMachine
 from virtfleet_api.vm_class import VMClass
-
 from virtfleet_operator.core.validate.sizes import size_problems
 from virtfleet_operator.core.verdict import Invalid, Waiting, quote
 

@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterable
 
 from virtfleet_api.image import Download, Image
 from virtfleet_api.vm_image import HttpSource, VMImage
-
 from virtfleet_operator.core.place import Candidate
 
 

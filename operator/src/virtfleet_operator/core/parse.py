@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from virtfleet_api.resource import ObjectMeta, Resource
 
+from virtfleet_api.resource import ObjectMeta, Resource
 from virtfleet_operator.core.remedy import sentence
 from virtfleet_operator.core.verdict import Invalid
 

@@ -13,7 +13,6 @@ from typing import Final
 from virtfleet_api.report import NodeReport
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_node import VMNode
-
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.verdict import Unschedulable
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 
 from virtfleet_api.virtual_machine import Disk, ImageReference, VirtualMachine
 from virtfleet_api.vm_image import ImageType, VMImage
-
 from virtfleet_operator.core.catalog import Catalog, image_key
 from virtfleet_operator.core.verdict import Invalid, Waiting, quote
 

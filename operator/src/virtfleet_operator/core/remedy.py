@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
-from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
 
+from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
 from virtfleet_operator.core.verdict import quote
 
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from virtfleet_api.virtual_machine import VirtualMachine
-
 from virtfleet_operator.core.validate.machine import control_character_line
 from virtfleet_operator.core.verdict import Waiting, quote
 

@@ -12,7 +12,6 @@ from virtfleet_api.conditions import ConditionType
 from virtfleet_api.virtual_machine import PrintableStatus, VirtualMachineStatus
 from virtfleet_api.vm_image import VMImageStatus
 from virtfleet_api.vm_node import VMNodeStatus
-
 from virtfleet_operator.core.summarise.machine_conditions import SYNCHRONIZING
 
 PASSING_AFTER: Final = timedelta(seconds=5)

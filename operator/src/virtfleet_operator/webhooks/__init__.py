@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Any, Final
 
 import kopf
+
 from virtfleet_api.kinds import KINDS
 from virtfleet_api.names import GROUP, VERSION
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
-
 from virtfleet_operator.core.admission import Review, review_deletion, review_write
 from virtfleet_operator.core.catalog import Catalog
 

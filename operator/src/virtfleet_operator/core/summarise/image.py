@@ -9,7 +9,6 @@ from virtfleet_api.conditions import ConditionType
 from virtfleet_api.image import ImageReport
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.vm_image import ImagePhase, NodeImageStatus, VMImageStatus
-
 from virtfleet_operator.core.summarise.bounds import size_of
 from virtfleet_operator.core.summarise.conditions import NO, YES, Saying, Says, conditions
 from virtfleet_operator.core.verdict import join_problems, plain

@@ -16,7 +16,6 @@ from virtfleet_api.vm_node import (
     VMNode,
     VMNodeStatus,
 )
-
 from virtfleet_operator.core.place import Load, allocatable
 from virtfleet_operator.core.summarise.bounds import count_of, size_of
 from virtfleet_operator.core.summarise.conditions import NO, NOBODY_KNOWS, YES, Saying, Says, conditions

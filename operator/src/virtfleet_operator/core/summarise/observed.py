@@ -19,7 +19,6 @@ from virtfleet_api.virtual_machine import (
     VcpuStatus,
     VirtualMachineStatus,
 )
-
 from virtfleet_operator.core.summarise.bounds import count_of, size_of
 from virtfleet_operator.core.verdict import plain
 

@@ -6,7 +6,6 @@ from datetime import datetime
 from virtfleet_api.conditions import ConditionType
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.vm_class import VMClassStatus
-
 from virtfleet_operator.core.summarise.conditions import NO, YES, Says, conditions
 from virtfleet_operator.core.verdict import join_problems
 

@@ -12,7 +12,6 @@ from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
-
 from virtfleet_operator.core.validate.image import image_deletion_problems, image_problems
 from virtfleet_operator.core.validate.machine import machine_problems
 from virtfleet_operator.core.validate.node import node_deletion_problems, node_problems

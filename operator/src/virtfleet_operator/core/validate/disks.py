@@ -10,7 +10,6 @@ from typing import Final
 
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.virtual_machine import Disk, DiskBus, DiskStatus, VirtualMachine
-
 from virtfleet_operator.core.verdict import quote
 
 MIN_DISK: Final = Bytes(2**20)

@@ -13,7 +13,6 @@ from urllib.parse import SplitResult, urlsplit
 
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.vm_image import HttpSource, ImagePhase, ImageType, VMImage
-
 from virtfleet_operator.core.verdict import quote
 
 _EXAMPLE: Final = '"https://images.example.org/debian-12.qcow2"'

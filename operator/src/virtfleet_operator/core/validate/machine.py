@@ -8,7 +8,6 @@ from typing import Final
 from virtfleet_api.names import DNS_SUBDOMAIN_PATTERN, FINALIZER, NODE_LABEL
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine import CloudInit, PowerState, RunStrategy, VirtualMachine
-
 from virtfleet_operator.core.validate.disks import disk_problems
 from virtfleet_operator.core.validate.networks import network_problems
 from virtfleet_operator.core.validate.sizes import size_problems

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from virtfleet_api.virtual_machine import NicModel, VirtualMachine
-
 from virtfleet_operator.core.verdict import quote
 
 _EXAMPLE = "52:54:00:12:34:56"

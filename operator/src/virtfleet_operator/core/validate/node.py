@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.vm_node import VMNode
-
 from virtfleet_operator.core.validate.image import listed_users
 
 
