@@ -1,0 +1,123 @@
+"""The steps of a plan, as values. Each is idempotent, and any that was planned may be lost."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from virtfleet_api.machine import MachineDisk
+from virtfleet_node.core.record import Record
+
+
+class ShutdownMode(StrEnum):
+    """How a guest is asked to shut down."""
+
+    ACPI = "acpi"
+    AGENT = "agent"
+
+
+@dataclass(frozen=True)
+class WriteRecord:
+    """Keep what the daemon has learnt."""
+
+    record: Record
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"write record ({self.record.life}, {self.record.failures} failures)"
+
+
+@dataclass(frozen=True)
+class PrepareDisk:
+    """Make a disk that is missing."""
+
+    disk: MachineDisk
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"prepare disk {self.disk.pool}/{self.disk.name}"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Define the domain from the document and start it."""
+
+    record: Record
+    """Kept with the definition, before the start."""
+    paused: bool = False
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return "start paused" if self.paused else "start"
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Stop the virtual CPUs."""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return "pause"
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Let the virtual CPUs run."""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return "resume"
+
+
+@dataclass(frozen=True)
+class RequestShutdown:
+    """Ask the guest to shut down."""
+
+    mode: ShutdownMode
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"request shutdown by {self.mode}"
+
+
+@dataclass(frozen=True)
+class Destroy:
+    """Switch the guest off."""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return "destroy"
+
+
+@dataclass(frozen=True)
+class RemoveDisk:
+    """Remove a disk for good."""
+
+    pool: str
+    name: str
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"remove disk {self.pool}/{self.name}"
+
+
+@dataclass(frozen=True)
+class RemoveMedia:
+    """Remove cloud-init media and the console's log."""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return "remove media"
+
+
+@dataclass(frozen=True)
+class Undefine:
+    """Remove the domain, and with it all memory of the machine."""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return "undefine"
+
+
+DomainAction = Pause | Resume | RequestShutdown | Destroy | Undefine
+"""Actions that the hypervisor carries out as they are."""
+
+Action = WriteRecord | PrepareDisk | Start | DomainAction | RemoveDisk | RemoveMedia

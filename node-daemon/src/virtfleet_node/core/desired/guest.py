@@ -1,0 +1,73 @@
+"""What a domain is built from: the machine's hardware, the facts of the host, and paths that are already resolved."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from virtfleet_api.image import ImageFormat
+from virtfleet_api.machine import Hardware, Machine
+
+
+class DomainType(StrEnum):
+    """libvirt's domain types that the daemon uses."""
+
+    KVM = "kvm"
+    QEMU = "qemu"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What every domain of this host has in common."""
+
+    domain_type: DomainType
+    emulator: str | None
+    """Path of QEMU; None with the test driver."""
+    arch: str = "x86_64"
+
+
+@dataclass(frozen=True)
+class FileLayer:
+    """One file of a disk's chain."""
+
+    path: Path
+    format: ImageFormat
+
+
+@dataclass(frozen=True)
+class ResolvedDisk:
+    """A disk's own file and what it is backed by. Declared in full, so that nothing is ever probed from content."""
+
+    file: FileLayer
+    backing: tuple[FileLayer, ...] = ()
+
+
+@dataclass(frozen=True)
+class ResolvedPaths:
+    """Every host path of a domain."""
+
+    console_log: Path
+    disks: Mapping[str, ResolvedDisk] = field(default_factory=dict)
+    kernel: Path | None = None
+    initrd: Path | None = None
+    cloud_init: Path | None = None
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Input of every configurator."""
+
+    machine: Machine
+    facts: HostFacts
+    paths: ResolvedPaths
+
+    @property
+    def hardware(self) -> Hardware:
+        """Return what the guest sees."""
+        return self.machine.hardware
+
+    @property
+    def is_q35(self) -> bool:
+        """Tell whether the machine type has PCI Express."""
+        return "q35" in self.hardware.machine_type

@@ -1,0 +1,75 @@
+"""What is, as one frozen value: the domain, its stored document, and what lies on disk for it."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from virtfleet_node.core.record import Record, Stored
+from virtfleet_node.core.stored import StoredDisk
+
+
+class DomainState(StrEnum):
+    """A domain's state as far as the plan cares."""
+
+    ABSENT = "Absent"
+    OFF = "Off"
+    RUNNING = "Running"
+    PAUSED = "Paused"
+
+
+class OffReason(StrEnum):
+    """Why libvirt says the domain is off (virDomainShutoffReason)."""
+
+    UNKNOWN = "Unknown"
+    """Never started, or libvirtd has forgotten: it keeps reasons in memory only."""
+    SHUTDOWN = "Shutdown"
+    DESTROYED = "Destroyed"
+    CRASHED = "Crashed"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class ObservedDomain:
+    """A domain as libvirt shows it."""
+
+    state: DomainState
+    off_reason: OffReason = OffReason.UNKNOWN
+    disk_error: bool = False
+    """Paused by QEMU because a disk could not be written, such as a full pool."""
+    agent_connected: bool = False
+    stored: Stored | None = None
+    machine_type: str = ""
+    targets: tuple[tuple[str, str], ...] = ()
+    """Disk file and device name of each disk."""
+
+    @property
+    def active(self) -> bool:
+        """Tell whether there is a QEMU process."""
+        return self.state in {DomainState.RUNNING, DomainState.PAUSED}
+
+
+@dataclass(frozen=True)
+class ShutdownRequests:
+    """How often the guest has been asked to shut down; kept in memory, asking again does no harm."""
+
+    count: int = 0
+    last: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything the plan looks at."""
+
+    domain: ObservedDomain
+    disks: tuple[StoredDisk, ...] = ()
+    ready_images: frozenset[str] = frozenset()
+    """Of the images that the machine needs, those that are ready."""
+    media_digest: str | None = None
+    """The cloud-init medium that is there, of those the machine wants."""
+    shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
+    paused_at: datetime | None = None
+
+    @property
+    def record(self) -> Record:
+        """Return the daemon's memory of the machine, empty for one that is not defined."""
+        return self.domain.stored.record if self.domain.stored else Record()

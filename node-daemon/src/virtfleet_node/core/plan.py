@@ -1,0 +1,164 @@
+"""From desired and observed to the next actions. Pure: called again after every change, it never remembers."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from virtfleet_api.machine import Machine, MachineDisk, Run
+from virtfleet_api.virtual_machine import ReclaimPolicy
+from virtfleet_node.core.actions import (
+    Action,
+    Destroy,
+    Pause,
+    PrepareDisk,
+    RemoveDisk,
+    RemoveMedia,
+    RequestShutdown,
+    Resume,
+    ShutdownMode,
+    Start,
+    Undefine,
+    WriteRecord,
+)
+from virtfleet_node.core.backoff import STEADY, next_start_at
+from virtfleet_node.core.observed import DomainState, Observed
+from virtfleet_node.core.record import Life, Record
+from virtfleet_node.core.settle import settle, starting, stays_off
+
+REPEAT_SHUTDOWN: Final = timedelta(seconds=3)
+"""A guest misses the power button while it boots, so it is pressed again."""
+
+ACPI_FIRST: Final = 2
+"""Requests by the power button before the guest agent is asked as well: the button is what every guest understands."""
+
+RETRY_DISK_ERROR: Final = timedelta(seconds=30)
+"""A guest that QEMU paused because a pool was full goes on by itself once there is room again."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now, and when to look again if nothing happens before."""
+
+    actions: tuple[Action, ...] = ()
+    wake_at: datetime | None = None
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return ", ".join(str(action) for action in self.actions) or "nothing"
+
+
+def plan(desired: Machine, observed: Observed, now: datetime) -> Plan:
+    """Return the next actions that bring a machine closer to what is desired."""
+    record = settle(desired, observed, now)
+    if desired.run is Run.ABSENT:
+        wanted = _plan_absent(desired, observed, record, now)
+    elif desired.run is Run.STOPPED:
+        wanted = _plan_stop(desired, observed, record, now) if observed.domain.active else Plan()
+    elif observed.domain.active:
+        wanted = _plan_running(desired, observed, record, now)
+    else:
+        wanted = _plan_off(desired, observed, record, now)
+    return _with_record(wanted, observed, record)
+
+
+def restart_pending(desired: Machine, record: Record) -> bool:
+    """Tell whether the operator asked for a restart that has not been served."""
+    return desired.start_token != record.served_token
+
+
+def missing_images(desired: Machine, observed: Observed) -> frozenset[str]:
+    """Return the images that must be there before the machine can start: those that disks come from, and the kernel."""
+    independent = {(d.pool, d.name) for d in observed.disks if d.backing_image_uid is None}
+    needed = {
+        disk.source.image_uid
+        for disk in desired.hardware.disks
+        if disk.source.kind == "Image" and (disk.pool, disk.name) not in independent
+    }
+    kernel = {desired.hardware.kernel.image_uid} if desired.hardware.kernel else set()
+    return frozenset(needed | kernel) - observed.ready_images
+
+
+def media_missing(desired: Machine, observed: Observed) -> bool:
+    """Tell whether the cloud-init medium is gone: only the operator can send its content again."""
+    return desired.hardware.cloud_init_digest not in {None, observed.media_digest}
+
+
+def _with_record(wanted: Plan, observed: Observed, record: Record) -> Plan:
+    """Put what was learnt first, unless an action of the plan keeps it anyway."""
+    kept = any(isinstance(action, Start | WriteRecord | Undefine) for action in wanted.actions)
+    if kept or record == observed.record or observed.domain.state is DomainState.ABSENT:
+        return wanted
+    return Plan((WriteRecord(record), *wanted.actions), wanted.wake_at)
+
+
+def _plan_running(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
+    if restart_pending(desired, record) or record.stopping_since is not None:
+        return _plan_stop(desired, observed, record, now)
+    paused = observed.domain.state is DomainState.PAUSED
+    if desired.run is Run.PAUSED:
+        return Plan(() if paused else (Pause(),))
+    if paused:
+        return _plan_resume(observed, now)
+    return Plan(wake_at=record.started_at + STEADY if record.failures and record.started_at else None)
+
+
+def _plan_resume(observed: Observed, now: datetime) -> Plan:
+    due = (observed.paused_at or now) + RETRY_DISK_ERROR
+    if observed.domain.disk_error and now < due:
+        return Plan(wake_at=due)
+    return Plan((Resume(),))
+
+
+def _plan_stop(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
+    """Ask, ask again, then switch off. The mark comes first, so that the end is known as requested."""
+    since = min(record.stopping_since or now, now)
+    mark = WriteRecord(record.model_copy(update={"stopping_since": since, "life": Life.RUNNING}))
+    first = () if record.stopping_since == since else (mark,)
+    deadline = since + timedelta(seconds=desired.grace_period_seconds)
+    if now >= deadline:
+        return Plan((*first, Destroy()))
+    last = observed.shutdown.last
+    if last is not None and now < last + REPEAT_SHUTDOWN:
+        return Plan(first, min(last + REPEAT_SHUTDOWN, deadline))
+    wake = Resume() if observed.domain.state is DomainState.PAUSED else None
+    steps = (*first, *((wake,) if wake else ()), RequestShutdown(_shutdown_mode(observed)))
+    return Plan(steps, min(now + REPEAT_SHUTDOWN, deadline))
+
+
+def _shutdown_mode(observed: Observed) -> ShutdownMode:
+    """Return the power button first, then the agent and the button by turns."""
+    turn = observed.shutdown.count - ACPI_FIRST
+    agent = observed.domain.agent_connected and turn >= 0 and turn % 2 == 0
+    return ShutdownMode.AGENT if agent else ShutdownMode.ACPI
+
+
+def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
+    asked = restart_pending(desired, record)
+    if observed.domain.state is DomainState.ABSENT or (stays_off(desired, record) and not asked):
+        return Plan()
+    due = next_start_at(record, now)
+    if not asked and (record.ended or record.start_error) and now < due:
+        return Plan(wake_at=due)
+    if missing_images(desired, observed) or media_missing(desired, observed):
+        return Plan()
+    there = {(disk.pool, disk.name) for disk in observed.disks}
+    missing = tuple(PrepareDisk(d) for d in desired.hardware.disks if (d.pool, d.name) not in there)
+    return Plan((*missing, Start(starting(desired, record, now), paused=desired.run is Run.PAUSED)))
+
+
+def _plan_absent(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
+    """Stop the guest, remove what its reclaim policy says, and the domain last, since it is the memory of the rest."""
+    if observed.domain.active:
+        return _plan_stop(desired, observed, record, now)
+    there = {(disk.pool, disk.name) for disk in observed.disks}
+    doomed = (d for d in reclaimable(desired, record) if (d.pool, d.name) in there)
+    removals = tuple(RemoveDisk(d.pool, d.name) for d in doomed)
+    undefine = () if observed.domain.state is DomainState.ABSENT else (Undefine(),)
+    media = (RemoveMedia(),) if undefine or observed.media_digest is not None else ()
+    return Plan((*removals, *media, *undefine))
+
+
+def reclaimable(desired: Machine, record: Record) -> tuple[MachineDisk, ...]:
+    """Return the disks that are removed with the machine: named by a document, with the policy Delete."""
+    named = {(d.pool, d.name): d for d in (*record.detached, *desired.hardware.disks)}
+    return tuple(d for d in named.values() if d.reclaim_policy is ReclaimPolicy.DELETE)

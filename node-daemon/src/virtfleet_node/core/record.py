@@ -1,0 +1,73 @@
+"""What the daemon remembers of a machine, kept as JSON in the domain's metadata. There is no other memory of it."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import Field
+
+from virtfleet_api.base import Document
+from virtfleet_api.machine import Hardware, Machine, MachineDisk
+from virtfleet_api.report import StopReason
+
+ERROR_LENGTH: Final = 400
+"""A sentence of libvirt's is shorter; QEMU's own words may be long."""
+
+
+class Life(StrEnum):
+    """What the daemon last knew of the guest.
+
+    STARTING is written before the start and says that it may not have happened.
+    """
+
+    OFF = "Off"
+    STARTING = "Starting"
+    RUNNING = "Running"
+
+
+class Record(Document):
+    """The daemon's memory of a machine's life."""
+
+    served_token: str = ""
+    life: Life = Life.OFF
+    started_at: datetime | None = None
+    stopped_at: datetime | None = None
+    stopping_since: datetime | None = None
+    """Written before the daemon itself stops a guest, so that the end is known as requested even after a crash."""
+    last_stop: StopReason | None = None
+    ended: bool = False
+    """The guest ended by itself since its last start."""
+    failures: int = 0
+    """Times it ended by itself or failed to start since it last ran steadily."""
+    start_error: Annotated[str, Field(max_length=ERROR_LENGTH)] = ""
+    """Why the last start failed; empty when it did not."""
+    detached: tuple[MachineDisk, ...] = ()
+    """Disks that were taken out of the document; their reclaim policy still holds when the machine is deleted."""
+
+
+class Stored(Document):
+    """Everything that is kept of a machine."""
+
+    desired: Machine
+    started: Hardware | None = None
+    """What the running guest was started with."""
+    record: Record = Record()
+
+    def to_json(self) -> str:
+        """Return the form that is kept, without secrets."""
+        safe = self.model_copy(update={"desired": self.desired.without_secrets()})
+        return safe.model_dump_json(exclude_none=True)
+
+
+def new_stored(desired: Machine) -> Stored:
+    """Return what is kept of a machine that is seen for the first time: its start token asks for nothing."""
+    return Stored(desired=desired.without_secrets(), record=Record(served_token=desired.start_token))
+
+
+def with_desired(stored: Stored, desired: Machine) -> Stored:
+    """Return what is kept after a new document: disks that it no longer names are remembered for their reclaim."""
+    names = {(disk.pool, disk.name) for disk in desired.hardware.disks}
+    known = {(d.pool, d.name): d for d in (*stored.record.detached, *stored.desired.hardware.disks)}
+    detached = tuple(disk for key, disk in known.items() if key not in names)
+    record = stored.record.model_copy(update={"detached": detached})
+    return stored.model_copy(update={"desired": desired.without_secrets(), "record": record})
