@@ -11,11 +11,11 @@ from typing import Annotated, Final, Literal
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
 from virtfleet_api.names import NODE_LABEL, SUBRESOURCES_API_VERSION, SUBRESOURCES_GROUP
 from virtfleet_api.node_api import CONSOLE_HISTORY_BYTES
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine import VirtualMachine
-
 from virtfleet_operator.fleet.errors import NodeError, NodeRefusedError
 from virtfleet_operator.kube.errors import KubeError
 from virtfleet_operator.subresources import documents
@@ -86,7 +86,7 @@ class _Server:
         if not node:
             raise StatusError(409, "Conflict", f"{target} is not on a node yet; `kubectl describe` says why.")
         query = _read_query(request)
-        viewer = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_FRAME_BYTES, compress=False)
+        viewer = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_FRAME_BYTES + 1, compress=False)
         if not viewer.can_prepare(request):
             raise StatusError(400, "BadRequest", "A console is a WebSocket; open it with `kubectl vm console`.")
         if self._open >= MAX_SESSIONS:

@@ -5,7 +5,6 @@ from typing import Final
 from virtfleet_api.names import SUBRESOURCES_GROUP, VERSION
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine import VirtualMachine
-
 from virtfleet_operator.kube.client import KubeClient
 from virtfleet_operator.kube.errors import NotFoundError
 from virtfleet_operator.kube.paths import ACCESS_REVIEWS, CONFIG_MAPS, OUR_PATHS

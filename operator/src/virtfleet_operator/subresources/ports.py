@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
-from virtfleet_api.resource import ObjectMeta
 
+from virtfleet_api.resource import ObjectMeta
 from virtfleet_operator.subresources.front_proxy import FrontProxy, User
 
 

@@ -13,8 +13,8 @@ from typing import Final
 
 import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
-from virtfleet_api.resource import ObjectMeta
 
+from virtfleet_api.resource import ObjectMeta
 from virtfleet_operator.kube.errors import KubeError
 from virtfleet_operator.subresources.front_proxy import User
 from virtfleet_operator.subresources.ports import Cluster, Target
@@ -22,7 +22,7 @@ from virtfleet_operator.subresources.ports import Cluster, Target
 logger = logging.getLogger(__name__)
 
 MAX_FRAME_BYTES: Final = 65536
-"""Largest frame of either side, as the node's interface says."""
+"""Largest frame of either side, as the node's interface says; aiohttp's limit is the first size that is too large."""
 
 HEARTBEAT_SECONDS: Final = 20.0
 """Pings keep idle consoles open: load balancers in front of API servers cut connections after 30 s or more."""
