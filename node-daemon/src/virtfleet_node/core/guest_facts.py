@@ -1,0 +1,65 @@
+"""What the guest agent says, cut to size. The guest is hostile: nothing here is trusted, and everything is bounded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any, Final
+
+from virtfleet_api.report import GuestReport
+
+MAX_ADDRESSES: Final = 16
+"""Addresses kept for each card; a status with more helps nobody."""
+
+MAX_CARDS: Final = 64
+"""Cards looked at; a guest may make any number of its own."""
+
+_TEXT: Final = 128
+_HOSTNAME: Final = 253
+_MAC: Final = 17
+
+
+@dataclass(frozen=True)
+class GuestFacts:
+    """Facts of one guest, and the addresses of its cards by MAC."""
+
+    guest: GuestReport | None = None
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def parse_guest_facts(info: Mapping[str, Any], interfaces: Mapping[str, Any]) -> GuestFacts:
+    """Return the facts of virDomainGetGuestInfo and virDomainInterfaceAddresses."""
+    return GuestFacts(_parse_guest(info), _parse_addresses(interfaces))
+
+
+def _parse_guest(info: Mapping[str, Any]) -> GuestReport | None:
+    os_name = _text(info.get("os.pretty-name"), _TEXT)
+    kernel = _text(info.get("os.kernel-release"), _TEXT)
+    hostname = _text(info.get("hostname"), _HOSTNAME)
+    return GuestReport(os=os_name, kernel=kernel, hostname=hostname) if os_name or kernel or hostname else None
+
+
+def _text(value: object, length: int) -> str | None:
+    """Return a word of the guest with nothing unprintable in it, which could play tricks on a terminal."""
+    if not isinstance(value, str):
+        return None
+    return "".join(letter for letter in value[:length] if letter.isprintable()) or None
+
+
+def _parse_addresses(interfaces: Mapping[str, Any]) -> Mapping[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for card in list(interfaces.values())[:MAX_CARDS]:
+        mac = str(card.get("hwaddr") or "").lower()
+        usable = (_address(entry.get("addr")) for entry in card.get("addrs") or ())
+        addresses = tuple(address for address in usable if address)
+        if len(mac) == _MAC and addresses:
+            found[mac] = (found.get(mac, ()) + addresses)[:MAX_ADDRESSES]
+    return found
+
+
+def _address(value: object) -> str | None:
+    """Return an address in its usual form; loopback and link-local ones reach nobody and are left out."""
+    try:
+        address = ip_address(str(value))
+    except ValueError:
+        return None
+    return None if address.is_loopback or address.is_link_local else str(address)

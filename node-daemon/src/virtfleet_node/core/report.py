@@ -1,0 +1,146 @@
+"""What the node says of a machine: desired and observed, summarised."""
+
+from datetime import datetime
+from pathlib import Path
+
+from virtfleet_api.machine import Hardware, Machine, Run
+from virtfleet_api.report import DiskReport, InterfaceReport, MachineReport, Phase, StopReason
+from virtfleet_api.virtual_machine import ReclaimPolicy
+from virtfleet_node.core.backoff import next_start_at
+from virtfleet_node.core.changed import changed_fields
+from virtfleet_node.core.desired.boot import build_machine_type
+from virtfleet_node.core.desired.disks import build_targets
+from virtfleet_node.core.guest_facts import GuestFacts
+from virtfleet_node.core.observed import DomainState, Observed
+from virtfleet_node.core.plan import media_missing, missing_images, restart_pending
+from virtfleet_node.core.record import Record
+from virtfleet_node.core.settle import settle, stays_off
+
+Standing = tuple[Phase, str, str]
+"""Phase, reason and message."""
+
+
+def build_report(
+    desired: Machine, observed: Observed, facts: GuestFacts, now: datetime, trouble: Standing | None = None
+) -> MachineReport:
+    """Return the report of a machine. `trouble` is what kept the last plan from being carried out."""
+    record = settle(desired, observed, now)
+    phase, reason, message = _stand(desired, observed, record, now, trouble)
+    active, stored = observed.domain.active, observed.domain.stored
+    started = stored.started if active and stored else None
+    hardware = started or desired.hardware
+    return MachineReport(
+        uid=desired.uid,
+        namespace=desired.namespace,
+        name=desired.name,
+        generation=desired.generation,
+        phase=phase,
+        reason=reason,
+        message=message,
+        started_at=record.started_at if active else None,
+        restarts=record.failures,
+        next_start_at=next_start_at(record, now) if phase is Phase.CRASH_LOOP else None,
+        last_stop=record.last_stop,
+        machine_type=observed.domain.machine_type or build_machine_type(hardware),
+        cpu_model=hardware.cpu_model,
+        vcpus=hardware.vcpus,
+        memory_bytes=hardware.memory_bytes,
+        disks=_disks(hardware, observed),
+        interfaces=_interfaces(hardware, facts if active else GuestFacts()),
+        agent_connected=active and observed.domain.agent_connected,
+        guest=facts.guest if active else None,
+        restart_required=changed_fields(started, desired.hardware) if started else (),
+        retained_disks=_retained(desired, observed, record) if phase is Phase.ABSENT else (),
+    )
+
+
+def _stand(desired: Machine, observed: Observed, record: Record, now: datetime, trouble: Standing | None) -> Standing:
+    if observed.domain.state is DomainState.ABSENT and desired.run is Run.ABSENT:
+        return Phase.ABSENT, "", ""
+    if trouble is not None:
+        return trouble
+    if observed.domain.active:
+        return _stand_active(desired, observed, record)
+    if desired.run is Run.ABSENT:
+        return Phase.STOPPING, "Removing", "The machine is being removed."
+    if desired.run is Run.STOPPED:
+        return Phase.STOPPED, "", ""
+    return _stand_off(desired, observed, record, now)
+
+
+def _stand_active(desired: Machine, observed: Observed, record: Record) -> Standing:
+    stopping = record.stopping_since is not None or restart_pending(desired, record)
+    if stopping or desired.run in {Run.STOPPED, Run.ABSENT}:
+        return Phase.STOPPING, "", "The guest has been asked to shut down."
+    if observed.domain.disk_error:
+        return Phase.PAUSED, "DiskError", "A disk could not be written; free space in its pool and the guest goes on."
+    return (Phase.PAUSED if observed.domain.state is DomainState.PAUSED else Phase.RUNNING), "", ""
+
+
+def _stand_off(desired: Machine, observed: Observed, record: Record, now: datetime) -> Standing:
+    asked = restart_pending(desired, record)
+    if stays_off(desired, record) and not asked:
+        return _stand_ended(record)
+    if not asked and (record.ended or record.start_error) and now < next_start_at(record, now):
+        return _stand_waiting(record)
+    if media_missing(desired, observed):
+        return Phase.PROVISIONING, "CloudInitMissing", "The cloud-init medium is missing and must be sent again."
+    if images := missing_images(desired, observed):
+        return Phase.PROVISIONING, "WaitingForImage", f"Waiting for {len(images)} image(s) to be ready on the node."
+    there = {(disk.pool, disk.name) for disk in observed.disks}
+    complete = all((disk.pool, disk.name) in there for disk in desired.hardware.disks)
+    return (Phase.STARTING if complete else Phase.PROVISIONING), "", ""
+
+
+def _stand_ended(record: Record) -> Standing:
+    """Say how a guest rests that ended by itself."""
+    if record.last_stop is StopReason.GUEST_SHUTDOWN:
+        return Phase.STOPPED, "GuestShutdown", "The guest shut down by itself."
+    return Phase.FAILED, record.last_stop or "", f"{_sentence(record)} It is not restarted by its run strategy."
+
+
+def _stand_waiting(record: Record) -> Standing:
+    reason = "StartFailed" if record.start_error else "BackOff"
+    return Phase.CRASH_LOOP, reason, f"{_sentence(record)} Starting again after a pause."
+
+
+def _sentence(record: Record) -> str:
+    if record.start_error:
+        return f"Starting failed: {record.start_error.rstrip('.')}."
+    words = {
+        StopReason.GUEST_CRASHED: "The guest crashed.",
+        StopReason.QEMU_FAILED: "The guest's QEMU process ended unexpectedly.",
+        StopReason.GUEST_SHUTDOWN: "The guest shut down by itself.",
+    }
+    return words.get(record.last_stop, "The guest ended.") if record.last_stop else "The guest ended."
+
+
+def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
+    stored = {(disk.pool, disk.name): disk for disk in observed.disks}
+    targets = build_targets(hardware)
+    seen = {Path(file): target for file, target in observed.domain.targets}
+    return tuple(
+        DiskReport(
+            name=found.name,
+            pool=found.pool,
+            target=seen.get(found.path, targets[disk.name]),
+            capacity_bytes=found.capacity_bytes,
+            backing_image_uid=found.backing_image_uid,
+        )
+        for disk in hardware.disks
+        if (found := stored.get((disk.pool, disk.name))) is not None
+    )
+
+
+def _interfaces(hardware: Hardware, facts: GuestFacts) -> tuple[InterfaceReport, ...]:
+    return tuple(
+        InterfaceReport(name=i.name, mac=i.mac, ip_addresses=facts.addresses.get(i.mac, ()))
+        for i in hardware.interfaces
+    )
+
+
+def _retained(desired: Machine, observed: Observed, record: Record) -> tuple[str, ...]:
+    """Return the disks that are left: kept by their policy, or named by no document."""
+    named = {(d.pool, d.name): d.reclaim_policy for d in (*record.detached, *desired.hardware.disks)}
+    kept = (d for d in observed.disks if named.get((d.pool, d.name)) is not ReclaimPolicy.DELETE)
+    return tuple(f"{disk.pool}/{desired.uid}/{disk.name}" for disk in kept)
