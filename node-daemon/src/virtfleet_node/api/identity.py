@@ -1,7 +1,7 @@
 """The daemon's certificate: made at enrolment, renewed while it is good, never leaving the node with its key.
 
-Files in <state directory>/tls, mode 0600: `tls.key`, `tls.crt`, `ca.crt`. They are written into a folder of their own, to
-which the link `tls` is then turned: no crash can pair a new key with an old certificate.
+Files in <state directory>/tls, mode 0600: `tls.key`, `tls.crt`, `ca.crt`. They are written into a folder of their own,
+to which the link `tls` is then turned: no crash can pair a new key with an old certificate.
 """
 
 import asyncio
@@ -124,8 +124,8 @@ class Identity:
             if path is not None and path.exists():
                 return request.model_copy(update={field: path.read_text().strip()})
         raise EnrolmentError(
-            "there is no good certificate, no ServiceAccount token and no join token; create a join token for this node "
-            f"and write it to {enrolment.token_file}"
+            "there is no good certificate, no ServiceAccount token and no join token; create a join token for this "
+            f"node and write it to {enrolment.token_file}"
         )
 
     def _renewal(self, csr: x509.CertificateSigningRequest) -> Renewal:

@@ -1,7 +1,7 @@
 """What changed, for the watch streams: the present state, and the last changes in order.
 
-A reader holds a cursor, `<process>:<number>`. Changes it has not seen are given one by one while they are still kept; else it gets
-the whole state again. So a slow or absent reader costs no memory beyond the ring.
+A reader holds a cursor, `<process>:<number>`. Changes it has not seen are given one by one while they are still kept;
+else it gets the whole state again. So a slow or absent reader costs no memory beyond the ring.
 """
 
 import asyncio

@@ -90,7 +90,7 @@ class Server:
             response = _problem(ProblemReason.INVALID, f"The body is larger than {MAX_DOCUMENT_BYTES} bytes.")
         except web.HTTPException as error:
             response = _problem(ProblemReason.NOT_FOUND, f"{request.method} is not served there.", error.status)
-        except Exception:
+        except Exception:  # noqa: BLE001 -- a fault of ours must reach the peer as a Problem, and the log whole
             _LOG.exception("Answering a request failed", extra={"method": request.method, "path": request.path})
             response = _problem(ProblemReason.UNAVAILABLE, "The daemon failed; its log says why.")
         self._metrics.count(request.method, response.status)

@@ -1,4 +1,4 @@
-"""The errors a daemon answers with. Errors of libvirt, of file systems and of peers are converted to these at the border.
+"""The errors a daemon answers with. Errors of libvirt, file systems and peers are converted to these at the border.
 
 NodeError
 ├── InvalidError       the document cannot be served as it is; repeating it is of no use

@@ -1,0 +1,126 @@
+"""The disks of machines: <pool>/disks/<machine uid>/<name>.qcow2."""
+
+import asyncio
+from pathlib import Path
+
+from virtfleet_api.image import ImageFormat
+from virtfleet_api.machine import ImageDiskSource, MachineDisk
+from virtfleet_api.virtual_machine import Clone
+from virtfleet_node.core.errors import ConflictError, InvalidError
+from virtfleet_node.core.qcow2 import HEADER_BYTES, UnsafeImageError, parse_header
+from virtfleet_node.core.stored import ImageFiles, StoredDisk
+from virtfleet_node.storage import qemu_img
+from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, subfolders, sync_folder
+from virtfleet_node.storage.pools import Pools
+
+_SUFFIX = ".qcow2"
+
+
+class DiskStore:
+    """The disks in all pools."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+
+    def read_disks(self, uid: str) -> tuple[StoredDisk, ...]:
+        """Return the disks that exist of a machine, in any pool, by name."""
+        found = (
+            disk
+            for pool in self._pools.names()
+            for path in self._files(pool, uid)
+            if (disk := _read(pool, path)) is not None
+        )
+        return tuple(sorted(found, key=lambda disk: (disk.name, disk.pool)))
+
+    def owners(self) -> frozenset[str]:
+        """Return the UIDs of machines that have a disk here."""
+        return frozenset(
+            folder.name for pool in self._pools.names() for folder in subfolders(self._pools.folder(pool, "disks"))
+        )
+
+    def users(self, image_uid: str) -> tuple[str, ...]:
+        """Return the UIDs of machines with a disk that is backed by an image, from the files themselves."""
+        backed = (uid for uid in self.owners() if any(d.backing_image_uid == image_uid for d in self.read_disks(uid)))
+        return tuple(sorted(backed))
+
+    async def prepare_disk(self, uid: str, disk: MachineDisk, image: ImageFiles | None) -> StoredDisk:
+        """Make the disk unless it is there, and let it appear only when it is whole.
+
+        Raises:
+            InvalidError: the node has no such pool, or the size does not fit the image.
+            ConflictError: the pool has no room for a full copy.
+        """
+        folder = make_folder(self._pools.folder(disk.pool, "disks") / uid)
+        final = folder / f"{disk.name}{_SUFFIX}"
+        if not final.exists():
+            partial = final.with_name(final.name + PARTIAL)
+            partial.unlink(missing_ok=True)
+            await self._make(partial, disk, image)
+            await asyncio.to_thread(publish, partial, final)
+        stored = _read(disk.pool, final)
+        if stored is None:
+            raise InvalidError(f"Disk {disk.name} is not a qcow2 file any more; an administrator must look at it.")
+        return stored
+
+    def remove_disk(self, uid: str, pool: str, name: str) -> None:
+        """Remove the disk if it is there, and the machine's folder with its last disk."""
+        folder = self._pools.folder(pool, "disks") / uid
+        if not folder.exists():
+            return
+        check_real(folder)
+        (folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
+        for leftover in folder.glob(f"*{PARTIAL}"):
+            leftover.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        sync_folder(folder.parent)
+
+    async def _make(self, partial: Path, disk: MachineDisk, image: ImageFiles | None) -> None:
+        if image is None or not isinstance(disk.source, ImageDiskSource):
+            if disk.size_bytes is None:
+                raise InvalidError(f"Disk {disk.name} is blank and has no size; write one, such as size: 10Gi.")
+            await qemu_img.create_blank(partial, disk.size_bytes)
+            return
+        size = disk.size_bytes or image.virtual_size_bytes
+        if size < image.virtual_size_bytes:
+            raise InvalidError(
+                f"Disk {disk.name} is smaller ({size} bytes) than its image ({image.virtual_size_bytes} bytes); "
+                "write a larger size or leave it out."
+            )
+        if disk.source.clone == Clone.LINKED:
+            await qemu_img.create_overlay(partial, image.path, image.format, size)
+        else:
+            await self._copy(partial, disk, image, size)
+
+    async def _copy(self, partial: Path, disk: MachineDisk, image: ImageFiles, size: int) -> None:
+        needed = image.path.stat().st_blocks * 512
+        if needed > (free := self._pools.free_bytes(disk.pool)):
+            raise ConflictError(
+                f"Pool {disk.pool} has {free} bytes free; a full copy for disk {disk.name} needs {needed}."
+            )
+        await qemu_img.copy_image(image.path, image.format, partial)
+        if size > image.virtual_size_bytes:
+            await qemu_img.grow(partial, size)
+
+    def _files(self, pool: str, uid: str) -> tuple[Path, ...]:
+        folder = self._pools.folder(pool, "disks") / uid
+        if folder.is_symlink() or not folder.is_dir():
+            return ()
+        return tuple(path for path in folder.glob(f"*{_SUFFIX}") if not path.is_symlink())
+
+
+def _read(pool: str, path: Path) -> StoredDisk | None:
+    """Return what the header of a disk says; None when it is no disk. A guest cannot write its own disk's header."""
+    try:
+        with path.open("rb") as file:
+            header = parse_header(file.read(HEADER_BYTES))
+    except (FileNotFoundError, UnsafeImageError):
+        return None
+    return StoredDisk(
+        pool=pool,
+        name=path.name.removesuffix(_SUFFIX),
+        path=path,
+        format=ImageFormat.QCOW2,
+        capacity_bytes=header.virtual_size_bytes,
+        backing_image_uid=Path(header.backing_file).parent.name if header.backing_file else None,
+    )

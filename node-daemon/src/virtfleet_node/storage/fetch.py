@@ -1,0 +1,181 @@
+"""Download a file over http(s) into a partial file: streamed, bounded, resumable, and checked while it streams.
+
+Beside `<name>.partial` lies `<name>.partial.json` with the validator (ETag or Last-Modified) that lets a later attempt,
+also of another daemon process, go on where this one stopped. The server and all it says are hostile.
+"""
+
+import asyncio
+import hashlib
+import json
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urljoin
+
+import aiohttp
+
+from virtfleet_api.image import Download
+from virtfleet_node.storage.failures import ImportFailedError
+from virtfleet_node.storage.files import PARTIAL
+
+MAX_REDIRECTS: Final = 5
+STALL_SECONDS: Final = 30.0
+"""A server that sends nothing for so long is given up; the next attempt goes on from there."""
+
+CHUNK_BYTES: Final = 1 << 20
+_VALIDATOR_CHARACTERS: Final = 256
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_OK, _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 200, 206, 416
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a download may take."""
+
+    max_bytes: int
+    stall_seconds: float = STALL_SECONDS
+
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes that are there and the bytes expected, if known."""
+
+
+class Fetch:
+    """One download."""
+
+    def __init__(self, download: Download, target: Path, limits: Limits, progress: Progress) -> None:
+        self._download = download
+        self._partial = target.with_name(target.name + PARTIAL)
+        self._sidecar = target.with_name(target.name + PARTIAL + ".json")
+        self._limits = limits
+        self._progress = progress
+
+    async def run(self) -> Path:
+        """Download what is missing and return the partial file, complete and with the right checksum.
+
+        Raises:
+            ImportFailedError: with what went wrong. A final failure leaves no file behind.
+        """
+        try:
+            await self._transfer()
+            await self._verify()
+        except ImportFailedError as failure:
+            if failure.final:
+                self.discard()
+            raise
+        return self._partial
+
+    def discard(self) -> None:
+        """Remove what was downloaded."""
+        for path in (self._partial, self._sidecar):
+            path.unlink(missing_ok=True)
+
+    async def _transfer(self) -> None:
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._limits.stall_seconds, sock_read=self._limits.stall_seconds
+        )
+        try:
+            async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False, trust_env=False) as session:
+                await self._follow(session)
+        except TimeoutError:
+            raise ImportFailedError(
+                "Stalled", f"The server sent nothing for {self._limits.stall_seconds:.0f} s."
+            ) from None
+        except (aiohttp.ClientSSLError, ssl.SSLError) as error:
+            raise ImportFailedError("TLSError", f"The server's certificate is not accepted: {error!s:.200}") from None
+        except aiohttp.ClientPayloadError:
+            raise ImportFailedError(
+                "Truncated", "The server ended the connection before the file was complete."
+            ) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ImportFailedError("Unreachable", f"The download failed: {error!s:.200}") from None
+
+    async def _follow(self, session: aiohttp.ClientSession) -> None:
+        """Ask for the file, following redirects by hand: few, and never from https to http."""
+        url, headers = self._download.url, self._range_headers()
+        for _ in range(MAX_REDIRECTS + 1):
+            async with session.get(url, headers=headers, allow_redirects=False) as response:
+                if response.status not in _REDIRECTS:
+                    await self._receive(response)
+                    return
+                url = _redirect(url, response.headers.get("Location", ""))
+        raise ImportFailedError("TooManyRedirects", f"The server redirects more than {MAX_REDIRECTS} times.")
+
+    def _range_headers(self) -> dict[str, str]:
+        headers = {"Accept-Encoding": "identity"}
+        validator = self._validator()
+        if validator and self._partial.exists() and (size := self._partial.stat().st_size):
+            headers |= {"Range": f"bytes={size}-", "If-Range": validator}
+        return headers
+
+    async def _receive(self, response: aiohttp.ClientResponse) -> None:
+        if response.status == _RANGE_NOT_SATISFIABLE:
+            self.discard()
+            raise ImportFailedError("Changed", "The file changed while it was downloaded; starting again.")
+        if response.status not in {_OK, _PARTIAL_CONTENT}:
+            raise ImportFailedError("HTTPError", f"The server answers {response.status}; check the URL.")
+        start = self._partial.stat().st_size if response.status == _PARTIAL_CONTENT else 0
+        if response.status == _PARTIAL_CONTENT and not response.headers.get("Content-Range", "").startswith(
+            f"bytes {start}-"
+        ):
+            self.discard()
+            raise ImportFailedError("Changed", "The server sent another part than was asked for; starting again.")
+        expected = start + response.content_length if response.content_length is not None else None
+        self._check_size(expected or 0)
+        self._remember_validator(response)
+        await self._write(response, start, expected)
+
+    async def _write(self, response: aiohttp.ClientResponse, start: int, expected: int | None) -> None:
+        size = start
+        with self._partial.open("ab" if start else "wb") as file:
+            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                size += len(chunk)
+                self._check_size(size)
+                await asyncio.to_thread(file.write, chunk)
+                self._progress(size, expected)
+        if expected is not None and size != expected:
+            raise ImportFailedError("Truncated", f"The server sent {size} of {expected} bytes.")
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limits.max_bytes:
+            raise ImportFailedError(
+                "TooLarge", f"The file has more than the {self._limits.max_bytes} bytes that the pool can take."
+            )
+
+    async def _verify(self) -> None:
+        if self._download.sha256 is None:
+            return
+        found = await asyncio.to_thread(_sha256, self._partial)
+        if found != self._download.sha256:
+            raise ImportFailedError(
+                "ChecksumMismatch", f"The file's SHA-256 is {found}, not the {self._download.sha256} of the spec."
+            )
+
+    def _validator(self) -> str | None:
+        try:
+            kept = json.loads(self._sidecar.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        same = isinstance(kept, dict) and kept.get("url") == self._download.url
+        return str(kept["validator"]) if same and kept.get("validator") else None
+
+    def _remember_validator(self, response: aiohttp.ClientResponse) -> None:
+        etag = response.headers.get("ETag", "")
+        # RFC 9110, 13.1.5: a weak ETag must not be used with If-Range.
+        validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+        kept = {"url": self._download.url, "validator": validator[:_VALIDATOR_CHARACTERS]}
+        self._sidecar.write_text(json.dumps(kept))
+
+
+def _redirect(url: str, location: str) -> str:
+    target = urljoin(url, location)
+    if not target.startswith(("http://", "https://")) or (url.startswith("https://") and target.startswith("http://")):
+        raise ImportFailedError("HTTPError", f"The server redirects to {location[:200]!r}, which is not followed.")
+    return target
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

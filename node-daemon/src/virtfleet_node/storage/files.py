@@ -1,0 +1,67 @@
+"""Files that appear whole or not at all, and directories that are what they seem."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from virtfleet_node.core.errors import InvalidError
+
+PARTIAL = ".partial"
+"""Suffix of work in progress. Whatever has it may be removed at any time by a process that owns the folder."""
+
+
+def make_folder(path: Path, mode: int = 0o711) -> Path:
+    """Make a folder below one that exists, and check that it is one: InvalidError for a link or a file."""
+    path.mkdir(mode=mode, exist_ok=True)
+    check_real(path)
+    return path
+
+
+def check_real(path: Path) -> None:
+    """Refuse a path whose last part is a symbolic link or neither folder nor regular file: InvalidError."""
+    mode = path.lstat().st_mode
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise InvalidError(f"{path.name} in the pool is neither a folder nor a file; an administrator must remove it.")
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Make a finished file appear under its name, durably."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(final)
+    sync_folder(final.parent)
+
+
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Write a file that is either the old or the new one after any crash."""
+    partial = path.with_name(path.name + PARTIAL)
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    publish(partial, path)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder with all in it; links in it are removed, never followed."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
+
+
+def subfolders(path: Path) -> tuple[Path, ...]:
+    """Return the real folders in a folder that may not exist."""
+    if not path.is_dir():
+        return ()
+    return tuple(Path(entry.path) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))

@@ -1,0 +1,96 @@
+"""What a downloaded file is, and whether it may be used: by its first bytes, then by qemu-img in a cage.
+
+The format is decided here, once, and named explicitly ever after; nothing is probed when a guest starts.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from virtfleet_api.image import ImageFormat
+from virtfleet_node.core.errors import InvalidError, UnavailableError
+from virtfleet_node.core.qcow2 import (
+    HEADER_BYTES,
+    MAGIC,
+    MAX_VIRTUAL_BYTES,
+    UnsafeImageError,
+    check_standalone,
+    parse_header,
+)
+from virtfleet_node.storage import qemu_img
+from virtfleet_node.storage.failures import ImportFailedError
+
+_OTHER_FORMATS: Final = {
+    b"KDMV": "VMDK",
+    b"COWD": "VMDK",
+    b"# Disk DescriptorFile": "VMDK descriptor",
+    b"<<< ": "VDI",
+    b"conectix": "VHD",
+    b"vhdxfile": "VHDX",
+    b"QED\0": "QED",
+    b"LUKS\xba\xbe": "LUKS",
+    b"OOOM": "cow",
+    b"WithoutFreeSpace": "Parallels",
+    b"WithouFreSpacExt": "Parallels",
+    b"\x1f\x8b": "gzip",
+    b"\xfd7zXZ\0": "xz",
+    b"BZh": "bzip2",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "zip",
+    b"<!DOCTYPE": "an HTML page",
+    b"<html": "an HTML page",
+}
+"""First bytes of what is no raw disk: anything that probes would read such a raw file as that format."""
+
+_SECTOR_BYTES: Final = 512
+_KERNEL_MAGIC: Final = (514, b"HdrS")  # Documentation/arch/x86/boot.rst
+_KERNEL_BYTES: Final = 512 << 20
+
+
+async def probe_disk(path: Path) -> tuple[ImageFormat, int]:
+    """Return format and virtual size in bytes of a disk image; ImportFailedError when it may not be used."""
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    size = path.stat().st_size
+    if size == 0:
+        raise ImportFailedError("UnsupportedFormat", "The file is empty.")
+    if head.startswith(MAGIC):
+        return ImageFormat.QCOW2, await _probe_qcow2(path, head)
+    _refuse_other_formats(head)
+    if size % _SECTOR_BYTES or size > MAX_VIRTUAL_BYTES:
+        raise ImportFailedError(
+            "UnsupportedFormat",
+            f"The file is no qcow2, and with {size} bytes no raw disk: those are whole sectors of 512.",
+        )
+    return ImageFormat.RAW, size
+
+
+async def _probe_qcow2(path: Path, head: bytes) -> int:
+    try:
+        header = parse_header(head)
+        check_standalone(header)
+    except UnsafeImageError as error:
+        raise ImportFailedError("UnsafeImage", f"The image is refused: {error}.") from None
+    try:
+        await qemu_img.check_image(path, ImageFormat.QCOW2)
+    except (InvalidError, UnavailableError) as error:
+        raise ImportFailedError("UnsafeImage", f"The image is damaged or too costly to check: {error}") from None
+    return header.virtual_size_bytes
+
+
+def _refuse_other_formats(head: bytes) -> None:
+    for magic, name in _OTHER_FORMATS.items():
+        if head.startswith(magic):
+            raise ImportFailedError(
+                "UnsupportedFormat", f"The file is {name}; convert it to qcow2 or raw with `qemu-img convert` first."
+            )
+
+
+def probe_kernel(path: Path) -> None:
+    """Refuse a file that is no bootable Linux kernel for x86: ImportFailedError."""
+    offset, magic = _KERNEL_MAGIC
+    with path.open("rb") as file:
+        head = file.read(offset + len(magic))
+    if head[offset:] != magic:
+        raise ImportFailedError("UnsupportedFormat", "The file is no Linux kernel (bzImage).")
+    if path.stat().st_size > _KERNEL_BYTES:
+        raise ImportFailedError("TooLarge", "The file is larger than any kernel (512 MiB).")

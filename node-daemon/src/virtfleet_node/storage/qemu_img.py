@@ -1,0 +1,88 @@
+"""qemu-img, run with limits on memory, CPU and time. What it reads may have been written by a stranger."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Final
+
+from virtfleet_node.core.errors import InvalidError, UnavailableError
+
+PROBE_SECONDS: Final = 20.0
+"""Reading the metadata of an image takes milliseconds; a hostile one may try to take for ever."""
+
+CONVERT_SECONDS: Final = 4 * 3600.0
+"""Copying a disk of a terabyte at 100 MB/s takes three hours."""
+
+_PROBE_MEMORY_BYTES: Final = 1 << 30
+_CONVERT_MEMORY_BYTES: Final = 4 << 30
+_MESSAGE_BYTES: Final = 400
+
+
+async def check_image(path: Path, image_format: str) -> None:
+    """Let qemu-img check an image's structure in the format that is given, not guessed; InvalidError if it fails."""
+    limits = ("prlimit", f"--as={_PROBE_MEMORY_BYTES}", f"--cpu={int(PROBE_SECONDS)}", "--nofile=64", "--fsize=0", "--")
+    target = f"driver={image_format},file.driver=file,file.filename={_quoted(path)}"
+    await _run(PROBE_SECONDS, *limits, "qemu-img", "info", "--output=json", "--image-opts", target)
+    if image_format == "qcow2":
+        await _run(PROBE_SECONDS, *limits, "qemu-img", "check", "--output=json", "--image-opts", target)
+
+
+async def create_overlay(path: Path, backing: Path, backing_format: str, size_bytes: int) -> None:
+    """Make an empty qcow2 difference file on a backing file whose format is written into it."""
+    source = ("-b", str(backing), "-F", backing_format)
+    await _run(PROBE_SECONDS, "qemu-img", "create", "-q", "-f", "qcow2", *source, str(path), str(size_bytes))
+
+
+async def create_blank(path: Path, size_bytes: int) -> None:
+    """Make an empty qcow2 file that takes no space until it is written."""
+    await _run(PROBE_SECONDS, "qemu-img", "create", "-q", "-f", "qcow2", str(path), str(size_bytes))
+
+
+async def copy_image(source: Path, source_format: str, target: Path) -> None:
+    """Copy an image into a new qcow2 file of its own; holes stay holes."""
+    limits = ("prlimit", f"--as={_CONVERT_MEMORY_BYTES}", "--nofile=64", "--")
+    await _run(
+        CONVERT_SECONDS, *limits, "qemu-img", "convert", "-f", source_format, "-O", "qcow2", str(source), str(target)
+    )
+
+
+async def grow(path: Path, size_bytes: int) -> None:
+    """Make a qcow2 file that no guest uses larger."""
+    await _run(PROBE_SECONDS, "qemu-img", "resize", "-q", "-f", "qcow2", str(path), str(size_bytes))
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as a value of qemu's key=value options, in which a comma is written twice."""
+    return str(path).replace(",", ",,")
+
+
+async def _run(seconds: float, *command: str) -> None:
+    """Run a command; InvalidError with the end of its complaint, UnavailableError when it takes too long."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={"PATH": os.defpath, "LC_ALL": "C"},
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            _, complaint = await process.communicate()
+    except TimeoutError:
+        raise UnavailableError(f"{_name(command)} took longer than {seconds:.0f} s.") from None
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+    if process.returncode:
+        text = complaint[-_MESSAGE_BYTES:].decode(errors="replace").strip()
+        raise InvalidError(f"{_name(command)} failed: {text or f'exit code {process.returncode}'}")
+
+
+def _name(command: tuple[str, ...]) -> str:
+    position = command.index("qemu-img")
+    return " ".join(command[position : position + 2])
