@@ -11,12 +11,12 @@ from typing import Final, TypeVar
 
 import aiohttp
 from pydantic import ValidationError
+
 from virtfleet_api.base import Document
 from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.machine import Machine
 from virtfleet_api.node_api import EPOCH_HEADER, MAX_DOCUMENT_BYTES, WATCH_EVENT, Problem, ProblemReason, WatchEvent
 from virtfleet_api.report import MachineReport
-
 from virtfleet_operator.fleet.errors import (
     NodeError,
     NodeProtocolError,

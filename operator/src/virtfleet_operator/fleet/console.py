@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import aiohttp
-from virtfleet_api.node_api import MAX_DOCUMENT_BYTES
 
+from virtfleet_api.node_api import MAX_DOCUMENT_BYTES
 from virtfleet_operator.fleet.client import CONNECT_TIMEOUT_SECONDS, Dialer, build_error
 from virtfleet_operator.fleet.errors import NodeUnavailableError
 
 MAX_FRAME_BYTES: Final = 65536
-"""Largest frame that a daemon sends."""
+"""Largest frame that a daemon sends; aiohttp's limit is the first size that is too large."""
 
 HEARTBEAT_SECONDS: Final = 20.0
 """A node that answers no ping for half of this is away."""
@@ -47,7 +47,7 @@ async def open_console(
                 ssl=dialer.tls(),
                 server_hostname=name,
                 heartbeat=HEARTBEAT_SECONDS,
-                max_msg_size=MAX_FRAME_BYTES,
+                max_msg_size=MAX_FRAME_BYTES + 1,
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             message = f"{name} at {address}: {type(error).__name__}: {error!s:.200}"

@@ -6,16 +6,19 @@ object costs nothing on the wire.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+import aiohttp
 
 from virtfleet_api.base import Document
 from virtfleet_api.image import Image
 from virtfleet_api.machine import Machine, Run
 from virtfleet_api.node_api import ProblemReason
-
 from virtfleet_operator.fleet.client import Dialer, NodeClient
+from virtfleet_operator.fleet.console import open_console
 from virtfleet_operator.fleet.errors import NodeRefusedError, NodeUnavailableError, StaleEpochError
 from virtfleet_operator.fleet.state import Contact, FleetListener, NodeState
 from virtfleet_operator.fleet.stream import SILENCE_SECONDS, NodeStream
@@ -42,7 +45,10 @@ class Fleet:
         on_stale: Callable[[str], None],
         silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
-        """Take who listens for changes, and what to do when a node knows a newer leader."""
+        """Take who listens for changes, and what to do when a node says that there is a newer leader.
+
+        A node may lie about that, so it is a reason to look at the Lease, not a reason to end.
+        """
         self._dialer = dialer
         self._listener = listener
         self._on_stale = on_stale
@@ -132,6 +138,16 @@ class Fleet:
             if error.reason is not ProblemReason.NOT_FOUND:
                 raise
             member.state.mark_gone(uid)
+
+    def open_console(
+        self, node: str, uid: str, query: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        """Connect to a machine's console.
+
+        Raises:
+            NodeError: the node is not in the fleet, cannot be reached or refuses.
+        """
+        return open_console(self._dialer, node, self._member(node).client.address, uid, query)
 
     def _member(self, node: str) -> Member:
         member = self._members.get(node)

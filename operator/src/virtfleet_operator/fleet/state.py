@@ -17,7 +17,6 @@ from virtfleet_api.node_api import (
     WatchEvent,
 )
 from virtfleet_api.report import MachineReport, NodeReport, Phase
-
 from virtfleet_operator.fleet.errors import NodeProtocolError
 
 MOST_REPORTS: Final = 20_000

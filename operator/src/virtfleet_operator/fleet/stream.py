@@ -10,7 +10,6 @@ import random
 from typing import Final
 
 from virtfleet_api.node_api import HEARTBEAT_SECONDS
-
 from virtfleet_operator.fleet.client import NodeClient
 from virtfleet_operator.fleet.errors import NodeError
 from virtfleet_operator.fleet.state import NodeState

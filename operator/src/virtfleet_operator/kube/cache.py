@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from virtfleet_api.kinds import KINDS
 from virtfleet_api.resource import ObjectMeta, Resource
-
 from virtfleet_operator.core.parse import parse, parse_metadata, parse_status
 from virtfleet_operator.core.verdict import Invalid
 from virtfleet_operator.kube.client import Body

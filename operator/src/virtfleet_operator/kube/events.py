@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 from virtfleet_api.names import API_VERSION, FIELD_MANAGER
-
 from virtfleet_operator.core.events import EventText
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.client import Body, KubeClient

@@ -8,7 +8,8 @@ Whether the holder still lives is judged by the time since its last renewal was 
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -46,9 +47,14 @@ def is_free(lease: Body, sighting: Sighting, now: float, identity: str) -> bool:
     return holder in ("", identity) or now - sighting.seen_at >= float(spec.get("leaseDurationSeconds") or 0)
 
 
-def next_epoch(lease: Body | None) -> int:
-    """Return the epoch that whoever takes this Lease leads in."""
-    return int(((lease or {}).get("spec") or {}).get("leaseTransitions") or 0) + 1
+def next_epoch(lease: Body | None, now: datetime) -> int:
+    """Return the epoch that whoever takes this Lease leads in.
+
+    It is at least the minutes since 1970: a Lease that was deleted, or came back older from a backup of etcd, must not
+    lead to an epoch that the nodes have seen exceeded. An int32 holds minutes for 4,000 years.
+    """
+    former = int(((lease or {}).get("spec") or {}).get("leaseTransitions") or 0)
+    return max(former + 1, int(now.timestamp()) // 60)
 
 
 @dataclass
@@ -63,6 +69,8 @@ class LeaderLease:
     epoch: int = 0
     held: Body | None = None
     renewed_at: float = 0.0
+    doubt: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when somebody claims that another leads: the Lease itself then decides, at once."""
 
     async def acquire(self) -> int:
         """Wait until this process leads; return its epoch."""
@@ -90,7 +98,7 @@ class LeaderLease:
             LeaseLostError: somebody else has taken it, or it could not be renewed in time.
         """
         while True:
-            await asyncio.sleep(self.times.renew_seconds)
+            await self._pause()
             try:
                 async with asyncio.timeout(self.left_seconds()):
                     await self._renew()
@@ -117,6 +125,12 @@ class LeaderLease:
             log.warning("Leaving the lease to expire", extra={"action": "release", "reason": str(error)})
         self.held = None
 
+    async def _pause(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.times.renew_seconds):
+                await self.doubt.wait()
+        self.doubt.clear()
+
     async def _renew(self) -> None:
         try:
             await self._write(self._spec())
@@ -138,7 +152,7 @@ class LeaderLease:
             return None
 
     async def _take(self, lease: Body | None) -> None:
-        self.epoch = next_epoch(lease)
+        self.epoch = next_epoch(lease, self.clock())
         self.held = lease
         await self._write({**self._spec(), "acquireTime": self._timestamp()})
 
