@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fleet import Fleet
 from virtfleet_dev.cluster import Cluster
 from virtfleet_dev.control_plane import ControlPlane
 from virtfleet_dev.fabric import Fabric, node_name
@@ -56,3 +57,12 @@ def cluster(scratch: Path) -> Iterator[Cluster]:
         yield running
     finally:
         running.remove()
+
+
+@pytest.fixture(scope="session")
+def fleet(cluster: Cluster) -> Fleet:
+    """The whole cluster, with a kernel image to boot machines from."""
+    found = Fleet(cluster)
+    found.kernel("tiny")
+    found.wait_ready("tiny", "vmimage")
+    return found
