@@ -1,0 +1,134 @@
+"""The connection to libvirtd: opened, watched, and opened again when libvirtd was restarted.
+
+Events are only turned into keys here. libvirt's event implementation is asyncio's loop (libvirtaio).
+"""
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any, Final
+
+import libvirt
+import libvirtaio
+
+from virtfleet_node.core.desired.identity import parse_domain_name
+from virtfleet_node.core.errors import NodeError, UnavailableError
+from virtfleet_node.hypervisor.calls import Calls
+from virtfleet_node.hypervisor.listener import Listener
+
+_LOG = logging.getLogger(__name__)
+
+_RETRY_SECONDS: Final = 0.5
+"""libvirtd is back 0.2 s after its crash; a node without libvirtd costs two tries a second."""
+
+_OPEN_SECONDS: Final = 60.0
+"""The first connection after a start of libvirtd waits until it has probed QEMU's capabilities: 4 s, more when busy."""
+
+_KEEPALIVE_SECONDS: Final = 5
+_KEEPALIVE_COUNT: Final = 6
+"""A libvirtd that hangs is noticed after half a minute."""
+
+
+class Connection:
+    """A connection that comes back."""
+
+    def __init__(self, uri: str, calls: Calls) -> None:
+        self._uri = uri
+        self._calls = calls
+        self._listener: Listener | None = None
+        self._connect: libvirt.virConnect | None = None
+        self._lost = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_test(self) -> bool:
+        """Tell whether this is libvirt's test driver, which has no guests."""
+        return self._uri.startswith("test")
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether libvirtd answers as far as is known."""
+        return self._connect is not None
+
+    def get(self) -> libvirt.virConnect:
+        """Return the connection; UnavailableError while there is none."""
+        if self._connect is None:
+            raise UnavailableError("libvirtd does not answer")
+        return self._connect
+
+    async def start(self, listener: Listener) -> None:
+        """Connect, waiting until libvirtd answers, and stay connected from then on."""
+        libvirt.registerErrorHandler(_quiet, None)
+        libvirtaio.virEventRegisterAsyncIOImpl(asyncio.get_running_loop())
+        self._listener = listener
+        await self._open()
+        self._task = asyncio.create_task(self._stay_connected(), name="libvirt-connection")
+
+    async def stop(self) -> None:
+        """Let the connection go; guests run on."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self._close()
+
+    async def _stay_connected(self) -> None:
+        while True:
+            await self._lost.wait()
+            _LOG.warning("Reconnecting to libvirtd, which closed the connection", extra={"uri": self._uri})
+            await self._close()
+            self._tell().disconnected()
+            await self._open()
+            self._tell().connected()
+
+    def _tell(self) -> Listener:
+        if self._listener is None:
+            raise UnavailableError("the connection was not started")
+        return self._listener
+
+    async def _open(self) -> None:
+        while True:
+            try:
+                self._connect = await self._calls.run(self._open_now, _OPEN_SECONDS)
+            except NodeError as error:
+                _LOG.info("Waiting for libvirtd", extra={"uri": self._uri, "reason": str(error)})
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
+
+    def _open_now(self) -> libvirt.virConnect:
+        connect = libvirt.open(self._uri)
+        self._lost = asyncio.Event()
+        if not self.is_test:
+            connect.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_COUNT)
+            connect.registerCloseCallback(_on_close, self._lost)
+            connect.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._on_agent, None)
+        connect.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None)
+        return connect
+
+    async def _close(self) -> None:
+        connect, self._connect = self._connect, None
+        if connect is not None:
+            with suppress(NodeError):
+                await self._calls.run(connect.close)
+
+    def _on_lifecycle(self, _: libvirt.virConnect, domain: libvirt.virDomain, *_event: Any) -> None:
+        if (uid := parse_domain_name(domain.name())) is not None:
+            self._tell().machine_changed(uid)
+
+    def _on_agent(self, _: libvirt.virConnect, domain: libvirt.virDomain, state: int, *_reason: Any) -> None:
+        uid = parse_domain_name(domain.name())
+        if uid is None:
+            return
+        self._tell().machine_changed(uid)
+        if state == libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED:
+            self._tell().agent_connected(uid)
+
+
+def _on_close(_: libvirt.virConnect, reason: int, lost: asyncio.Event) -> None:
+    _LOG.debug("libvirtd closed the connection", extra={"reason": reason})
+    lost.set()
+
+
+def _quiet(*_: object) -> None:
+    """Keep libvirt from printing errors, which are raised as well."""

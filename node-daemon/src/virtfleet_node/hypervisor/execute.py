@@ -1,0 +1,92 @@
+"""Carry out one action on a domain. Each succeeds when what it wants is so already. Everything here blocks."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import libvirt
+
+from virtfleet_api.names import METADATA_NAMESPACE
+from virtfleet_node.core.actions import Destroy, DomainAction, Pause, RequestShutdown, Resume, ShutdownMode, Undefine
+from virtfleet_node.core.desired.metadata import METADATA_PREFIX, build_metadata_xml
+from virtfleet_node.core.record import Stored
+
+AGENT_SECONDS: Final = 5
+"""A guest agent that does not answer in this time is taken for absent."""
+
+_UNDEFINE: Final = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+_HARMLESS: Final = frozenset({libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN})
+"""What libvirt says when the guest is off, or gone, or in the wanted state already; the next look tells."""
+
+
+def define(connect: libvirt.virConnect, xml: str) -> None:
+    """Define a domain, or define it anew."""
+    connect.defineXML(xml)
+
+
+def start(connect: libvirt.virConnect, xml: str, confirmed: Stored, *, paused: bool) -> None:
+    """Define the domain, start it, and keep that it was started."""
+    domain = connect.defineXML(xml)
+    domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
+    _set_metadata(domain, confirmed)
+
+
+def write_stored(connect: libvirt.virConnect, stored: Stored) -> None:
+    """Keep the document and record of a machine that is defined."""
+    _set_metadata(connect.lookupByUUIDString(stored.desired.uid), stored)
+
+
+def set_title(connect: libvirt.virConnect, uid: str, title: str) -> None:
+    """Write the title that `virsh list --title` shows."""
+    domain = connect.lookupByUUIDString(uid)
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, title, None, None, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+
+def execute(connect: libvirt.virConnect, uid: str, action: DomainAction) -> None:
+    """Carry out the action; what libvirt calls invalid in the domain's present state is left to the next look."""
+    try:
+        _STEPS[type(action)](connect.lookupByUUIDString(uid), action)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in _HARMLESS:
+            raise
+
+
+def _set_metadata(domain: libvirt.virDomain, stored: Stored) -> None:
+    """Write to the persistent definition alone: what the running one says is never read."""
+    domain.setMetadata(
+        libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+        build_metadata_xml(stored),
+        METADATA_PREFIX,
+        METADATA_NAMESPACE,
+        libvirt.VIR_DOMAIN_AFFECT_CONFIG,
+    )
+
+
+def _request_shutdown(domain: libvirt.virDomain, action: DomainAction) -> None:
+    if domain.connect().getType() == "Test":
+        domain.shutdown()  # the test driver knows no flags
+    elif isinstance(action, RequestShutdown) and action.mode is ShutdownMode.AGENT:
+        with suppress(libvirt.libvirtError):  # an agent that fails is one of several ways, the next is tried
+            domain.agentSetResponseTimeout(AGENT_SECONDS)
+            domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
+    else:
+        domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+
+def _undefine(domain: libvirt.virDomain, _: DomainAction) -> None:
+    domain.undefineFlags(0 if domain.connect().getType() == "Test" else _UNDEFINE)
+
+
+_STEPS: Final[dict[type[DomainAction], Callable[[libvirt.virDomain, DomainAction], object]]] = {
+    Pause: lambda domain, _: domain.suspend(),
+    Resume: lambda domain, _: domain.resume(),
+    RequestShutdown: _request_shutdown,
+    Destroy: lambda domain, _: domain.destroy(),
+    Undefine: _undefine,
+}

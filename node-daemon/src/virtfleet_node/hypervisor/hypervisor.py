@@ -1,0 +1,128 @@
+"""The hypervisor as the agent sees it: read, execute, and be told that something happened."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import libvirt
+
+from virtfleet_node.core.actions import DomainAction
+from virtfleet_node.core.desired.domain import build_placeholder_xml
+from virtfleet_node.core.desired.guest import DomainType, HostFacts
+from virtfleet_node.core.desired.identity import parse_domain_name
+from virtfleet_node.core.guest_facts import GuestFacts
+from virtfleet_node.core.observed import ObservedDomain
+from virtfleet_node.core.ports import ConsoleStream
+from virtfleet_node.core.record import Stored
+from virtfleet_node.hypervisor import execute, observe
+from virtfleet_node.hypervisor.agent_facts import read_guest_facts
+from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
+from virtfleet_node.hypervisor.connection import Connection
+from virtfleet_node.hypervisor.console import Console, open_stream
+from virtfleet_node.hypervisor.listener import Listener
+from virtfleet_node.hypervisor.probe import read_host_facts
+
+_AGENT_THREADS = 2
+"""Guests that do not answer hold up other guests' facts, and nothing else."""
+
+_START_SECONDS = 120.0
+"""A start is never given up early: libvirt would finish it behind our back."""
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Versions of what runs on the node."""
+
+    libvirt: str
+    qemu: str
+
+
+class Hypervisor:
+    """libvirtd."""
+
+    def __init__(self, uri: str) -> None:
+        self._calls = Calls()
+        self._agent_calls = Calls(_AGENT_THREADS, "guest-agent")
+        self._connection = Connection(uri, self._calls)
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether libvirtd answers as far as is known."""
+        return self._connection.alive
+
+    async def start(self, listener: Listener) -> None:
+        """Connect, waiting until libvirtd answers."""
+        await self._connection.start(listener)
+
+    async def stop(self) -> None:
+        """Let libvirtd go; guests run on."""
+        await self._connection.stop()
+        self._calls.close()
+        self._agent_calls.close()
+
+    async def read_facts(self, log_directory: Path) -> HostFacts:
+        """Return the domain type that works here, found out by trying."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: read_host_facts(connect, log_directory))
+
+    async def read_versions(self) -> Versions:
+        """Return libvirt's and QEMU's versions."""
+        connect = self._connection.get()
+        return await self._calls.run(
+            lambda: Versions(_version(connect.getLibVersion()), _version(connect.getVersion()))
+        )
+
+    async def list_uids(self) -> frozenset[str]:
+        """Return the UIDs of the machines that have a domain."""
+        connect = self._connection.get()
+        domains = await self._calls.run(lambda: connect.listAllDomains(0))
+        return frozenset(uid for domain in domains if (uid := parse_domain_name(domain.name())) is not None)
+
+    async def read(self, uid: str) -> ObservedDomain:
+        """Return a machine's domain as it is."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: observe.read_domain(connect, uid))
+
+    async def read_all(self) -> dict[str, ObservedDomain]:
+        """Return all machines' domains as they are."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: _read_all(connect))
+
+    async def define_placeholder(self, stored: Stored, domain_type: DomainType) -> None:
+        """Keep the document of a machine that has no domain yet; durable when this returns."""
+        connect, xml = self._connection.get(), build_placeholder_xml(stored, domain_type)
+        await self._calls.run(lambda: execute.define(connect, xml))
+
+    async def write_stored(self, stored: Stored) -> None:
+        """Keep document and record of a machine that has a domain; durable when this returns."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: execute.write_stored(connect, stored))
+
+    async def start_machine(self, xml: str, confirmed: Stored, *, paused: bool) -> None:
+        """Define the domain from XML, start it, then keep `confirmed`."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: execute.start(connect, xml, confirmed, paused=paused), _START_SECONDS)
+
+    async def execute(self, uid: str, action: DomainAction) -> None:
+        """Carry out one action on a domain; no error when it is so already."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: execute.execute(connect, uid, action), CALL_SECONDS)
+
+    async def read_guest_facts(self, uid: str) -> GuestFacts:
+        """Ask the guest agent; what it does not answer is left out."""
+        connect = self._connection.get()
+        return await self._agent_calls.run(lambda: read_guest_facts(connect, uid))
+
+    async def open_console(self, uid: str) -> ConsoleStream:
+        """Open the serial console of a running guest; ConflictError when it does not run."""
+        connect = self._connection.get()
+        return Console(await self._calls.run(lambda: open_stream(connect, uid)))
+
+
+def _read_all(connect: libvirt.virConnect) -> dict[str, ObservedDomain]:
+    named = ((parse_domain_name(domain.name()), domain) for domain in connect.listAllDomains(0))
+    return {uid: observe.observe_domain(domain) for uid, domain in named if uid is not None}
+
+
+def _version(number: int) -> str:
+    """Return libvirt's packed version number as text."""
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"

@@ -1,0 +1,74 @@
+"""Read a domain into a value. libvirt's numbers end here."""
+
+from typing import Final
+
+import libvirt
+from lxml import etree
+
+from virtfleet_api.names import METADATA_NAMESPACE
+from virtfleet_node.core.desired.metadata import parse_metadata_xml
+from virtfleet_node.core.desired.serial import AGENT_CHANNEL
+from virtfleet_node.core.observed import DomainState, ObservedDomain, OffReason
+from virtfleet_node.core.record import Stored
+
+ABSENT: Final = ObservedDomain(DomainState.ABSENT)
+
+_OFF_REASONS: Final = {
+    libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: OffReason.SHUTDOWN,
+    libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: OffReason.DESTROYED,
+    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: OffReason.CRASHED,
+    libvirt.VIR_DOMAIN_SHUTOFF_FAILED: OffReason.FAILED,
+    libvirt.VIR_DOMAIN_SHUTOFF_DAEMON: OffReason.FAILED,
+}
+
+_PARSER: Final = etree.XMLParser(resolve_entities=False, no_network=True)
+
+
+def read_domain(connect: libvirt.virConnect, uid: str) -> ObservedDomain:
+    """Return the machine's domain as it is. Blocks."""
+    try:
+        return observe_domain(connect.lookupByUUIDString(uid))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return ABSENT
+        raise
+
+
+def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
+    """Return a domain as it is. Blocks."""
+    state, reason = domain.state()
+    if state == libvirt.VIR_DOMAIN_SHUTOFF:
+        return ObservedDomain(DomainState.OFF, _OFF_REASONS.get(reason, OffReason.UNKNOWN), stored=_stored(domain))
+    paused = state == libvirt.VIR_DOMAIN_PAUSED
+    xml = etree.fromstring(domain.XMLDesc(0), _PARSER)
+    return ObservedDomain(
+        DomainState.PAUSED if paused else DomainState.RUNNING,
+        disk_error=paused and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR,
+        agent_connected=bool(xml.xpath(f"devices/channel/target[@name='{AGENT_CHANNEL}'][@state='connected']")),
+        stored=_stored(domain),
+        machine_type=str((xml.findtext("os/type") and xml.find("os/type").get("machine")) or ""),
+        targets=_targets(xml),
+    )
+
+
+def _stored(domain: libvirt.virDomain) -> Stored | None:
+    """Return what the domain's metadata keeps, None when it holds nothing of ours that can be read."""
+    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    try:
+        return parse_metadata_xml(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, METADATA_NAMESPACE, flags))
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
+            return None
+        raise
+    except (ValueError, etree.XMLSyntaxError):
+        return None
+
+
+def _targets(xml: etree._Element) -> tuple[tuple[str, str], ...]:
+    disks = xml.findall("devices/disk[@device='disk']")
+    found = ((disk.find("source"), disk.find("target")) for disk in disks)
+    return tuple(
+        (source.get("file", ""), target.get("dev", ""))
+        for source, target in found
+        if source is not None and target is not None
+    )

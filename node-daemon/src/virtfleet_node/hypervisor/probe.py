@@ -1,0 +1,92 @@
+"""Find out whether KVM really works: /dev/kvm may be there and yet every guest hang, as on some nested hosts."""
+
+import logging
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import libvirt
+from lxml import etree
+
+from virtfleet_node.core.desired.element import add
+from virtfleet_node.core.desired.guest import DomainType, HostFacts
+
+_LOG = logging.getLogger(__name__)
+
+PROGRESS_SECONDS: Final = 3.0
+"""A working KVM shows the firmware's first line within 0.3 s."""
+
+_POLL_SECONDS: Final = 0.05
+_FIRMWARE: Final = b"SeaBIOS"
+
+
+def read_host_facts(connect: libvirt.virConnect, log_directory: Path) -> HostFacts:
+    """Return the domain type that works on this host, and QEMU's path. Blocks for up to PROGRESS_SECONDS."""
+    if connect.getType() == "Test":
+        return HostFacts(DomainType.TEST, None)
+    emulator = _read_emulator(connect, DomainType.KVM)
+    if emulator is not None:
+        _LOG.info("Trying KVM with a throw-away guest", extra={"emulator": emulator})
+        if kvm_works(connect, log_directory):
+            return HostFacts(DomainType.KVM, emulator)
+        _LOG.warning("Using emulation, since a guest makes no progress with KVM", extra={"emulator": emulator})
+    return HostFacts(DomainType.QEMU, _read_emulator(connect, DomainType.QEMU))
+
+
+def kvm_works(connect: libvirt.virConnect, log_directory: Path) -> bool:
+    """Tell whether a guest without disks gets as far as its firmware's first line on the serial port."""
+    return guest_progresses(connect, log_directory, DomainType.KVM)
+
+
+def guest_progresses(connect: libvirt.virConnect, log_directory: Path, domain_type: DomainType) -> bool:
+    """Tell whether the firmware of a throw-away guest of this type speaks within PROGRESS_SECONDS."""
+    name = f"virtfleet-probe-{uuid.uuid4()}"
+    log = log_directory / f"{name}.log"
+    try:
+        domain = connect.createXML(_build_probe(name, log, domain_type), libvirt.VIR_DOMAIN_START_AUTODESTROY)
+        try:
+            return _speaks(log)
+        finally:
+            domain.destroy()
+    except libvirt.libvirtError as error:
+        _LOG.info("The throw-away guest did not start", extra={"reason": str(error)})
+        return False
+    finally:
+        with suppress(FileNotFoundError):
+            log.unlink()
+
+
+def _speaks(log: Path) -> bool:
+    end = time.monotonic() + PROGRESS_SECONDS
+    while time.monotonic() < end:
+        with suppress(FileNotFoundError), log.open("rb") as file:
+            if _FIRMWARE in file.read(4096):
+                return True
+        time.sleep(_POLL_SECONDS)
+    return False
+
+
+def _build_probe(name: str, log: Path, domain_type: DomainType) -> str:
+    domain = etree.Element("domain", {"type": str(domain_type)})
+    add(domain, "name", name)
+    add(domain, "memory", "32", unit="MiB")
+    system = add(domain, "os")
+    add(system, "type", "hvm", machine="pc")
+    add(system, "bios", useserial="yes")
+    devices = add(domain, "devices")
+    add(devices, "controller", type_="usb", model="none")
+    serial = add(devices, "serial", type_="file")
+    add(serial, "source", path=str(log))
+    add(devices, "memballoon", model="none")
+    return etree.tostring(domain, encoding="unicode")
+
+
+def _read_emulator(connect: libvirt.virConnect, domain_type: DomainType) -> str | None:
+    """Return QEMU's path, None when libvirt cannot use this type here."""
+    try:
+        text = connect.getDomainCapabilities(None, None, None, str(domain_type), 0)
+    except libvirt.libvirtError:
+        return None
+    return etree.fromstring(text).findtext("path")
