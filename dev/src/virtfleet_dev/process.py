@@ -74,14 +74,22 @@ class Program:
     def kill(self) -> None:
         """Kill it with SIGKILL and wait until it is gone."""
         self._signal(signal.SIGKILL)
-        self._wait_gone(STOP_SECONDS)
+        self.wait_gone(STOP_SECONDS)
 
     def stop(self) -> None:
         """Ask it to end, kill it when it does not, and forget it."""
         self._signal(signal.SIGTERM)
-        if not self._wait_gone(STOP_SECONDS):
+        if not self.wait_gone(STOP_SECONDS):
             self.kill()
         self._record.unlink(missing_ok=True)
+
+    def wait_gone(self, seconds: float = STOP_SECONDS) -> bool:
+        """Wait until it has ended; return whether it has."""
+        end = time.monotonic() + seconds
+        while (pid := self.pid) is not None and time.monotonic() < end:
+            _reap(pid)
+            time.sleep(0.02)
+        return self.pid is None
 
     def tail(self, lines: int = 20) -> str:
         """Return the last lines of its output."""
@@ -93,13 +101,6 @@ class Program:
                 os.kill(pid, number)
             except ProcessLookupError:
                 return
-
-    def _wait_gone(self, seconds: float) -> bool:
-        end = time.monotonic() + seconds
-        while (pid := self.pid) is not None and time.monotonic() < end:
-            _reap(pid)
-            time.sleep(0.02)
-        return self.pid is None
 
 
 def _reap(pid: int) -> None:

@@ -1,0 +1,161 @@
+"""kill -9 at random moments of create, stop and delete: everything converges, nothing runs twice, nothing is lost.
+
+Each round takes machines through their life; in every phase two of the six victims are killed, in a random order.
+VIRTFLEET_CHAOS_SEED repeats a run.
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import libvirt
+import pytest
+
+from fleet import Fleet, eventually
+
+ROUNDS = 10
+SEED = int(os.environ.get("VIRTFLEET_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+
+
+class Victims:
+    """What can be killed, and how each comes back: as the host's or the cluster's supervisor would bring it back."""
+
+    def __init__(self, fleet: Fleet, chance: random.Random) -> None:
+        self._cluster = fleet.cluster
+        self._chance = chance
+        self.killed: Counter[str] = Counter()
+        self.by_name: dict[str, Callable[[], None]] = {
+            "operator": self._operator,
+            "daemon": self._daemon,
+            "libvirtd": self._libvirtd,
+            "qemu": self._qemu,
+            "apiserver": self._apiserver,
+            "etcd": self._etcd,
+        }
+
+    def kill(self, name: str) -> None:
+        self.by_name[name]()
+        self.killed[name] += 1
+
+    def _operator(self) -> None:
+        self._cluster.operator.kill()
+        self._cluster.start_operator()
+
+    def _daemon(self) -> None:
+        node = self._chance.choice(self._cluster.nodes)
+        os.kill(self._cluster.daemon_pid(node), signal.SIGKILL)
+        self._cluster.daemon(node).wait_gone()
+        self._cluster.start_daemon(node)
+
+    def _libvirtd(self) -> None:
+        for pid in self._chance.choice(self._cluster.nodes).pids("libvirtd"):
+            os.kill(pid, signal.SIGKILL)
+
+    def _qemu(self) -> None:
+        guests = [pid for node in self._cluster.nodes for pid in node.pids("qemu-system-x86")]
+        for pid in self._chance.sample(guests, min(1, len(guests))):
+            os.kill(pid, signal.SIGKILL)
+
+    def _apiserver(self) -> None:
+        self._cluster.control_plane.apiserver.kill()
+        self._cluster.control_plane.start_apiserver()
+
+    def _etcd(self) -> None:
+        self._cluster.control_plane.etcd.kill()
+        self._cluster.control_plane.start_etcd()
+
+
+class TwiceWatch(threading.Thread):
+    """Looks all the time whether a domain runs on two nodes."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        super().__init__(daemon=True)
+        self._fleet = fleet
+        self.stop = threading.Event()
+        self.twice: set[str] = set()
+        self.looks = 0
+
+    def run(self) -> None:
+        while not self.stop.wait(0.2):
+            try:
+                running = Counter(self._fleet.running())
+            except libvirt.libvirtError:
+                continue  # a libvirtd is on its way back
+            self.twice |= {uid for uid, count in running.items() if count > 1}
+            self.looks += 1
+
+
+@pytest.fixture
+def watch(fleet: Fleet) -> Iterator[TwiceWatch]:
+    thread = TwiceWatch(fleet)
+    thread.start()
+    yield thread
+    thread.stop.set()
+    thread.join()
+
+
+def test_everything_may_die_at_any_moment(
+    fleet: Fleet, watch: TwiceWatch, record_property: Callable[[str, object], None]
+) -> None:
+    chance = random.Random(SEED)
+    record_property("VIRTFLEET_CHAOS_SEED", SEED)
+    victims = Victims(fleet, chance)
+    order = list(victims.by_name)
+    for number in range(ROUNDS):
+        chance.shuffle(order)
+        names = [f"chaos-{number}-{which}" for which in "ab"]
+        phases: list[tuple[Callable[[str], object], Callable[[str], object]]] = [
+            (lambda name: fleet.machine(name, runStrategy="Always", disks=[BLANK]), fleet.wait_ready),
+            (
+                lambda name: fleet.patch(name, {"runStrategy": "Halted"}),
+                lambda name: fleet.wait_status(name, "Stopped"),
+            ),
+            (lambda name: fleet.cluster.kubectl.run("delete", "vm", name, "--wait=false"), gone(fleet)),
+        ]
+        for phase, (act, converged) in enumerate(phases):
+            for name in names:
+                persist(act, name)
+            for victim in order[2 * phase : 2 * phase + 2]:
+                time.sleep(chance.uniform(0, 1.5))  # the random moment is the test
+                victims.kill(victim)
+            for name in names:
+                converged(name)
+
+    assert all(victims.killed[name] >= ROUNDS for name in victims.by_name), victims.killed
+    assert watch.twice == set()
+    assert watch.looks > ROUNDS
+    for node in fleet.cluster.nodes:
+        eventually(lambda node=node: not fleet.domains(node), f"no domain is left on {node.name}")
+        assert fleet.pool(node) == []
+        assert not fleet.status(node.name, "vmnode").get("orphans")
+
+
+BLANK = {"name": "data", "size": "64Mi", "source": {"blank": {}}}
+
+
+def gone(fleet: Fleet) -> Callable[[str], object]:
+    def wait(name: str) -> object:
+        def absent() -> bool:
+            done = fleet.cluster.kubectl.attempt("get", "vm", name, "--ignore-not-found", "-o", "name")
+            return done.returncode == 0 and not done.stdout.strip()
+
+        return eventually(absent, f"{name} is gone")
+
+    return wait
+
+
+def persist(act: Callable[[str], object], name: str) -> None:
+    """Act as a user does who tries again while the API server is away."""
+
+    def accepted() -> bool:
+        try:
+            act(name)
+        except Exception:  # noqa: BLE001 -- whatever kubectl says while its server restarts
+            return False
+        return True
+
+    eventually(accepted, f"kubectl is heard for {name}")
