@@ -48,9 +48,12 @@ def binding_problems(meta: ObjectMeta, old: ObjectMeta | None) -> Iterator[str]:
     node = meta.labels.get(NODE_LABEL)
     if node is None:
         return
-    if FINALIZER not in meta.finalizers and meta.deletion_timestamp is None:
-        yield f"{where}: is set by virtfleet alone: remove it, and choose nodes with spec.nodeSelector"
     before = old.labels.get(NODE_LABEL) if old else None
+    if FINALIZER not in meta.finalizers and meta.deletion_timestamp is None:
+        if before == node:
+            yield f"metadata.finalizers: must hold {FINALIZER} while the machine is on a node: delete the machine"
+        else:
+            yield f"{where}: is set by virtfleet alone: remove it, and choose nodes with spec.nodeSelector"
     if before is not None and before != node:
         yield f'{where}: cannot change, as the machine is on node {quote(before)}: write "{before}"'
 
