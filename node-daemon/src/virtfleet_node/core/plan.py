@@ -153,9 +153,8 @@ def _plan_absent(desired: Machine, observed: Observed, record: Record, now: date
     there = {(disk.pool, disk.name) for disk in observed.disks}
     doomed = (d for d in reclaimable(desired, record) if (d.pool, d.name) in there)
     removals = tuple(RemoveDisk(d.pool, d.name) for d in doomed)
-    undefine = () if observed.domain.state is DomainState.ABSENT else (Undefine(),)
-    media = (RemoveMedia(),) if undefine or observed.media_digest is not None else ()
-    return Plan((*removals, *media, *undefine))
+    last = () if observed.domain.state is DomainState.ABSENT else (RemoveMedia(), Undefine())
+    return Plan((*removals, *last))
 
 
 def reclaimable(desired: Machine, record: Record) -> tuple[MachineDisk, ...]:

@@ -46,7 +46,7 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         disk_error=paused and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR,
         agent_connected=bool(xml.xpath(f"devices/channel/target[@name='{AGENT_CHANNEL}'][@state='connected']")),
         stored=_stored(domain),
-        machine_type=str((xml.findtext("os/type") and xml.find("os/type").get("machine")) or ""),
+        machine_type=_machine_type(xml),
         targets=_targets(xml),
     )
 
@@ -62,6 +62,11 @@ def _stored(domain: libvirt.virDomain) -> Stored | None:
         raise
     except (ValueError, etree.XMLSyntaxError):
         return None
+
+
+def _machine_type(xml: etree._Element) -> str:
+    found = xml.find("os/type")
+    return "" if found is None else found.get("machine", "")
 
 
 def _targets(xml: etree._Element) -> tuple[tuple[str, str], ...]:

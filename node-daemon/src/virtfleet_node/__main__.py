@@ -1,0 +1,116 @@
+"""The node daemon's process: wire the parts, serve until SIGTERM, leave every guest running."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prometheus_client import REGISTRY, start_http_server
+
+from virtfleet_api.report import NodeReport
+from virtfleet_node.agent.daemon import NodeDaemon
+from virtfleet_node.agent.node import NodeDescription
+from virtfleet_node.agent.relay import Relay
+from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.api.epoch import EpochGuard
+from virtfleet_node.api.identity import Identity
+from virtfleet_node.api.journal import Journal
+from virtfleet_node.api.metrics import ApiMetrics
+from virtfleet_node.api.server import Server
+from virtfleet_node.config import Config, read_config
+from virtfleet_node.host.inventory import read_inventory
+from virtfleet_node.hypervisor.hypervisor import Hypervisor
+from virtfleet_node.logs import configure_logging
+from virtfleet_node.storage.disks import DiskStore
+from virtfleet_node.storage.images import ImageStore
+from virtfleet_node.storage.media import MediaStore
+from virtfleet_node.storage.pools import Pools
+
+_LOG = logging.getLogger("virtfleet_node")
+
+
+async def serve(config: Config) -> None:
+    """Serve until the process is asked to end."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    config.state_directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+    relay, hypervisor = Relay(), Hypervisor(config.libvirt_uri)
+    identity = Identity(config)
+    enrolment = asyncio.create_task(identity.ensure())
+    await _until(stop, asyncio.create_task(hypervisor.start(relay)))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(hypervisor.stop)
+        daemon, journal = await build_daemon(config, hypervisor)
+        relay.target = daemon
+        stack.push_async_callback(daemon.stop)
+        await daemon.start()
+        await _until(stop, enrolment)
+        server = Server(daemon, journal, EpochGuard(config.state_directory / "epoch"), ApiMetrics(REGISTRY))
+        stack.push_async_callback(server.stop)
+        port = await server.start(config.listen.host, config.listen.port, identity.context)
+        _LOG.info("Serving operators", extra={"node": config.node_name, "host": config.listen.host, "port": port})
+        renewal = asyncio.create_task(identity.keep())
+        await stop.wait()
+        renewal.cancel()
+        _LOG.info("Stopping; guests run on", extra={"node": config.node_name})
+
+
+async def build_daemon(config: Config, hypervisor: Hypervisor) -> tuple[NodeDaemon, Journal]:
+    """Return the daemon and the journal it publishes to, for a hypervisor that is connected."""
+    pools = Pools({pool.name: pool.path for pool in config.pools})
+    pools.prepare()
+    disks = DiskStore(pools)
+    facts = await hypervisor.read_facts(config.state_directory)
+    node = NodeDescription(config, read_inventory(), facts, await hypervisor.read_versions(), pools)
+
+    def describe() -> NodeReport:
+        return node.report(connected=hypervisor.connected)
+
+    journal = Journal(describe())
+    around = Surroundings(
+        hypervisor=hypervisor,
+        facts=facts,
+        disks=disks,
+        images=ImageStore(pools, disks),
+        media=MediaStore(config.state_directory),
+        journal=journal,
+        state_directory=config.state_directory,
+        now=lambda: datetime.now(UTC),
+    )
+    return NodeDaemon(around, describe), journal
+
+
+async def _until(stop: asyncio.Event, task: "asyncio.Task[None]") -> None:
+    """Wait for something that may take for ever, or end the process when it is asked to."""
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not task.done():
+        task.cancel()
+        raise SystemExit(0)
+    await task
+
+
+def main() -> None:
+    """Run the daemon."""
+    parser = argparse.ArgumentParser(prog="virtfleet-node", description="Runs machines for an operator.")
+    parser.add_argument("--config", type=Path, default=Path("/etc/virtfleet/node.yaml"), help="configuration file")
+    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    arguments = parser.parse_args()
+    configure_logging(arguments.log_level)
+    try:
+        config = read_config(arguments.config)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{arguments.config}: {error}")
+    if config.metrics is not None:
+        start_http_server(config.metrics.port, config.metrics.host)
+    asyncio.run(serve(config))
+
+
+if __name__ == "__main__":
+    main()

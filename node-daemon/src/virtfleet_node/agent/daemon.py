@@ -1,0 +1,264 @@
+"""The daemon behind the server: takes documents, keeps them, and has them reconciled."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from virtfleet_api.image import Image, ImageReport
+from virtfleet_api.machine import Machine, Run
+from virtfleet_api.report import MachineReport, NodeReport, Phase
+from virtfleet_node.agent.carry_out import carry_out
+from virtfleet_node.agent.entry import Entry
+from virtfleet_node.agent.guests import Guests
+from virtfleet_node.agent.observe import observe, observe_around
+from virtfleet_node.agent.queue import KeyedQueue
+from virtfleet_node.agent.reconcile import Reconciler, keep_new
+from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
+from virtfleet_node.core.guest_facts import GuestFacts
+from virtfleet_node.core.observed import ObservedDomain
+from virtfleet_node.core.plan import plan
+from virtfleet_node.core.ports import ConsoleStream
+from virtfleet_node.core.record import with_desired
+from virtfleet_node.core.report import build_report
+from virtfleet_node.hypervisor.console_log import read_tail
+
+_LOG = logging.getLogger(__name__)
+
+_WORKERS: Final = 8
+"""Machines reconciled at once: libvirt starts about that many side by side before starts get slower."""
+
+RESYNC_SECONDS: Final = 300.0
+"""Every machine is looked at this often even if no event told of it."""
+
+_NODE_SECONDS: Final = 30.0
+"""How often the free space of pools is looked at."""
+
+
+class NodeDaemon:
+    """Everything a node does for its machines."""
+
+    def __init__(self, around: Surroundings, describe: Callable[[], NodeReport]) -> None:
+        self._around = around
+        self._describe = describe
+        self._entries: dict[str, Entry] = {}
+        self._queue = KeyedQueue(self._work, _WORKERS)
+        self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
+        self._reconciler = Reconciler(around, self._guests.watch)
+        self._creating = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Look at all that is there, publish it, and begin to work."""
+        self._around.images.subscribe(self._image_changed)
+        await self._around.images.start()
+        for report in self._around.images.reports():
+            self._around.journal.publish_image(report)
+        for uid, domain in (await self._around.hypervisor.read_all()).items():
+            await self._load(uid, domain)
+        self._queue.start()
+        for uid in self._entries:
+            self._queue.add(uid)
+        self._tasks = [asyncio.create_task(self._resync()), asyncio.create_task(self._watch_node())]
+
+    async def stop(self) -> None:
+        """End all work; guests run on."""
+        for task in self._tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._queue.stop()
+        await self._guests.stop()
+        await self._around.images.stop()
+
+    async def put_machine(self, machine: Machine) -> MachineReport:
+        """Keep what is wanted of a machine; durable when this returns. ConflictError for another machine's UID."""
+        entry = self._entries.get(machine.uid)
+        if entry is not None:
+            return await self._update(entry, machine)
+        if machine.run is Run.ABSENT:
+            return await self._sweep(machine)
+        return await self._create(machine)
+
+    def list_machines(self) -> tuple[MachineReport, ...]:
+        """Return a report of each machine."""
+        return tuple(entry.report for entry in self._entries.values() if entry.report is not None)
+
+    def get_machine(self, uid: str) -> MachineReport:
+        """Return the report of a machine; NotFoundError."""
+        return _reported(self._entry(uid))
+
+    async def delete_machine(self, uid: str) -> MachineReport:
+        """Have a machine removed by the document that is kept; NotFoundError."""
+        entry = self._entry(uid)
+        return await self._update(entry, entry.desired.model_copy(update={"run": Run.ABSENT}))
+
+    async def put_image(self, image: Image) -> ImageReport:
+        """Take over what is wanted of an image."""
+        return await self._around.images.put(image)
+
+    def list_images(self) -> tuple[ImageReport, ...]:
+        """Return a report of each image."""
+        return self._around.images.reports()
+
+    def node_report(self) -> NodeReport:
+        """Return the inventory."""
+        return self._describe()
+
+    async def open_console(self, uid: str) -> ConsoleStream:
+        """Open the serial console of a running guest; ConflictError when it does not run."""
+        report = self.get_machine(uid)
+        if report.phase not in {Phase.RUNNING, Phase.PAUSED, Phase.STOPPING}:
+            raise ConflictError(f"The machine is {report.phase}; only a running guest has a console.")
+        return await self._around.hypervisor.open_console(uid)
+
+    async def read_console_log(self, uid: str, max_bytes: int) -> bytes:
+        """Return the end of what the guest wrote to its console."""
+        self._entry(uid)
+        return await asyncio.to_thread(read_tail, self._around.console_log(uid), max_bytes)
+
+    def machine_changed(self, uid: str) -> None:
+        """Look at a machine that something happened to."""
+        if uid in self._entries:
+            self._queue.add(uid)
+
+    def agent_connected(self, uid: str) -> None:
+        """Ask a guest agent that has just come up."""
+        if uid in self._entries:
+            self._guests.restart(uid)
+
+    def connected(self) -> None:
+        """Look at everything: events may have been missed."""
+        self._around.journal.publish_node(self._describe())
+        for uid in self._entries:
+            self._queue.add(uid)
+
+    def disconnected(self) -> None:
+        """Tell that nothing is known for now."""
+        self._around.journal.publish_node(self._describe())
+
+    def _entry(self, uid: str) -> Entry:
+        try:
+            return self._entries[uid]
+        except KeyError:
+            raise NotFoundError(f"This node has no machine {uid}.") from None
+
+    async def _load(self, uid: str, domain: ObservedDomain) -> None:
+        if domain.stored is None:
+            _LOG.warning("Leaving a domain alone that holds no document of ours", extra={"uid": uid})
+            return
+        entry = Entry(domain.stored.desired)
+        self._entries[uid] = entry
+        self._reconciler.publish(entry, await observe_around(self._around, entry, domain))
+
+    async def _create(self, machine: Machine) -> MachineReport:
+        async with self._creating:
+            if (entry := self._entries.get(machine.uid)) is None:
+                if machine.cloud_init is not None:
+                    await self._around.media.write_cloud_init(machine.uid, machine.cloud_init)
+                domain = await self._around.hypervisor.read(machine.uid)
+                await keep_new(self._around, machine, domain)
+                entry = self._entries[machine.uid] = Entry(machine.without_secrets())
+                report = await self._report(entry)
+                self._queue.add(machine.uid)
+                return report
+        return await self._update(entry, machine)
+
+    async def _update(self, entry: Entry, machine: Machine) -> MachineReport:
+        _check_same(entry.desired, machine)
+        desired = machine.without_secrets()
+        if machine.cloud_init is not None and self._lacks_medium(machine):
+            await self._around.media.write_cloud_init(machine.uid, machine.cloud_init)
+            self._queue.add(machine.uid)
+        if desired == entry.desired and entry.report is not None:
+            return entry.report
+        async with entry.lock:
+            stored = (await self._around.hypervisor.read(machine.uid)).stored
+            if stored is not None:
+                await self._around.hypervisor.write_stored(with_desired(stored, desired))
+            entry.desired = desired
+        self._queue.add(machine.uid)
+        return await self._report(entry)
+
+    def _lacks_medium(self, machine: Machine) -> bool:
+        digest = machine.hardware.cloud_init_digest
+        return digest is not None and self._around.media.path(machine.uid, digest) is None
+
+    async def _sweep(self, machine: Machine) -> MachineReport:
+        """Remove what is left of a machine that libvirt does not know, and say what was kept."""
+        entry = Entry(machine.without_secrets())
+        observed = await observe(self._around, machine.uid, entry)
+        if observed.domain.stored is not None:
+            raise UnavailableError("The machine is being taken up; ask again.")
+        for action in plan(entry.desired, observed, self._around.now()).actions:
+            await carry_out(self._around, entry, entry.desired, action)
+        await asyncio.to_thread(self._around.media.remove, machine.uid)
+        observed = await observe(self._around, machine.uid, entry)
+        return build_report(entry.desired, observed, GuestFacts(), self._around.now())
+
+    async def _report(self, entry: Entry) -> MachineReport:
+        observed = await observe(self._around, entry.desired.uid, entry)
+        return self._reconciler.publish(entry, observed)
+
+    async def _work(self, uid: str) -> None:
+        entry = self._entries.get(uid)
+        if entry is None:
+            return
+        wake_at = await self._reconciler.reconcile(uid, entry)
+        if entry.report is not None and entry.report.phase is Phase.ABSENT:
+            self._forget(uid)
+        elif wake_at is not None:
+            self._queue.add_after(uid, (wake_at - self._around.now()).total_seconds())
+        else:
+            self._queue.forget_timer(uid)
+
+    def _forget(self, uid: str) -> None:
+        self._entries.pop(uid, None)
+        self._queue.forget_timer(uid)
+        self._guests.watch(uid, connected=False)
+
+    def _take_facts(self, uid: str, facts: GuestFacts) -> None:
+        entry = self._entries.get(uid)
+        if entry is not None and entry.facts != facts:
+            entry.facts = facts
+            self._queue.add(uid)
+
+    def _image_changed(self, uid: str) -> None:
+        """Publish the image, and look at the machines that wait for it."""
+        report = next((r for r in self._around.images.reports() if r.uid == uid), None)
+        if report is None:
+            self._around.journal.remove_image(uid)
+        else:
+            self._around.journal.publish_image(report)
+        for machine_uid, entry in self._entries.items():
+            if uid in entry.desired.image_uids():
+                self._queue.add(machine_uid)
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS)
+            for uid in tuple(self._entries):
+                self._queue.add(uid)
+
+    async def _watch_node(self) -> None:
+        while True:
+            await asyncio.sleep(_NODE_SECONDS)
+            with contextlib.suppress(OSError, NodeError):  # a pool that is unmounted is told as it last was
+                self._around.journal.publish_node(self._describe())
+
+
+def _reported(entry: Entry) -> MachineReport:
+    if entry.report is None:
+        raise UnavailableError("The machine has not been looked at yet.")
+    return entry.report
+
+
+def _check_same(kept: Machine, machine: Machine) -> None:
+    """Refuse a document of another machine under this UID."""
+    if (kept.namespace, kept.name) != (machine.namespace, machine.name):
+        raise ConflictError(
+            f"UID {machine.uid} belongs to {kept.namespace}/{kept.name} on this node, not to "
+            f"{machine.namespace}/{machine.name}."
+        )

@@ -1,0 +1,93 @@
+"""One machine, brought closer to what is desired: observe, plan, carry out, and again until there is nothing to do."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from virtfleet_api.machine import Machine, Run
+from virtfleet_api.report import MachineReport, Phase
+from virtfleet_node.agent.carry_out import carry_out
+from virtfleet_node.agent.entry import Entry
+from virtfleet_node.agent.observe import observe
+from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.core.actions import Action
+from virtfleet_node.core.errors import NodeError, UnavailableError
+from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain
+from virtfleet_node.core.plan import plan
+from virtfleet_node.core.record import new_stored
+from virtfleet_node.core.report import build_report
+
+_LOG = logging.getLogger(__name__)
+
+ROUNDS: Final = 8
+"""Plans carried out before others get their turn; a start needs two, a deletion three."""
+
+
+class Reconciler:
+    """Reconciles machines; holds nothing of its own."""
+
+    def __init__(self, around: Surroundings, watch_guest: Callable[[str, bool], None]) -> None:
+        self._around = around
+        self._watch_guest = watch_guest
+
+    async def reconcile(self, uid: str, entry: Entry) -> datetime | None:
+        """Bring the machine closer to its document; return when to look again (now, if there is more to do).
+
+        Raises:
+            NodeError: an action failed; the report says so.
+        """
+        for _ in range(ROUNDS):
+            observed = await self._observe(uid, entry)
+            desired, now = entry.desired, self._around.now()
+            wanted = plan(desired, observed, now)
+            self.publish(entry, observed)
+            if not wanted.actions:
+                return wanted.wake_at
+            for action in wanted.actions:
+                await self._carry_out(entry, observed, action)
+            if wanted.wake_at is not None:
+                return wanted.wake_at
+        return self._around.now()
+
+    def publish(self, entry: Entry, observed: Observed) -> MachineReport:
+        """Publish the machine's report, and have its guest agent asked while there is one."""
+        report = build_report(entry.desired, observed, entry.facts, self._around.now(), entry.trouble)
+        entry.report = report
+        self._around.journal.publish_machine(report)
+        self._watch_guest(entry.desired.uid, report.agent_connected)
+        return report
+
+    async def _observe(self, uid: str, entry: Entry) -> Observed:
+        """Look, after putting back a document that someone else has taken out of libvirt."""
+        observed = await observe(self._around, uid, entry)
+        if observed.domain.stored is not None or entry.desired.run is Run.ABSENT:
+            return observed
+        _LOG.warning("Keeping the document of a machine again, which libvirt had lost", extra={"uid": uid})
+        async with entry.lock:
+            await keep_new(self._around, entry.desired, observed.domain)
+        return await observe(self._around, uid, entry)
+
+    async def _carry_out(self, entry: Entry, observed: Observed, action: Action) -> None:
+        desired = entry.desired
+        names = {"machine": f"{desired.namespace}/{desired.name}", "uid": desired.uid, "action": str(action)}
+        _LOG.info("Executing an action", extra=names)
+        try:
+            await carry_out(self._around, entry, desired, action)
+        except UnavailableError:
+            raise
+        except NodeError as error:
+            phase = Phase.STOPPING if desired.run is Run.ABSENT else Phase.FAILED
+            entry.trouble = (phase, "ActionFailed", str(error))
+            self.publish(entry, observed)
+            raise
+        entry.trouble = None
+
+
+async def keep_new(around: Surroundings, desired: Machine, domain: ObservedDomain) -> None:
+    """Keep the document of a machine that libvirt holds none of; durable when this returns."""
+    stored = new_stored(desired)
+    if domain.state is DomainState.ABSENT:
+        await around.hypervisor.define_placeholder(stored, around.facts.domain_type)
+    else:
+        await around.hypervisor.write_stored(stored)

@@ -1,0 +1,42 @@
+"""From names to host paths: which files a machine's domain is built from."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from virtfleet_api.machine import Machine
+from virtfleet_node.core.desired.guest import FileLayer, ResolvedDisk, ResolvedPaths
+from virtfleet_node.core.errors import ConflictError
+from virtfleet_node.core.stored import ImageFiles, StoredDisk
+
+FindImage = Callable[[str], ImageFiles | None]
+
+
+def resolve_paths(
+    machine: Machine, disks: Iterable[StoredDisk], find_image: FindImage, medium: Path | None, console_log: Path
+) -> ResolvedPaths:
+    """Return every path of the machine's domain; ConflictError when an image has gone meanwhile."""
+    kernel = _image(find_image, machine.hardware.kernel.image_uid) if machine.hardware.kernel else None
+    by_name = {(disk.pool, disk.name): disk for disk in disks}
+    wanted = ((disk.name, by_name[disk.pool, disk.name]) for disk in machine.hardware.disks)
+    return ResolvedPaths(
+        console_log=console_log,
+        disks={name: _resolve_disk(stored, find_image) for name, stored in wanted},
+        kernel=kernel.path if kernel else None,
+        initrd=kernel.initrd if kernel else None,
+        cloud_init=medium,
+    )
+
+
+def _resolve_disk(stored: StoredDisk, find_image: FindImage) -> ResolvedDisk:
+    own = FileLayer(stored.path, stored.format)
+    if stored.backing_image_uid is None:
+        return ResolvedDisk(own)
+    base = _image(find_image, stored.backing_image_uid)
+    return ResolvedDisk(own, (FileLayer(base.path, base.format),))
+
+
+def _image(find_image: FindImage, uid: str) -> ImageFiles:
+    found = find_image(uid)
+    if found is None:
+        raise ConflictError(f"Image {uid} is not ready on this node.")
+    return found

@@ -1,0 +1,28 @@
+"""Everything the agent works with, in one value."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from virtfleet_node.core.desired.guest import HostFacts
+from virtfleet_node.core.ports import DiskStore, ImageStore, Journal, MediaStore
+from virtfleet_node.hypervisor.hypervisor import Hypervisor
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The agent's edges."""
+
+    hypervisor: Hypervisor
+    facts: HostFacts
+    disks: DiskStore
+    images: ImageStore
+    media: MediaStore
+    journal: Journal
+    state_directory: Path
+    now: Callable[[], datetime]
+
+    def console_log(self, uid: str) -> Path:
+        """Return the path of a machine's console log."""
+        return self.state_directory / "machines" / uid / "console.log"
