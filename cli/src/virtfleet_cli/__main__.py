@@ -1,0 +1,170 @@
+"""`kubectl vm …`: the command line. It reads arguments and prints; what a command means is in `power` and `console`."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+from rich.console import Console
+
+from virtfleet_cli.cluster import Choice, Cluster
+from virtfleet_cli.console import print_history, run_console
+from virtfleet_cli.describe import describe_machine
+from virtfleet_cli.errors import CliError
+from virtfleet_cli.options import Duration, connection_options, wait_options
+from virtfleet_cli.power import (
+    Change,
+    describe_state,
+    has_happened,
+    plan_pause,
+    plan_restart,
+    plan_resume,
+    plan_start,
+    plan_stop,
+)
+from virtfleet_cli.terminal import Terminal
+
+POLL_SECONDS: Final = 0.5
+"""How often --wait looks: often enough for a person, and two requests a second are nothing."""
+
+Act = Callable[[Cluster], Coroutine[Any, Any, None]]
+Plan = Callable[[dict[str, Any]], Change]
+
+
+@click.group(name="kubectl-vm", context_settings={"help_option_names": ["-h", "--help"]})
+@connection_options
+def main() -> None:
+    """Start, stop and reach virtual machines. `kubectl get vm` lists them."""
+
+
+@main.command()
+@click.argument("name")
+@wait_options
+@connection_options
+def start(name: str, *, wait: bool, timeout: float) -> None:
+    """Start a machine that is off, or whose guest has ended."""
+    _power(name, lambda machine: plan_start(machine, datetime.now(UTC)), timeout if wait else None)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Switch it off at once, like pulling the plug.")
+@wait_options
+@connection_options
+def stop(name: str, *, force: bool, wait: bool, timeout: float) -> None:
+    """Shut a machine down and keep it off.
+
+    Sets runStrategy Halted, or powerState Stopped under Manual. With --force, terminationGracePeriodSeconds becomes 0
+    until the next `kubectl vm start` puts it back.
+    """
+    _power(name, lambda machine: plan_stop(machine, force=force), timeout if wait else None)
+
+
+@main.command()
+@click.argument("name")
+@wait_options
+@connection_options
+def restart(name: str, *, wait: bool, timeout: float) -> None:
+    """Restart a machine gracefully; also applies what waits for a restart."""
+    _power(name, lambda machine: plan_restart(machine, datetime.now(UTC)), timeout if wait else None)
+
+
+@main.command()
+@click.argument("name")
+@wait_options
+@connection_options
+def pause(name: str, *, wait: bool, timeout: float) -> None:
+    """Freeze a machine; its memory stays where it is."""
+    _power(name, plan_pause, timeout if wait else None)
+
+
+@main.command()
+@click.argument("name")
+@wait_options
+@connection_options
+def resume(name: str, *, wait: bool, timeout: float) -> None:
+    """Let a paused machine go on."""
+    _power(name, plan_resume, timeout if wait else None)
+
+
+@main.command()
+@click.argument("name")
+@connection_options
+def describe(name: str) -> None:
+    """Show all about a machine on one page."""
+
+    async def act(cluster: Cluster) -> None:
+        machine = await cluster.get_machine(name)
+        events = await cluster.list_events(machine["metadata"]["uid"])
+        Console(highlight=False).print(describe_machine(machine, events, datetime.now(UTC)))
+
+    _run(act)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--history", is_flag=True, help="Print the last output and leave.")
+@click.option("--timeout", type=Duration(), default=None, help="Leave after this time.")
+@connection_options
+def console(name: str, *, history: bool, timeout: float | None) -> None:
+    """Open the serial console of a machine; Ctrl-] leaves.
+
+    Input and output may be pipes: `echo | kubectl vm console web-1 --timeout 5s`.
+    """
+
+    async def act(cluster: Cluster) -> None:
+        terminal = Terminal()
+        if history:
+            await print_history(cluster, name, terminal)
+        else:
+            await run_console(cluster, name, terminal, timeout)
+
+    _run(act)
+
+
+def _power(name: str, plan: Plan, timeout_seconds: float | None) -> None:
+    async def act(cluster: Cluster) -> None:
+        machine = await cluster.get_machine(name)
+        change = plan(machine)
+        if change.patch:
+            machine = await cluster.patch_machine(name, change.patch)
+        click.echo(change.sentence)
+        if timeout_seconds is not None:
+            click.echo(await _wait(cluster, name, change, timeout_seconds))
+
+    _run(act)
+
+
+async def _wait(cluster: Cluster, name: str, change: Change, timeout_seconds: float) -> str:
+    machine: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            while not has_happened(change, machine := await cluster.get_machine(name)):  # noqa: ASYNC110 -- elsewhere
+                await asyncio.sleep(POLL_SECONDS)
+    except TimeoutError:
+        state = describe_state(machine) if machine else "unknown"
+        raise CliError(f"It has not happened within {timeout_seconds:g} s; the machine is {state}") from None
+    return f"It is {describe_state(machine)}."
+
+
+def _run(act: Act) -> None:
+    """Run a command against the cluster the user chose; an error is one sentence and exit status 1."""
+    choice = click.get_current_context().obj or Choice()
+
+    async def run() -> None:
+        async with await Cluster.connect(choice) as cluster:
+            await act(cluster)
+
+    try:
+        asyncio.run(run())
+    except CliError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(0)  # who read our output has seen enough
+
+
+if __name__ == "__main__":
+    main()

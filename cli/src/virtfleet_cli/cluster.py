@@ -1,0 +1,182 @@
+"""The cluster of the user: kubeconfig and context as kubectl takes them, and requests with the user's credentials."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import aiohttp
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.config import ConfigException, load_kube_config
+
+from virtfleet_api.names import API_VERSION, SUBRESOURCES_API_VERSION
+from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_cli.errors import CliError, UnavailableError, explain
+
+FIELD_MANAGER: Final = "kubectl-vm"
+
+REQUEST_TIMEOUT_SECONDS: Final = 30.0
+"""kubectl has none; a person gives up earlier than a minute."""
+
+MAX_FRAME_BYTES: Final = 65536
+"""Largest frame of a console; aiohttp's limit is the first size that is too large."""
+
+HEARTBEAT_SECONDS: Final = 20.0
+"""Notices a lost connection within half a minute, also when the guest is silent."""
+
+EVENTS_SHOWN: Final = 20
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user chose on the command line; None is what the kubeconfig says."""
+
+    kubeconfig: str | None = None
+    context: str | None = None
+    namespace: str | None = None
+
+
+class Cluster:
+    """Requests to the API server about the machines of one namespace."""
+
+    def __init__(self, configuration: Configuration, namespace: str) -> None:
+        self.namespace = namespace
+        self._configuration = configuration
+        self._tls = RESTClientObject(configuration).ssl_context
+        self._session = self._open_session()
+
+    @classmethod
+    async def connect(cls, choice: Choice) -> Self:
+        """Read the kubeconfig; CliError says what is wrong with it."""
+        path = choice.kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+        if not any(Path(part).expanduser().is_file() for part in path.split(os.pathsep)):
+            raise CliError(f"There is no kubeconfig at {path}; set KUBECONFIG or --kubeconfig.")
+        configuration = Configuration()
+        try:
+            loader = await load_kube_config(  # type: ignore[no-untyped-call]  # the client has no types here
+                path, context=choice.context, client_configuration=configuration, persist_config=False
+            )
+        except (ConfigException, OSError, ValueError) as error:
+            raise CliError(f"No usable kubeconfig ({error}); set KUBECONFIG or --kubeconfig, and --context.") from error
+        context = loader.current_context["context"]
+        return cls(configuration, choice.namespace or context.get("namespace") or "default")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def get_machine(self, name: str) -> dict[str, Any]:
+        """Read a VirtualMachine."""
+        return await self._request("GET", self._path(API_VERSION, name), self._what(name))
+
+    async def patch_machine(self, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
+        """Change a VirtualMachine by a JSON merge patch and return what it became."""
+        return await self._request("PATCH", self._path(API_VERSION, name), self._what(name), body=patch)
+
+    async def list_events(self, uid: str) -> list[dict[str, Any]]:
+        """Return the latest events about an object, oldest first; none without the right to read events."""
+        path = f"/api/v1/namespaces/{quote(self.namespace, safe='')}/events"
+        query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": "500"}
+        try:
+            items = (await self._request("GET", path, "Event", query=query))["items"]
+        except UnavailableError:
+            raise
+        except CliError:
+            return []
+        items.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
+        return list(items[-EVENTS_SHOWN:])
+
+    @asynccontextmanager
+    async def open_console(self, name: str, query: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Connect to the serial console of a machine for as long as the context lasts."""
+
+        async def read_refusal(
+            request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        ) -> aiohttp.ClientResponse:
+            response = await handler(request)
+            if response.status != 101:  # noqa: PLR2004 -- HTTP: switching protocols, the only success of an upgrade
+                raise explain(response.status, await response.content.read(1 << 16), f"Console {self.namespace}/{name}")
+            return response
+
+        url = self._url(self._path(SUBRESOURCES_API_VERSION, name) + "/console")
+        async with self._open_session(read_refusal) as session:
+            try:
+                console = await session.ws_connect(
+                    url,
+                    params=dict(query),
+                    heartbeat=HEARTBEAT_SECONDS,
+                    max_msg_size=MAX_FRAME_BYTES + 1,
+                    server_hostname=self._configuration.tls_server_name,
+                )
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise self._unreachable(error) from error
+            async with console:
+                yield console
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        try:
+            async with (
+                asyncio.timeout(REQUEST_TIMEOUT_SECONDS),
+                self._session.request(
+                    method,
+                    self._url(path),
+                    params={**(query or {}), **({"fieldManager": FIELD_MANAGER} if body else {})},
+                    data=None if body is None else json.dumps(body),
+                    headers={"Content-Type": "application/merge-patch+json"} if body else None,
+                    server_hostname=self._configuration.tls_server_name,
+                ) as response,
+            ):
+                content = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+        if response.status >= 400:  # noqa: PLR2004 -- HTTP: from here on it is an error
+            raise explain(response.status, content, what)
+        document: dict[str, Any] = json.loads(content)
+        return document
+
+    def _open_session(self, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._tls),
+            headers={"User-Agent": FIELD_MANAGER, "Accept": "application/json"},
+            middlewares=(self._authenticate, *middlewares),
+            proxy=self._configuration.proxy,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT_SECONDS),
+        )
+
+    async def _authenticate(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        settings = await self._configuration.auth_settings()
+        if bearer := settings.get("BearerToken"):
+            request.headers[str(bearer["key"])] = str(bearer["value"])
+        return await handler(request)
+
+    def _path(self, api_version: str, name: str) -> str:
+        namespace, name = (quote(part, safe="") for part in (self.namespace, name))
+        return f"/apis/{api_version}/namespaces/{namespace}/{VirtualMachine.plural}/{name}"
+
+    def _url(self, path: str) -> str:
+        return str(self._configuration.host).rstrip("/") + path
+
+    def _what(self, name: str) -> str:
+        return f"VirtualMachine {self.namespace}/{name}"
+
+    def _unreachable(self, error: Exception) -> UnavailableError:
+        detail = str(error) or type(error).__name__
+        return UnavailableError(f"The API server {self._configuration.host} cannot be reached: {detail}.")

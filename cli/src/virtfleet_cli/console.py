@@ -1,0 +1,172 @@
+"""A console session: the user's terminal and the guest's serial port, through the API server.
+
+It connects again when the operator or the API server goes away, since the guest does not.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from aiohttp import WSCloseCode, WSMsgType
+
+from virtfleet_api.node_api import CONSOLE_HISTORY_BYTES
+from virtfleet_cli.cluster import Cluster
+from virtfleet_cli.errors import CliError, UnavailableError
+from virtfleet_cli.terminal import ESCAPE, Terminal
+
+RECONNECT_SECONDS: Final = 60.0
+"""How long to try again: a new leader is elected and serves within half a minute."""
+
+RETRY_SECONDS: Final = 1.0
+
+_COME_AGAIN: Final = frozenset(
+    {WSCloseCode.SERVICE_RESTART, WSCloseCode.TRY_AGAIN_LATER, WSCloseCode.ABNORMAL_CLOSURE, None}
+)
+
+
+@dataclass(frozen=True)
+class End:
+    """Why a session is over."""
+
+    sentence: str = ""
+    failed: bool = False
+    connect_again: bool = False
+
+
+async def print_history(cluster: Cluster, name: str, terminal: Terminal) -> None:
+    """Write the last output of the guest, as far as its node keeps it, and leave."""
+    query = {"history": str(CONSOLE_HISTORY_BYTES), "follow": "false"}
+    async with cluster.open_console(name, query) as console:
+        await _show(console, terminal)
+
+
+async def run_console(cluster: Cluster, name: str, terminal: Terminal, timeout_seconds: float | None) -> None:
+    """Connect user and guest until the user leaves, the guest ends or the time is up; CliError if it fails."""
+    sentence = ""
+    with terminal.raw():
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                end = await _Console(cluster, name, terminal).run()
+        except TimeoutError:
+            end = End()
+        except CliError as error:
+            end, sentence = End(failed=True), str(error)
+    if end.failed:
+        raise CliError(sentence or end.sentence)
+    if end.sentence:
+        terminal.say(end.sentence)
+
+
+class _Console:
+    """One console, over as many connections as it takes."""
+
+    def __init__(self, cluster: Cluster, name: str, terminal: Terminal) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._terminal = terminal
+        self._left = asyncio.Event()
+        self._input: asyncio.Queue[bytes] | None = None
+
+    async def run(self) -> End:
+        with self._signals():
+            end = await self._connect()
+            while end.connect_again:
+                self._terminal.say(f"{end.sentence or 'The connection was lost.'} Connecting again; Ctrl-] leaves.")
+                end = await self._connect_again()
+            return end
+
+    async def _connect_again(self) -> End:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + RECONNECT_SECONDS
+        while True:
+            try:
+                return await self._connect()
+            except CliError as error:
+                if loop.time() > deadline or not isinstance(error, UnavailableError):
+                    raise
+            if await self._leaves_within(RETRY_SECONDS):
+                return End()
+
+    async def _connect(self) -> End:
+        async with self._cluster.open_console(self._name, {}) as console:
+            if self._input is None:
+                self._input = self._terminal.start_reading()
+                if self._terminal.interactive:
+                    self._terminal.say(f"Connected to {self._name}; press Enter for a prompt, Ctrl-] to leave.")
+            return await self._converse(console, self._input)
+
+    async def _converse(self, console: aiohttp.ClientWebSocketResponse, keys: "asyncio.Queue[bytes]") -> End:
+        show = asyncio.create_task(_show(console, self._terminal))
+        others = [asyncio.create_task(self._type(console, keys)), asyncio.create_task(self._left.wait())]
+        try:
+            await asyncio.wait([show, *others], return_when=asyncio.FIRST_COMPLETED)
+            return show.result() if show.done() else End()
+        finally:
+            for task in (show, *others):
+                task.cancel()
+            await asyncio.gather(show, *others, return_exceptions=True)
+
+    async def _type(self, console: aiohttp.ClientWebSocketResponse, keys: "asyncio.Queue[bytes]") -> None:
+        """Send input until the user leaves; the end of a file or pipe is not the end of the session."""
+        while True:
+            data = await keys.get()
+            if self._terminal.interactive and (ESCAPE in data or not data):
+                await self._send(console, data.split(ESCAPE, 1)[0])
+                self._left.set()
+                return
+            if not data:
+                await self._left.wait()
+            await self._send(console, data)
+
+    async def _send(self, console: aiohttp.ClientWebSocketResponse, data: bytes) -> None:
+        try:
+            if data:
+                await console.send_bytes(data)
+        except ConnectionError:
+            await self._left.wait()  # the reading side sees the end of the connection, and says why
+
+    async def _leaves_within(self, seconds: float) -> bool:
+        """Wait, but not when the user leaves meanwhile; what is typed without a connection is lost."""
+        assert self._input is not None  # noqa: S101 -- set by the first connection
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._left.is_set():
+                    data = await self._input.get()
+                    if self._terminal.interactive and (ESCAPE in data or not data):
+                        self._left.set()
+        except TimeoutError:
+            return False
+        return True
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Leave in good order when the program is asked to end, so that the terminal is restored."""
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+        for number in numbers:
+            loop.add_signal_handler(number, self._left.set)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+
+async def _show(console: aiohttp.ClientWebSocketResponse, terminal: Terminal) -> End:
+    """Write what the guest says until the connection ends, and say why it did."""
+    reason = ""
+    while True:
+        message = await console.receive()
+        if message.type in {WSMsgType.BINARY, WSMsgType.TEXT}:
+            await terminal.write(message.data if message.type is WSMsgType.BINARY else message.data.encode())
+            continue
+        if message.type is WSMsgType.CLOSE:
+            reason = str(message.extra or "")
+        break
+    if console.close_code in _COME_AGAIN:
+        return End(reason, connect_again=True)
+    return End(reason, failed=console.close_code != WSCloseCode.OK)

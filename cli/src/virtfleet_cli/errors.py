@@ -1,0 +1,46 @@
+"""What the plugin says when something cannot be done: one sentence, on stderr, with exit status 1."""
+
+import json
+from typing import Any
+
+from virtfleet_api.virtual_machine import VirtualMachine
+
+
+class CliError(Exception):
+    """Something cannot be done; the text is the sentence for the user."""
+
+
+class UnavailableError(CliError):
+    """The API server, the operator or a node does not answer now; trying again may help."""
+
+
+def explain(status: int, content: bytes, what: str) -> CliError:
+    """Return the error for a refusal of the API server; `what` names the object, such as VirtualMachine shop/web-1."""
+    document = _parse(content)
+    message = str(document.get("message") or content[:200].decode(errors="replace").strip() or f"HTTP {status}")
+    named = bool((document.get("details") or {}).get("name"))
+    if status == 404 and not named and document.get("reason") in {"NotFound", None}:  # noqa: PLR2004 -- HTTP
+        return CliError(
+            f"This cluster does not serve {_kind(what)}: virtfleet is not installed, or its operator is off."
+        )
+    if status == 404:  # noqa: PLR2004 -- HTTP
+        return CliError(f"{what} does not exist; `kubectl get vm -A` lists all.")
+    if status == 401:  # noqa: PLR2004 -- HTTP
+        return CliError("The API server does not accept your credentials; log in again or check your kubeconfig.")
+    if status == 403:  # noqa: PLR2004 -- HTTP
+        return CliError(f"You may not do this: {message}")
+    if status in {429, 502, 503, 504}:
+        return UnavailableError(message)
+    return CliError(message)
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _kind(what: str) -> str:
+    return what.split(" ", 1)[0] if " " in what else VirtualMachine.__name__
