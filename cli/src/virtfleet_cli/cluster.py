@@ -13,7 +13,7 @@ from urllib.parse import quote
 import aiohttp
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import ConfigException, load_kube_config
+from kubernetes.aio.config import load_kube_config
 
 from virtfleet_api.names import API_VERSION, SUBRESOURCES_API_VERSION
 from virtfleet_api.virtual_machine import VirtualMachine
@@ -54,16 +54,21 @@ class Cluster:
     @classmethod
     async def connect(cls, choice: Choice) -> Self:
         """Read the kubeconfig; CliError says what is wrong with it."""
-        path = choice.kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
-        if not any(Path(part).expanduser().is_file() for part in path.split(os.pathsep)):
-            raise CliError(f"There is no kubeconfig at {path}; set KUBECONFIG or --kubeconfig.")
         configuration = Configuration()
         try:
             loader = await load_kube_config(  # type: ignore[no-untyped-call]  # the client has no types here
-                path, context=choice.context, client_configuration=configuration, persist_config=False
+                _find_kubeconfig(choice),
+                context=choice.context,
+                client_configuration=configuration,
+                persist_config=False,
             )
-        except (ConfigException, OSError, ValueError) as error:
-            raise CliError(f"No usable kubeconfig ({error}); set KUBECONFIG or --kubeconfig, and --context.") from error
+        except CliError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CliError(
+                f"No usable kubeconfig ({reason}); set KUBECONFIG or --kubeconfig, and --context."
+            ) from error
         context = loader.current_context["context"]
         return cls(configuration, choice.namespace or context.get("namespace") or "default")
 
@@ -180,3 +185,11 @@ class Cluster:
     def _unreachable(self, error: Exception) -> UnavailableError:
         detail = str(error) or type(error).__name__
         return UnavailableError(f"The API server {self._configuration.host} cannot be reached: {detail}.")
+
+
+def _find_kubeconfig(choice: Choice) -> str:
+    """Return the path, or the list of paths, that kubectl would read."""
+    paths = choice.kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    if not any(Path(path).is_file() for path in paths.split(os.pathsep)):
+        raise CliError(f"There is no kubeconfig at {paths}; set KUBECONFIG or --kubeconfig.")
+    return paths
