@@ -108,7 +108,7 @@ class Cluster:
         ) -> aiohttp.ClientResponse:
             response = await handler(request)
             if response.status != 101:  # noqa: PLR2004 -- HTTP: switching protocols, the only success of an upgrade
-                raise explain(response.status, await response.content.read(1 << 16), f"Console {self.namespace}/{name}")
+                raise explain(response.status, await response.content.read(1 << 16), self._what(name))
             return response
 
         url = self._url(self._path(SUBRESOURCES_API_VERSION, name) + "/console")

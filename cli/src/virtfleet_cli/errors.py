@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-from virtfleet_api.virtual_machine import VirtualMachine
-
 
 class CliError(Exception):
     """Something cannot be done; the text is the sentence for the user."""
@@ -20,9 +18,7 @@ def explain(status: int, content: bytes, what: str) -> CliError:
     message = str(document.get("message") or content[:200].decode(errors="replace").strip() or f"HTTP {status}")
     named = bool((document.get("details") or {}).get("name"))
     if status == 404 and not named and document.get("reason") in {"NotFound", None}:  # noqa: PLR2004 -- HTTP
-        return CliError(
-            f"This cluster does not serve {_kind(what)}: virtfleet is not installed, or its operator is off."
-        )
+        return CliError("virtfleet is not installed in this cluster, or its operator does not serve this now.")
     if status == 404:  # noqa: PLR2004 -- HTTP
         return CliError(f"{what} does not exist; `kubectl get vm -A` lists all.")
     if status == 401:  # noqa: PLR2004 -- HTTP
@@ -30,7 +26,7 @@ def explain(status: int, content: bytes, what: str) -> CliError:
     if status == 403:  # noqa: PLR2004 -- HTTP
         return CliError(f"You may not do this: {message}")
     if status in {429, 502, 503, 504}:
-        return UnavailableError(message)
+        return UnavailableError(f"{what} cannot be reached now: {message}")
     return CliError(message)
 
 
@@ -40,7 +36,3 @@ def _parse(content: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
-
-
-def _kind(what: str) -> str:
-    return what.split(" ", 1)[0] if " " in what else VirtualMachine.__name__
