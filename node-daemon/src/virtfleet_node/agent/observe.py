@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain, ShutdownRequests
 
 
@@ -32,7 +33,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
 
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:
     if not domain.active:
-        entry.shutdown = ShutdownRequests()
+        entry.shutdown, entry.facts = ShutdownRequests(), GuestFacts()
     if domain.state is not DomainState.PAUSED:
         entry.paused_at = None
     elif entry.paused_at is None:
