@@ -1,13 +1,18 @@
 """The daemon's configuration file: the only place where host paths are named."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from virtfleet_api.base import Model
 from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message says which key and why."""
+
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -44,6 +49,14 @@ class EnrolmentConfig(Model):
     service_account_token_file: Path | None = None
     """The projected ServiceAccount token of the daemon's pod."""
 
+    @model_validator(mode="after")
+    def _has_proof(self) -> Self:
+        if self.token_file is None and self.service_account_token_file is None:
+            raise ValueError(
+                "name tokenFile (a join token) or serviceAccountTokenFile: the daemon must prove who it is"
+            )
+        return self
+
 
 class Config(Model):
     """Everything the daemon is told."""
@@ -59,7 +72,30 @@ class Config(Model):
     enrolment: EnrolmentConfig
     metrics: Listen | None = None
 
+    @field_validator("pools")
+    @classmethod
+    def _distinct(cls, pools: tuple[PoolConfig, ...]) -> tuple[PoolConfig, ...]:
+        for part in ("name", "path"):
+            values = [getattr(pool, part) for pool in pools]
+            for value in values:
+                if values.count(value) > 1:
+                    raise ValueError(f"two pools have the {part} {value}: give each its own")
+        return pools
+
 
 def read_config(path: Path) -> Config:
-    """Read the configuration; ValueError says which field is wrong."""
-    return Config.model_validate(yaml.safe_load(path.read_text()))
+    """Read the configuration file.
+
+    Raises:
+        ConfigError: it cannot be read, or says something this version does not know.
+    """
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(str(error)) from error
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ConfigError(f"{where}: {first['msg']}") from None

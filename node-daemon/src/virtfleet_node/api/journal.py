@@ -7,7 +7,7 @@ else it gets the whole state again. So a slow or absent reader costs no memory b
 import asyncio
 import secrets
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Final
 
 from virtfleet_api.image import ImageReport
@@ -26,6 +26,12 @@ from virtfleet_api.report import MachineReport, NodeReport, Phase
 RING: Final = 4096
 """Changes kept for readers that come back: about 4 MiB, and an hour of a busy node."""
 
+_DIGITS: Final = 18
+"""Digits of a number that a cursor may hold: 64 bits."""
+
+_GONE: Final = 1024
+"""Machines that are remembered as told of to be gone, so that they are told of once."""
+
 
 class Journal:
     """The node's state as last published, with its recent history."""
@@ -34,18 +40,20 @@ class Journal:
         self._process = secrets.token_hex(4)
         self._number = 0
         self._node = node
-        self._machines: OrderedDict[str, MachineReport] = OrderedDict()
-        self._images: OrderedDict[str, ImageReport] = OrderedDict()
+        self._machines: dict[str, MachineReport] = {}
+        self._images: dict[str, ImageReport] = {}
+        self._gone: OrderedDict[str, MachineReport] = OrderedDict()
         self._changes: deque[tuple[int, WatchEvent]] = deque(maxlen=ring)
         self._wake = asyncio.Event()
-        self.readers = 0
 
     def publish_machine(self, report: MachineReport) -> None:
         """Tell of a machine, unless nothing changed. One that is Absent is told of once and then forgotten."""
-        if self._machines.get(report.uid) == report:
+        if report in (self._machines.get(report.uid), self._gone.get(report.uid)):
             return
+        self._gone.pop(report.uid, None)
         if report.phase == Phase.ABSENT:
             self._machines.pop(report.uid, None)
+            self._remember_gone(report)
         else:
             self._machines[report.uid] = report
         self._append(lambda cursor: MachineChanged(cursor=cursor, machine=report))
@@ -69,25 +77,21 @@ class Journal:
 
     async def watch(
         self, cursor: str | None, heartbeat_seconds: float = HEARTBEAT_SECONDS
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Yield the state or what changed since the cursor, then every change, and a heartbeat when nothing changes."""
-        self.readers += 1
-        try:
-            seen = self._resume(cursor)
-            while True:
-                wake = self._wake
-                for event in self._since(seen):
-                    yield event
-                    seen = int(event.cursor.partition(":")[2])
-                if seen == self._number and not await _set_within(wake, heartbeat_seconds):
-                    yield Heartbeat(cursor=self._cursor(seen))
-        finally:
-            self.readers -= 1
+        seen = self._resume(cursor)
+        while True:
+            wake = self._wake
+            for event in self._since(seen):
+                yield event
+                seen = int(event.cursor.partition(":")[2])
+            if seen == self._number and not await _set_within(wake, heartbeat_seconds):
+                yield Heartbeat(cursor=self._cursor(seen))
 
     def _resume(self, cursor: str | None) -> int | None:
         """Return the number of the last change the reader has seen; None when the cursor is not one of ours."""
         process, _, number = (cursor or "").partition(":")
-        if process != self._process or not (number.isascii() and number.isdigit() and len(number) <= 18):  # noqa: PLR2004 -- 64 bits
+        if process != self._process or not (number.isascii() and number.isdigit() and len(number) <= _DIGITS):
             return None
         return int(number) if int(number) <= self._number else None
 
@@ -106,6 +110,11 @@ class Journal:
             machines=tuple(self._machines.values()),
             images=tuple(self._images.values()),
         )
+
+    def _remember_gone(self, report: MachineReport) -> None:
+        self._gone[report.uid] = report
+        if len(self._gone) > _GONE:
+            self._gone.popitem(last=False)
 
     def _append(self, build: Callable[[str], WatchEvent]) -> None:
         self._number += 1
