@@ -55,8 +55,6 @@ class NodeState:
         self.name = name
         self.contact = Contact.CONNECTING
         self.cursor: str | None = None
-        self.problem = ""
-        """Why the node cannot be reached, if it cannot."""
         self.report: NodeReport | None = None
         self.machines: dict[str, MachineReport] = {}
         self.images: dict[str, ImageReport] = {}
@@ -114,7 +112,6 @@ class NodeState:
         self.gone.discard(uid)
 
     def _mark_heard(self, *, full: bool) -> None:
-        self.problem = ""
         if self.contact is not Contact.HEARD:
             self.contact = Contact.HEARD
             if not full:

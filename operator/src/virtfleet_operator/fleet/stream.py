@@ -11,7 +11,7 @@ from typing import Final
 
 from virtfleet_api.node_api import HEARTBEAT_SECONDS
 from virtfleet_operator.fleet.client import NodeClient
-from virtfleet_operator.fleet.errors import NodeError
+from virtfleet_operator.fleet.errors import NodeError, NodeProtocolError
 from virtfleet_operator.fleet.state import NodeState
 
 log: Final = logging.getLogger(__name__)
@@ -49,17 +49,18 @@ class NodeStream:
     async def _follow(self) -> None:
         name = self._state.name
         log.info("Connecting to %s", name, extra={"action": "watch", "node": name, "address": self._client.address})
+        reason = "the node ended the stream"
         try:
             async for event in self._client.watch(self._state.cursor, self._silence_seconds):
                 self._heard_at = asyncio.get_running_loop().time()
                 self._failures = 0
                 self._state.take(event)
-            self._state.problem = "The node ended the stream."
+        except NodeProtocolError as error:
+            # Its reports may be half taken: ask for the whole state again.
+            self._state.cursor, reason = None, str(error)
         except NodeError as error:
-            self._state.problem = str(error)
-            # The reports may be half taken: ask for the whole state again.
-            self._state.cursor = None if self._failures else self._state.cursor
-            log.warning("Reconnecting to %s", name, extra={"action": "watch", "node": name, "reason": str(error)})
+            reason = str(error)
+        log.warning("Reconnecting to %s", name, extra={"action": "watch", "node": name, "reason": reason})
 
     async def _watch_silence(self) -> None:
         loop = asyncio.get_running_loop()

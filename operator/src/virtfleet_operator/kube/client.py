@@ -55,10 +55,9 @@ class KubeClient:
         """Apply a JSON merge patch (RFC 7386) and return the whole object."""
         return await self._request("PATCH", path, body=body, content_type=MERGE_PATCH)
 
-    async def delete(self, path: str, resource_version: str) -> None:
-        """Delete this version of an object."""
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"resourceVersion": resource_version}}
-        await self._request("DELETE", path, body=options)
+    async def delete(self, path: str) -> None:
+        """Delete an object."""
+        await self._request("DELETE", path)
 
     async def list_pages(self, path: str, *, metadata_only: bool = False) -> AsyncIterator[Body]:
         """Yield a collection page by page, each a list object; all pages are of one moment."""

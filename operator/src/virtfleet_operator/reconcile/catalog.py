@@ -7,7 +7,6 @@ from virtfleet_api.names import NODE_LABEL
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_image import VMImage
-
 from virtfleet_operator.core.catalog import image_references
 from virtfleet_operator.kube.cache import Cache, IndexValues, Stored
 from virtfleet_operator.kube.paths import Key

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from virtfleet_api.vm_node import VMNode
-
 from virtfleet_operator.core.place import Candidate, NodeView, candidate
 from virtfleet_operator.fleet.members import Fleet
 from virtfleet_operator.fleet.state import Contact

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 from virtfleet_api.vm_image import ImagePhase
-
 from virtfleet_operator.fleet.errors import NodeError
 from virtfleet_operator.kube.cache import Cache, Stored
 from virtfleet_operator.kube.errors import KubeError

@@ -3,7 +3,6 @@
 from virtfleet_api.image import Image
 from virtfleet_api.names import IMAGE_FINALIZER
 from virtfleet_api.vm_image import VMImage
-
 from virtfleet_operator.core.events import image_events
 from virtfleet_operator.core.images import compile_image, image_homes
 from virtfleet_operator.core.summarise import ImageFacts, summarise_image

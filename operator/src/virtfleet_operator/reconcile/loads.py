@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from virtfleet_api.virtual_machine import VirtualMachine, VirtualMachineStatus
-
 from virtfleet_operator.core.effective import Sizing, resolve
 from virtfleet_operator.core.place import Load, load_of
 from virtfleet_operator.kube.cache import Cache, Stored

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from virtfleet_api.machine import Machine
 from virtfleet_api.names import FINALIZER, NODE_LABEL
 from virtfleet_api.virtual_machine import VirtualMachine
-
 from virtfleet_operator.core.binding import Binding, Bound, Lost, Restore, Unbound, binding
 from virtfleet_operator.core.catalog import image_references
 from virtfleet_operator.core.compile import compile_machine

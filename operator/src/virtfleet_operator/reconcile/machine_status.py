@@ -3,7 +3,6 @@
 from datetime import datetime
 
 from virtfleet_api.virtual_machine import PrintableStatus, VirtualMachineStatus
-
 from virtfleet_operator.core.events import machine_events
 from virtfleet_operator.core.summarise import MachineFacts, summarise_machine
 from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting

@@ -1,7 +1,6 @@
 """VMNode: keep a stream to the node, and show what it reports and what it is promised."""
 
 from virtfleet_api.vm_node import VMNode
-
 from virtfleet_operator.core.events import node_events
 from virtfleet_operator.core.orphans import find_orphans
 from virtfleet_operator.core.summarise import NodeFacts, summarise_node

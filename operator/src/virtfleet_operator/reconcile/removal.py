@@ -9,7 +9,6 @@ from typing import Final
 
 from virtfleet_api.names import FINALIZER
 from virtfleet_api.virtual_machine import VirtualMachine
-
 from virtfleet_operator.core.binding import Binding, Lost, Unbound
 from virtfleet_operator.core.compile import compile_deletion
 from virtfleet_operator.core.effective import resolve

@@ -5,7 +5,6 @@ from contextlib import suppress
 from datetime import datetime
 
 from virtfleet_api.base import Model
-
 from virtfleet_operator.core.events import EventText
 from virtfleet_operator.core.writes import merge_patch
 from virtfleet_operator.kube.cache import Stored

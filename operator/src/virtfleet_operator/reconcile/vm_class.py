@@ -1,7 +1,6 @@
 """VMClass: say whether its sizes can be served."""
 
 from virtfleet_api.resource import Resource
-
 from virtfleet_operator.core.summarise import summarise_class
 from virtfleet_operator.core.validate import check
 from virtfleet_operator.core.verdict import Invalid

@@ -1,0 +1,126 @@
+"""The servers of a leading operator: enrolment, admission, and the aggregated API, with the certificates they need."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import kopf
+
+from virtfleet_operator.enrolment.authority import Authority
+from virtfleet_operator.enrolment.contexts import ServingPair
+from virtfleet_operator.enrolment.server import EnrolmentServer
+from virtfleet_operator.enrolment.service import Enrolment
+from virtfleet_operator.fleet.members import Fleet
+from virtfleet_operator.handlers.admission import CONFIGURATION_NAME, ServiceTarget, ServingFiles
+from virtfleet_operator.kube.api_service import Endpoint, ensure_api_service
+from virtfleet_operator.kube.client import KubeClient
+from virtfleet_operator.kube.enrolment import EnrolmentCluster
+from virtfleet_operator.kube.errors import KubeError
+from virtfleet_operator.kube.nodes import ensure_node
+from virtfleet_operator.metrics import Metrics
+from virtfleet_operator.settings import Settings
+from virtfleet_operator.subresources.cluster import KubeCluster
+from virtfleet_operator.subresources.server import KeyPair, SubresourceServer
+
+log: Final = logging.getLogger(__name__)
+
+REFRESH_SECONDS: Final = 300.0
+"""How long a registration that somebody has changed, or an old certificate, may stay in use."""
+
+RETRY_SECONDS: Final = 5.0
+
+Parts = dict[str, Coroutine[Any, Any, None]]
+
+
+async def repeat(what: str, act: Callable[[], Awaitable[object]], seconds: float) -> None:
+    """Act at intervals, sooner after a failure of the API server, until cancelled."""
+    while True:
+        delay = seconds
+        try:
+            await act()
+        except KubeError as error:
+            log.warning("Retrying %s", what, extra={"action": what, "reason": str(error)})
+            delay = min(RETRY_SECONDS, seconds)
+        await asyncio.sleep(delay)
+
+
+def build_subresources(
+    settings: Settings, client: KubeClient, authority: Authority, fleet: Fleet, stack: AsyncExitStack
+) -> Parts:
+    """Return what serves the aggregated API and keeps it registered; nothing if it is disabled."""
+    own = settings.subresources
+    if not own.enabled:
+        return {}
+    endpoint = _build_endpoint(settings)
+    listener = stack.enter_context(socket.create_server((own.host, own.port), reuse_port=True))
+
+    pair = ServingPair(authority, (endpoint.dns_name,))
+
+    def serving() -> KeyPair:
+        return KeyPair(pair().certificate, pair().key)
+
+    server = SubresourceServer(listener, KubeCluster(client), fleet, serving)
+    register = repeat(
+        "register", lambda: ensure_api_service(client, endpoint, authority.ca_pem.encode()), REFRESH_SECONDS
+    )
+    return {"subresources": server.run(), "registration": register}
+
+
+def _build_endpoint(settings: Settings) -> Endpoint:
+    own = settings.subresources
+    return Endpoint(settings.namespace, own.service_port or own.port, own.external_name)
+
+
+def build_webhook(settings: Settings, authority: Authority, folder: Path, admission: kopf.OperatorSettings) -> Parts:
+    """Tell kopf how to serve admission; return what keeps its certificate current."""
+    own = settings.webhook
+    if not own.enabled:
+        return {}
+    target = ServiceTarget(settings.namespace, own.service.name, own.service.port) if own.service else None
+    name = _webhook_name(settings)
+    files = ServingFiles(folder)
+
+    pair = ServingPair(authority, (name,))
+
+    def write() -> None:
+        files.write(pair().certificate, pair().key, authority.ca_pem.encode())
+
+    async def refresh() -> None:
+        write()
+
+    write()
+    admission.admission.server = files.build_server(own.host, own.port, name, target)
+    admission.admission.managed = CONFIGURATION_NAME
+    return {"webhook certificate": repeat("refresh", refresh, REFRESH_SECONDS)}
+
+
+async def start_enrolment(
+    settings: Settings, client: KubeClient, authority: Authority, metrics: Metrics, stack: AsyncExitStack
+) -> None:
+    """Serve enrolment for as long as the stack lasts."""
+    own = settings.enrolment
+    enrolment = Enrolment(
+        EnrolmentCluster(client, settings.namespace),
+        authority,
+        partial(ensure_node, client),
+        namespace=settings.namespace,
+        reserved=serving_names(settings),
+    )
+    server = EnrolmentServer(enrolment, ServingPair(authority, own.names or (own.host,)), metrics.registry)
+    stack.push_async_callback(server.stop)
+    await server.start(own.host, own.port)
+
+
+def serving_names(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the operator's own servers, which no node may be called by."""
+    return (*settings.enrolment.names, _webhook_name(settings), _build_endpoint(settings).dns_name)
+
+
+def _webhook_name(settings: Settings) -> str:
+    own = settings.webhook
+    return f"{own.service.name}.{settings.namespace}.svc" if own.service else own.url_host or own.host

@@ -1,0 +1,273 @@
+"""A node without a hypervisor: the node daemon's own server, epoch guard and journal, with a simulated daemon behind.
+
+What the operator sees of it (TLS, epochs, streams, problems) is the real thing; only the guests are made up. It stands
+at the port `virtfleet_node.api.ports.Daemon`.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from virtfleet_api.image import Image, ImageFormat, ImageReport
+from virtfleet_api.machine import ImageDiskSource, Machine, Run
+from virtfleet_api.node_api import HEARTBEAT_SECONDS, WatchEvent
+from virtfleet_api.report import DiskReport, InterfaceReport, MachineReport, NodeReport, Phase, PoolReport, StopReason
+from virtfleet_api.vm_image import ImagePhase, ImageType
+from virtfleet_node.api import server as server_module
+from virtfleet_node.api.epoch import EpochGuard
+from virtfleet_node.api.journal import Journal
+from virtfleet_node.api.metrics import ApiMetrics
+from virtfleet_node.api.server import Server
+from virtfleet_node.core.errors import ConflictError, NotFoundError, UnavailableError
+from virtfleet_node.core.ports import ConsoleStream
+
+GIB = 1 << 30
+
+_RESTED = {Run.RUNNING: Phase.RUNNING, Run.PAUSED: Phase.PAUSED, Run.STOPPED: Phase.STOPPED}
+
+
+def build_node_report(name: str, cpus: int = 8, memory_bytes: int = 16 * GIB) -> NodeReport:
+    """Return the inventory of a made-up host."""
+    return NodeReport(
+        name=name,
+        daemon_version="0.1.0",
+        libvirt_version="9.0.0",
+        qemu_version="7.2.0",
+        hypervisor="qemu",
+        architecture="x86_64",
+        cpus=cpus,
+        cpu_frequency_hz=2_000_000_000,
+        memory_bytes=memory_bytes,
+        pools=(PoolReport(name="default", capacity_bytes=100 * GIB, free_bytes=90 * GIB),),
+    )
+
+
+@dataclass
+class SimulatedDaemon:
+    """Makes every machine so at once; `settle` is how long a start takes."""
+
+    name: str
+    journal: Journal
+    settle_seconds: float = 0.0
+    image_phase: ImagePhase = ImagePhase.READY
+    refusal: Exception | None = None
+    machines: dict[str, Machine] = field(default_factory=dict)
+    reports: dict[str, MachineReport] = field(default_factory=dict)
+    images: dict[str, ImageReport] = field(default_factory=dict)
+    instructions: list[Machine | Image] = field(default_factory=list)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def put_machine(self, machine: Machine) -> MachineReport:
+        """Take over a machine."""
+        self.instructions.append(machine)
+        if self.refusal:
+            raise self.refusal
+        if machine.run is Run.ABSENT:
+            return self._remove(machine)
+        self.machines[machine.uid] = machine
+        report = self._report(machine, self._passing(machine))
+        self._settle_later(machine)
+        return report
+
+    def list_machines(self) -> tuple[MachineReport, ...]:
+        """Return all machines."""
+        return tuple(self.reports.values())
+
+    def get_machine(self, uid: str) -> MachineReport:
+        """Return one machine."""
+        if uid not in self.reports:
+            raise NotFoundError(f"There is no machine {uid}.")
+        return self.reports[uid]
+
+    async def delete_machine(self, uid: str) -> MachineReport:
+        """Remove a machine by what is stored of it."""
+        if uid not in self.machines:
+            raise NotFoundError(f"There is no machine {uid}.")
+        return self._remove(self.machines[uid])
+
+    async def put_image(self, image: Image) -> ImageReport:
+        """Take over an image."""
+        self.instructions.append(image)
+        if image.present:
+            report = self._image_report(image)
+            self.images[image.uid] = report
+            self.journal.publish_image(report)
+            return report
+        self.images.pop(image.uid, None)
+        self.journal.remove_image(image.uid)
+        return ImageReport(uid=image.uid, namespace=image.namespace, name=image.name, phase=ImagePhase.PENDING)
+
+    def list_images(self) -> tuple[ImageReport, ...]:
+        """Return all images."""
+        return tuple(self.images.values())
+
+    def node_report(self) -> NodeReport:
+        """Return the inventory."""
+        return build_node_report(self.name)
+
+    async def open_console(self, uid: str) -> ConsoleStream:
+        """There is no guest, so there is no console."""
+        raise ConflictError(f"The machine {uid} does not run.")
+
+    async def read_console_log(self, uid: str, max_bytes: int) -> bytes:
+        """There is no guest, so it said nothing."""
+        raise UnavailableError(f"The machine {uid} wrote nothing in {max_bytes} bytes.")
+
+    def crash(self, uid: str) -> None:
+        """Have a guest end by itself, and stay off."""
+        report = self.reports[uid].model_copy(
+            update={"phase": Phase.STOPPED, "last_stop": StopReason.GUEST_SHUTDOWN, "reason": "GuestShutdown"}
+        )
+        self._publish(report)
+
+    def invent(self, uid: str, namespace: str, name: str) -> None:
+        """Report a machine that nobody asked for."""
+        self._publish(MachineReport(uid=uid, namespace=namespace, name=name, phase=Phase.RUNNING, vcpus=64))
+
+    def _remove(self, machine: Machine) -> MachineReport:
+        self.machines.pop(machine.uid, None)
+        self.reports.pop(machine.uid, None)
+        report = MachineReport(uid=machine.uid, namespace=machine.namespace, name=machine.name, phase=Phase.ABSENT)
+        self.journal.publish_machine(report)
+        return report
+
+    def _passing(self, machine: Machine) -> Phase:
+        old = self.reports.get(machine.uid)
+        rested = _RESTED[machine.run]
+        if old and old.phase is rested:
+            return rested
+        return Phase.STOPPING if machine.run is Run.STOPPED and old else Phase.STARTING
+
+    def _settle_later(self, machine: Machine) -> None:
+        async def settle() -> None:
+            await asyncio.sleep(self.settle_seconds)
+            if self.machines.get(machine.uid) == machine:
+                self._report(machine, _RESTED[machine.run])
+
+        task = asyncio.get_running_loop().create_task(settle())
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _report(self, machine: Machine, phase: Phase) -> MachineReport:
+        hardware = machine.hardware
+        report = MachineReport(
+            uid=machine.uid,
+            namespace=machine.namespace,
+            name=machine.name,
+            generation=machine.generation,
+            phase=phase,
+            started_at=datetime.now(UTC).replace(microsecond=0) if phase is Phase.RUNNING else None,
+            machine_type="pc-q35-7.2",
+            cpu_model="qemu64",
+            vcpus=hardware.vcpus,
+            memory_bytes=hardware.memory_bytes,
+            disks=tuple(
+                DiskReport(
+                    name=disk.name,
+                    pool=disk.pool,
+                    target=f"vd{chr(ord('a') + number)}",
+                    capacity_bytes=disk.size_bytes or GIB,
+                    backing_image_uid=disk.source.image_uid if isinstance(disk.source, ImageDiskSource) else None,
+                )
+                for number, disk in enumerate(hardware.disks)
+            ),
+            interfaces=tuple(InterfaceReport(name=card.name, mac=card.mac) for card in hardware.interfaces),
+        )
+        return self._publish(report)
+
+    def _publish(self, report: MachineReport) -> MachineReport:
+        self.reports[report.uid] = report
+        self.journal.publish_machine(report)
+        return report
+
+    def _image_report(self, image: Image) -> ImageReport:
+        ready = self.image_phase is ImagePhase.READY
+        return ImageReport(
+            uid=image.uid,
+            namespace=image.namespace,
+            name=image.name,
+            phase=self.image_phase,
+            progress_percent=100 if ready else 10,
+            format=(ImageFormat.KERNEL if image.type is ImageType.KERNEL else ImageFormat.QCOW2) if ready else None,
+            virtual_size_bytes=GIB if ready else None,
+            actual_size_bytes=GIB // 4 if ready else None,
+        )
+
+
+class QuickJournal(Journal):
+    """A journal with a shorter heartbeat, so that tests of silence are short."""
+
+    heartbeat_seconds = HEARTBEAT_SECONDS
+
+    def watch(self, cursor: str | None, heartbeat_seconds: float | None = None) -> AsyncIterator[WatchEvent]:
+        """Watch with the journal's own heartbeat."""
+        return super().watch(cursor, heartbeat_seconds or self.heartbeat_seconds)
+
+
+class SimulatedNode:
+    """A node that listens; it can be stopped, and started again as a new process on the same port."""
+
+    def __init__(
+        self,
+        name: str,
+        context: Callable[[], ssl.SSLContext],
+        folder: Path,
+        port: int = 0,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        self.name = name
+        self.port = port
+        self.heartbeat_seconds = heartbeat_seconds
+        self._context = context
+        self._guard_path = folder / f"{name}-epoch"
+        self._server: Server | None = None
+        self._journal = self._build_journal()
+        self.daemon = SimulatedDaemon(name, self._journal)
+
+    def _build_journal(self) -> Journal:
+        journal = QuickJournal(build_node_report(self.name))
+        journal.heartbeat_seconds = self.heartbeat_seconds
+        return journal
+
+    @property
+    def address(self) -> str:
+        """Return host:port."""
+        return f"127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Listen; a new process that knows its machines but none of the cursors given before."""
+        self._journal = self.daemon.journal = self._build_journal()
+        for report in self.daemon.reports.values():
+            self._journal.publish_machine(report)
+        for image in self.daemon.images.values():
+            self._journal.publish_image(image)
+        await self.resume()
+
+    async def resume(self) -> None:
+        """Listen again as the same process, as after a break of the network."""
+        guard, metrics = EpochGuard(self._guard_path), ApiMetrics(CollectorRegistry())
+        server_module._SHUTDOWN_SECONDS = 0.01  # type: ignore[misc]  # a simulated node is killed, not asked
+        self._server = Server(self.daemon, self._journal, guard, metrics)
+        self.port = await self._server.start("127.0.0.1", self.port, self._context())
+
+    async def stop(self) -> None:
+        """Listen no more and end the streams, as abruptly as a kill."""
+        if self._server:
+            await self._server.stop()
+            self._server = None
+
+
+@asynccontextmanager
+async def running(node: SimulatedNode) -> AsyncIterator[SimulatedNode]:
+    """Run a node for as long as the context lasts."""
+    await node.start()
+    try:
+        yield node
+    finally:
+        await node.stop()
