@@ -45,6 +45,8 @@ class Node:
         self.refusal: Problem | None = None
         self.queries: list[dict[str, str]] = []
         self.sent = 0
+        self.echoing = 0
+        self.typed = b""
         self.port = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -56,11 +58,13 @@ class Node:
         await self.behave(console)
         return console
 
-    @staticmethod
-    async def echo(console: web.WebSocketResponse) -> None:
+    async def echo(self, console: web.WebSocketResponse) -> None:
+        self.echoing += 1
         async for message in console:
             if message.type is WSMsgType.BINARY:
+                self.typed += message.data
                 await console.send_bytes(message.data)
+        self.echoing -= 1
 
     @staticmethod
     async def say_and_close(console: web.WebSocketResponse) -> None:
@@ -170,6 +174,10 @@ class Lab:
             "spec": {},
         }
         await asyncio.to_thread(self.plane.kubectl.apply, body)
+
+    async def grant(self, user: str) -> None:
+        """Give a user the right to consoles."""
+        await asyncio.to_thread(self.plane.kubectl.apply, binding(user, "console-users"))
 
     async def kubectl(self, *arguments: str) -> str:
         return await asyncio.to_thread(self.plane.kubectl.run, *arguments)
