@@ -1,4 +1,4 @@
-"""Buses. PCI Express ports are written out, since a port cannot be added to a running guest."""
+"""QEMU and its buses. PCI Express ports are written out, since a port cannot be added to a running guest."""
 
 from typing import Final
 
@@ -11,6 +11,12 @@ SPARE_PCIE_PORTS: Final = 8
 
 _FIXED_DEVICES: Final = 3
 """Serial bus, memory balloon and random number generator sit on a port each."""
+
+
+def configure_emulator(domain: Element, guest: Guest) -> None:
+    """Write the path of QEMU."""
+    if guest.facts.emulator is not None:
+        add(devices(domain), "emulator", guest.facts.emulator)
 
 
 def configure_controllers(domain: Element, guest: Guest) -> None:

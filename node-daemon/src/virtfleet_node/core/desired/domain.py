@@ -17,7 +17,7 @@ from virtfleet_node.core.desired import (
     paravirtual,
     serial,
 )
-from virtfleet_node.core.desired.element import Element, add, devices
+from virtfleet_node.core.desired.element import Element, add
 from virtfleet_node.core.desired.guest import DomainType, Guest
 from virtfleet_node.core.desired.metadata import add_metadata
 from virtfleet_node.core.record import Stored
@@ -30,6 +30,7 @@ CONFIGURATORS: Final[tuple[Callable[[Element, Guest], None], ...]] = (
     features.configure_features,
     features.configure_clock,
     features.configure_lifecycle,
+    controllers.configure_emulator,
     controllers.configure_controllers,
     disks.configure_disks,
     disks.configure_cloud_init,
@@ -45,8 +46,6 @@ CONFIGURATORS: Final[tuple[Callable[[Element, Guest], None], ...]] = (
 def build_domain_xml(guest: Guest, stored: Stored) -> str:
     """Return the XML that the guest is started with."""
     domain = etree.Element("domain", {"type": str(guest.facts.domain_type)})
-    if guest.facts.emulator is not None:
-        add(devices(domain), "emulator", guest.facts.emulator)
     for configure in CONFIGURATORS:
         configure(domain, guest)
     add_metadata(domain, stored)

@@ -1,0 +1,148 @@
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from machine_simulator import Node, at_goal, converge
+from machine_strategies import machines, pairs
+from virtfleet_api.machine import Machine, Restart, Run
+from virtfleet_api.virtual_machine import ReclaimPolicy
+from virtfleet_node.core.actions import Start
+from virtfleet_node.core.observed import DomainState, OffReason
+from virtfleet_node.core.record import new_stored
+from virtfleet_node.core.settle import settle, stays_off
+
+
+def fresh(desired: Machine) -> Node:
+    return Node(stored=new_stored(desired), state=DomainState.OFF)
+
+
+@given(pairs)
+def test_converges_from_any_state(pair: tuple[Machine, Node]) -> None:
+    desired, node = pair
+    gone = node.state is DomainState.ABSENT
+    converge(node, desired)
+    if gone:
+        assert node.state is DomainState.ABSENT
+    elif not stays_off(desired, settle(desired, node.observe(desired), node.now)):
+        assert at_goal(node, desired)
+
+
+@given(pairs)
+def test_converged_needs_nothing(pair: tuple[Machine, Node]) -> None:
+    desired, node = pair
+    converge(node, desired)
+    assert node.plan(desired).actions == ()
+
+
+@given(pairs, st.lists(st.integers(0, 4), max_size=6))
+def test_any_prefix_may_be_lost(pair: tuple[Machine, Node], prefixes: list[int]) -> None:
+    desired, node = pair
+    gone = node.state is DomainState.ABSENT
+    for prefix in prefixes:
+        for action in node.plan(desired).actions[:prefix]:
+            node.apply(desired, action)
+        node.shutdown = type(node.shutdown)()
+    converge(node, desired)
+    settled = settle(desired, node.observe(desired), node.now)
+    assert gone or at_goal(node, desired) or stays_off(desired, settled)
+
+
+@given(pairs)
+def test_never_started_against_the_document(pair: tuple[Machine, Node]) -> None:
+    desired, node = pair
+    assume(desired.run in {Run.STOPPED, Run.ABSENT})
+    converge(node, desired)
+    assert node.starts == 0
+
+
+@given(pairs)
+def test_started_at_most_once(pair: tuple[Machine, Node]) -> None:
+    desired, node = pair
+    converge(node, desired)
+    assert node.starts <= 1
+
+
+@given(pairs)
+def test_only_disks_with_the_policy_delete_are_removed(pair: tuple[Machine, Node]) -> None:
+    desired, node = pair
+    doomed = {(d.pool, d.name) for d in desired.hardware.disks if d.reclaim_policy is ReclaimPolicy.DELETE}
+    converge(node, desired)
+    assert node.removed <= doomed
+    assert desired.run is Run.ABSENT or not node.removed
+
+
+@given(machines, machines)
+def test_disks_taken_out_of_the_document_are_kept_until_the_machine_is_deleted(first: Machine, second: Machine) -> None:
+    assume(first.run is not Run.ABSENT and second.run is not Run.ABSENT)
+    node = fresh(first)
+    converge(node, first)
+    before = set(node.disks)
+    converge(node, second)
+    assert before <= node.disks
+
+
+@given(machines.filter(lambda m: m.run is Run.RUNNING), st.sampled_from((OffReason.CRASHED, OffReason.FAILED)))
+def test_a_crash_is_restarted_by_policy(desired: Machine, reason: OffReason) -> None:
+    node = fresh(desired)
+    converge(node, desired)
+    node.pass_time(1)
+    node.end(reason)
+    converge(node, desired)
+    assert node.starts == (1 if desired.restart is Restart.NEVER else 2)
+
+
+@given(machines.filter(lambda m: m.run is Run.RUNNING))
+def test_a_shutdown_in_the_guest_is_restarted_only_with_always(desired: Machine) -> None:
+    node = fresh(desired)
+    converge(node, desired)
+    node.end(OffReason.SHUTDOWN)
+    converge(node, desired)
+    assert node.starts == (2 if desired.restart is Restart.ALWAYS else 1)
+
+
+@given(machines.filter(lambda m: m.run is Run.RUNNING))
+def test_a_reboot_of_the_host_starts_again_what_ran(desired: Machine) -> None:
+    node = fresh(desired)
+    converge(node, desired)
+    node.end(OffReason.UNKNOWN)
+    converge(node, desired)
+    assert node.starts == 2
+
+
+@given(machines.filter(lambda m: m.run is Run.RUNNING), st.booleans(), st.booleans())
+def test_a_new_token_restarts_exactly_once(desired: Machine, deaf: bool, ended: bool) -> None:  # noqa: FBT001 -- drawn
+    node = fresh(desired)
+    node.deaf = deaf
+    converge(node, desired)
+    if ended:
+        node.end(OffReason.SHUTDOWN)
+    asked = desired.model_copy(update={"start_token": "later"})
+    before = node.starts
+    converge(node, asked)
+    converge(node, asked)
+    assert node.starts == before + 1
+    assert node.state is DomainState.RUNNING
+
+
+@given(machines.filter(lambda m: m.run is Run.RUNNING and m.restart is not Restart.NEVER))
+def test_crashes_in_a_row_are_spaced(desired: Machine) -> None:
+    node = fresh(desired)
+    converge(node, desired)
+    waits = []
+    for _ in range(8):
+        node.end(OffReason.CRASHED)
+        crashed = node.now
+        while node.state is not DomainState.RUNNING:
+            wanted = node.plan(desired)
+            for action in wanted.actions:
+                node.apply(desired, action)
+            node.now = max(node.now, wanted.wake_at or node.now)
+        waits.append((node.now - crashed).total_seconds())
+    assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
+
+
+@given(pairs)
+def test_plans_read_well(pair: tuple[Machine, Node]) -> None:
+    desired, node = pair
+    wanted = node.plan(desired)
+    assert str(wanted)
+    assert sum(isinstance(action, Start) for action in wanted.actions) <= 1

@@ -1,0 +1,143 @@
+"""A node as small as it can be: the plan's actions do to it what libvirt and the file system would do. Pure."""
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from virtfleet_api.image import ImageFormat
+from virtfleet_api.machine import Machine
+from virtfleet_node.core.actions import (
+    Action,
+    Destroy,
+    Pause,
+    PrepareDisk,
+    RemoveDisk,
+    RemoveMedia,
+    RequestShutdown,
+    Resume,
+    Start,
+    Undefine,
+    WriteRecord,
+)
+from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain, OffReason, ShutdownRequests
+from virtfleet_node.core.plan import Plan, plan
+from virtfleet_node.core.record import Life, Record, Stored
+from virtfleet_node.core.stored import StoredDisk
+
+EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Node:
+    """One machine's part of a node, and everything that ever happened to it."""
+
+    stored: Stored | None
+    state: DomainState
+    off_reason: OffReason = OffReason.UNKNOWN
+    disks: set[tuple[str, str]] = field(default_factory=set)
+    agent: bool = False
+    deaf: bool = False
+    """The guest ignores every request to shut down."""
+    media: bool = True
+    now: datetime = EPOCH
+    shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
+    starts: int = 0
+    done: list[str] = field(default_factory=list)
+    removed: set[tuple[str, str]] = field(default_factory=set)
+
+    def observe(self, desired: Machine) -> Observed:
+        """Return what the daemon would see."""
+        active = self.state in {DomainState.RUNNING, DomainState.PAUSED}
+        domain = ObservedDomain(self.state, self.off_reason, agent_connected=self.agent and active, stored=self.stored)
+        return Observed(
+            domain=domain,
+            disks=tuple(
+                StoredDisk(pool, name, f"/{pool}/{name}", ImageFormat.QCOW2, 1)  # type: ignore[arg-type] # never opened
+                for pool, name in sorted(self.disks)
+            ),
+            ready_images=desired.image_uids(),
+            media_digest=desired.hardware.cloud_init_digest if self.media else None,
+            shutdown=self.shutdown,
+        )
+
+    def plan(self, desired: Machine) -> Plan:
+        """Return the plan for what is seen now."""
+        return plan(desired, self.observe(desired), self.now)
+
+    def apply(self, desired: Machine, action: Action) -> None:
+        """Do what an action does."""
+        self.done.append(str(action))
+        match action:
+            case WriteRecord(record):
+                self._write(record)
+            case PrepareDisk(disk):
+                self.disks.add((disk.pool, disk.name))
+            case Start():
+                self._start(desired, action)
+            case RequestShutdown():
+                self.shutdown = replace(self.shutdown, count=self.shutdown.count + 1, last=self.now)
+                if not self.deaf and self.state is DomainState.RUNNING:
+                    self.end(OffReason.SHUTDOWN)
+            case RemoveDisk(pool, name):
+                self.disks.discard((pool, name))
+                self.removed.add((pool, name))
+            case RemoveMedia():
+                self.media = False
+            case _:
+                self._apply_plain(action)
+
+    def end(self, reason: OffReason) -> None:
+        """Let the guest end."""
+        self.state, self.off_reason, self.shutdown = DomainState.OFF, reason, ShutdownRequests()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by."""
+        self.now += timedelta(seconds=seconds)
+
+    def _apply_plain(self, action: Action) -> None:
+        if isinstance(action, Destroy):
+            if self.state in {DomainState.RUNNING, DomainState.PAUSED}:
+                self.end(OffReason.DESTROYED)
+        elif isinstance(action, Pause):
+            self.state = DomainState.PAUSED
+        elif isinstance(action, Resume):
+            self.state = DomainState.RUNNING
+        elif isinstance(action, Undefine):
+            self.state, self.stored = DomainState.ABSENT, None
+
+    def _write(self, record: Record) -> None:
+        assert self.stored is not None, "a record was written for a machine that is not defined"
+        self.stored = self.stored.model_copy(update={"record": record})
+
+    def _start(self, desired: Machine, action: Start) -> None:
+        assert self.state is DomainState.OFF, f"a machine that is {self.state} was started"
+        assert {(d.pool, d.name) for d in desired.hardware.disks} <= self.disks, "started without its disks"
+        self._write(action.record)
+        self.state = DomainState.PAUSED if action.paused else DomainState.RUNNING
+        self.starts += 1
+        self._write(action.record.model_copy(update={"life": Life.RUNNING}))
+
+
+def converge(node: Node, desired: Machine, rounds: int = 60) -> int:
+    """Plan and carry out until there is nothing left to do, waiting when the plan waits; return the rounds taken."""
+    for number in range(rounds):
+        wanted = node.plan(desired)
+        for action in wanted.actions:
+            node.apply(desired, action)
+        if not wanted.actions and wanted.wake_at is None:
+            return number
+        if not wanted.actions and at_goal(node, desired):
+            return number
+        if wanted.wake_at is not None:
+            node.now = max(node.now, wanted.wake_at)
+    raise AssertionError(f"no end after {rounds} rounds: {node.done[-12:]}")
+
+
+def at_goal(node: Node, desired: Machine) -> bool:
+    """Tell whether the node is where the document wants it, the restart policy aside."""
+    goals = {
+        "Running": DomainState.RUNNING,
+        "Paused": DomainState.PAUSED,
+        "Stopped": DomainState.OFF,
+        "Absent": DomainState.ABSENT,
+    }
+    return node.state is goals[desired.run]

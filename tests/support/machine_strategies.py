@@ -1,0 +1,78 @@
+"""Machines and nodes in any state that a document, a guest and a crash can bring about."""
+
+from datetime import timedelta
+
+from hypothesis import strategies as st
+
+from machine_simulator import EPOCH, Node
+from virtfleet_api.machine import BlankSource, Hardware, Machine, MachineDisk, Restart, Run
+from virtfleet_api.report import StopReason
+from virtfleet_api.virtual_machine import ReclaimPolicy
+from virtfleet_node.core.observed import DomainState, OffReason
+from virtfleet_node.core.record import Life, Record, Stored
+
+UID = "00000000-0000-4000-8000-000000000001"
+NAMES = ("root", "data", "logs")
+
+disks = st.lists(st.sampled_from(NAMES), unique=True).flatmap(
+    lambda names: st.tuples(
+        *(
+            st.builds(
+                MachineDisk,
+                name=st.just(name),
+                pool=st.just("default"),
+                source=st.just(BlankSource()),
+                size_bytes=st.just(1 << 20),
+                reclaim_policy=st.sampled_from(ReclaimPolicy),
+            )
+            for name in names
+        )
+    )
+)
+
+machines = st.builds(
+    Machine,
+    uid=st.just(UID),
+    namespace=st.just("default"),
+    name=st.just("web"),
+    run=st.sampled_from(Run),
+    restart=st.sampled_from(Restart),
+    start_token=st.sampled_from(("", "one", "two")),
+    grace_period_seconds=st.sampled_from((0, 5, 60)),
+    hardware=st.builds(Hardware, memory_bytes=st.just(1 << 28), disks=disks),
+)
+
+moments = st.none() | st.integers(-1000, 1000).map(lambda seconds: EPOCH + timedelta(seconds=seconds))
+
+records = st.builds(
+    Record,
+    served_token=st.sampled_from(("", "one", "two")),
+    life=st.sampled_from(Life),
+    started_at=moments,
+    stopped_at=moments,
+    stopping_since=moments,
+    last_stop=st.none() | st.sampled_from(StopReason),
+    ended=st.booleans(),
+    failures=st.integers(0, 20),
+    start_error=st.sampled_from(("", "no such file")),
+    detached=st.just(()),
+)
+
+
+@st.composite
+def nodes(draw: st.DrawFn, desired: Machine) -> Node:
+    state = draw(st.sampled_from(DomainState))
+    stored = None
+    if state is not DomainState.ABSENT:
+        stored = Stored(desired=desired, record=draw(records))
+    return Node(
+        stored=stored,
+        state=state,
+        off_reason=draw(st.sampled_from(OffReason)),
+        disks={("default", name) for name in draw(st.sets(st.sampled_from(NAMES)))},
+        agent=draw(st.booleans()),
+        deaf=draw(st.booleans()),
+    )
+
+
+pairs = machines.flatmap(lambda machine: st.tuples(st.just(machine), nodes(machine)))
