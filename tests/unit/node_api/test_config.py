@@ -1,0 +1,61 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from virtfleet_node.config import ConfigError, read_config
+
+GOOD: dict[str, Any] = {
+    "nodeName": "node-a",
+    "listen": {"host": "10.0.0.1", "port": 8444},
+    "advertise": "10.0.0.1:8444",
+    "pools": [{"name": "default", "path": "/srv/pool"}],
+    "enrolment": {"url": "https://operator:8443", "caFile": "/etc/ca.crt", "tokenFile": "/etc/token"},
+}
+
+
+def write(tmp_path: Path, content: object) -> Path:
+    path = tmp_path / "node.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, GOOD))
+    assert config.node_name == "node-a"
+    assert config.libvirt_uri == "qemu:///system"
+    assert config.state_directory == Path("/var/lib/virtfleet")
+    assert config.metrics is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"nodeName": "Node_A"}, "nodeName"),
+        ({"nodeName": "a" * 64}, "nodeName"),
+        ({"listen": {"host": "::", "port": 70000}}, "listen.port"),
+        ({"advertise": "10.0.0.1"}, "advertise"),
+        ({"pools": []}, "pools"),
+        ({"pools": [{"name": "default", "path": "pool"}]}, "absolute"),
+        ({"pools": [{"name": "a", "path": "/a"}, {"name": "a", "path": "/b"}]}, "two pools have the name a"),
+        ({"pools": [{"name": "a", "path": "/a"}, {"name": "b", "path": "/a"}]}, "two pools have the path /a"),
+        ({"colour": "red"}, "colour"),
+        ({"enrolment": {**GOOD["enrolment"], "url": "http://operator"}}, "enrolment.url"),
+        ({"enrolment": {"url": "https://operator", "caFile": "/ca"}}, "tokenFile"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_config(write(tmp_path, {**GOOD, **change}))
+
+
+@pytest.mark.parametrize("content", ["{", "- a\n- b\n", "", "\x00"])
+def test_what_is_no_configuration_is_refused(tmp_path: Path, content: str) -> None:
+    with pytest.raises(ConfigError):
+        read_config(write(tmp_path, content))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        read_config(tmp_path / "node.yaml")
