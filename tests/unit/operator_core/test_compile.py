@@ -186,6 +186,14 @@ def test_an_image_that_goes_serves_old_machines_only(machine: Make, image: MakeI
     assert isinstance(compile_machine(machine(status, **on_image(name="debian-12")), SIZE, objects, None), Machine)
 
 
+def test_no_node_is_sent_an_image_that_is_not_valid(machine: Make, image: MakeImage, objects: Any) -> None:
+    objects.images["shop", "debian-12"] = image(source={"http": {"url": "http://169.254.169.254/latest"}})
+    assert compile_machine(machine(**on_image(name="debian-12")), SIZE, objects, None) == Waiting(
+        "ImageInvalid",
+        "spec.disks[0].source.image: the VMImage 'debian-12' is not valid: see its condition Ready, or name another",
+    )
+
+
 @pytest.mark.parametrize(
     ("spec", "problem"),
     [

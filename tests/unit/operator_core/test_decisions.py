@@ -263,6 +263,8 @@ def test_what_is_rested_in_is_written_at_once(word: str) -> None:
 
 def test_a_spec_on_its_way_to_the_node_is_passed_through() -> None:
     assert is_transitional(status("Running", ready("Synchronizing", type_="Synchronized", status="False")))
+    assert not is_transitional(status("Running", ready("Synchronized", type_="Synchronized")))
+    assert not is_transitional(status("Running", ready("Synchronizing", status="False")))
 
 
 def test_a_guest_cannot_make_the_operator_write_all_the_time() -> None:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from fractions import Fraction
 from typing import Final
 
 from virtfleet_api.report import NodeReport
@@ -132,12 +131,10 @@ def place(asked: Need, candidates: Iterable[Candidate]) -> Placed | Unschedulabl
     return Unschedulable(_explanation(total, refusals))
 
 
-def _fullness(asked: Need, node: Candidate) -> Fraction:
+def _fullness(asked: Need, node: Candidate) -> float:
     """Return the scarcer of CPU and memory, as the share that is promised once the machine is there."""
-    return max(
-        Fraction(node.load.vcpus + asked.vcpus, node.vcpus),
-        Fraction(node.load.memory_bytes + asked.memory_bytes, node.memory_bytes),
-    )
+    cpu = (node.load.vcpus + asked.vcpus) / node.vcpus
+    return max(cpu, (node.load.memory_bytes + asked.memory_bytes) / node.memory_bytes)
 
 
 def _refusal(asked: Need, node: Candidate) -> str:

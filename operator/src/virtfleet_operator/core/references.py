@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from virtfleet_api.virtual_machine import Disk, ImageReference, VirtualMachine
 from virtfleet_api.vm_image import ImageType, VMImage
 from virtfleet_operator.core.catalog import Catalog, image_key
+from virtfleet_operator.core.validate.image import image_problems
 from virtfleet_operator.core.verdict import Invalid, Waiting, quote
 
 Images = Mapping[tuple[str, str], VMImage]
@@ -22,6 +23,9 @@ def find_images(vm: VirtualMachine, catalog: Catalog) -> Images | Waiting | Inva
         image = _visible(vm, reference, catalog)
         if image is None:
             return Waiting("ImageNotFound", f"{where}: {_absent(vm, reference)}")
+        if image_problems(image):
+            bad = f"the VMImage {quote(reference.name)} is not valid: see its condition Ready, or name another"
+            return Waiting("ImageInvalid", f"{where}: {bad}")
         found[image_key(vm, reference)] = image
     problems = tuple(_problems(vm, found))
     return Invalid(problems) if problems else found
