@@ -258,6 +258,7 @@ async def endless(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     while True:
         await response.write(b"x" * 65536)
+        await asyncio.sleep(0)  # a write to a connection that is being closed does not yield
 
 
 async def redirecting(_: web.Request) -> web.StreamResponse:
@@ -269,14 +270,21 @@ async def mute(_: web.Request) -> web.StreamResponse:
     raise AssertionError
 
 
+def saying(text: str, status: int = 200) -> Answer:
+    async def say(_: web.Request) -> web.StreamResponse:
+        return web.Response(text=text, status=status)
+
+    return say
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
         (endless, NodeProtocolError),
         (redirecting, NodeProtocolError),
-        (lambda _: _text("not json"), NodeProtocolError),
-        (lambda _: _text("{}"), NodeProtocolError),
-        (lambda _: _text("boom", 500), NodeProtocolError),
+        (saying("not json"), NodeProtocolError),
+        (saying("{}"), NodeProtocolError),
+        (saying("boom", 500), NodeProtocolError),
         (mute, NodeUnavailableError),
     ],
 )
@@ -289,7 +297,7 @@ async def test_a_hostile_answer_to_an_instruction_is_an_error_and_no_more(
             await NodeClient(dial(7), NAME, address).put_machine(machine())
 
 
-@pytest.mark.parametrize("answer", [endless, redirecting, mute, lambda _: _text("not json\n"), lambda _: _text("")])
+@pytest.mark.parametrize("answer", [endless, redirecting, mute, saying("not json\n"), saying("")])
 async def test_a_hostile_stream_never_stops_the_fleet(
     certificates: Any, dial: Any, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
@@ -299,10 +307,6 @@ async def test_a_hostile_stream_never_stops_the_fleet(
         fleet.ensure(NAME, address)
         await until(lambda: fleet.contact(NAME) is Contact.LOST)
         await fleet.close()
-
-
-async def _text(text: str, status: int = 200) -> web.StreamResponse:
-    return web.Response(text=text, status=status)
 
 
 def test_a_node_cannot_fill_the_memory_with_machines(monkeypatch: pytest.MonkeyPatch) -> None:
