@@ -290,6 +290,32 @@ class TestRefused:
         assert "spec.powerState: Stopped contradicts runStrategy Always" in caught.value.body
         delete(api, "VirtualMachine", "changed")
 
+    def test_what_exists_is_not_made_anew(self, api: client.CustomObjectsApi) -> None:
+        disk = {"name": "root", "size": "2Gi", "source": {"blank": {}}}
+        create(api, "VirtualMachine", machine("kept", disks=[disk]))
+        where = GROUP, VERSION, "default", "virtualmachines", "kept"
+        exists = {"name": "root", "pool": "default", "capacity": "2Gi", "target": "vda"}
+        api.patch_namespaced_custom_object_status(*where, {"status": {"disks": [exists]}})
+        for change, says in (
+            ({"pool": "fast"}, "spec.disks[0].pool: cannot change from 'default' to 'fast'"),
+            ({"size": "1Gi"}, "spec.disks[0].size: '1Gi' would shrink the disk"),
+            ({"source": {"image": {"name": "other"}}}, "spec.disks[0].source: cannot change once the disk exists"),
+        ):
+            with pytest.raises(client.ApiException) as caught:
+                api.patch_namespaced_custom_object(*where, {"spec": {"disks": [disk | change]}})
+            assert says in json.loads(caught.value.body)["message"]
+        delete(api, "VirtualMachine", "kept")
+
+    def test_an_imported_image_stays_what_it_is(self, api: client.CustomObjectsApi) -> None:
+        case = {"kind": "VMImage", "spec": {"source": {"http": {"url": "https://images.example.org/x"}}}}
+        create(api, "VMImage", manifest(case, "imported"))
+        where = GROUP, VERSION, "default", "vmimages", "imported"
+        api.patch_namespaced_custom_object_status(*where, {"status": {"phase": "Ready"}})
+        with pytest.raises(client.ApiException) as caught:
+            api.patch_namespaced_custom_object(*where, {"spec": {"pool": "fast"}})
+        assert "spec.pool: cannot change once the image is imported" in json.loads(caught.value.body)["message"]
+        delete(api, "VMImage", "imported")
+
 
 @pytest.mark.usefixtures("unserved")
 class TestStored:
