@@ -115,7 +115,7 @@ def _structural(node: Schema, defs: Schema, path: str) -> Schema:
         raise ValueError(f"{path}: {sorted(unknown)} cannot be said in a structural schema of Kubernetes 1.20")
     result: Schema = {key: node[key] for key in _KEPT if key in node}
     default = node.get("default")
-    # Kubernetes 1.20 reads the default "" as null and refuses the definition; for a text, absent says the same.
+    # Servers of 1.20 that were built with a newer Go read "" as null and refuse it; for a text, absent says the same.
     if isinstance(default, str | int | float) and default != "" and not path.startswith("status"):
         result["default"] = default
     if "properties" in node:
