@@ -1,0 +1,250 @@
+"""A node daemon without its server, on a real libvirtd: what tests of machines drive and look at."""
+
+import asyncio
+import itertools
+import shutil
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import libvirt
+
+from virtfleet_api.image import Image, ImageFormat, ImageReport
+from virtfleet_api.machine import CloudInitFiles, Hardware, Machine, MachineKernel, Run
+from virtfleet_api.report import MachineReport, NodeReport, Phase
+from virtfleet_dev.guest_image import CMDLINE, guest_files
+from virtfleet_dev.node import Node
+from virtfleet_node.agent.daemon import NodeDaemon
+from virtfleet_node.agent.relay import Relay
+from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.core.desired.guest import DomainType, HostFacts
+from virtfleet_node.core.stored import ImageFiles
+from virtfleet_node.hypervisor.hypervisor import Hypervisor
+from virtfleet_node.storage.disks import DiskStore
+from virtfleet_node.storage.media import MediaStore
+from virtfleet_node.storage.pools import Pools
+
+KERNEL = "aaaaaaaa-0000-4000-8000-000000000000"
+DISK = "bbbbbbbb-0000-4000-8000-000000000000"
+FACTS = HostFacts(DomainType.QEMU, "/usr/bin/qemu-system-x86_64")
+_MEMORY = 128 << 20
+_NUMBERS = itertools.count(1)
+
+
+class PreparedImages:
+    """Images that are there from the beginning; the real store has tests of its own."""
+
+    def __init__(self, pool: Path) -> None:
+        source = guest_files()
+        disk = pool / "images" / DISK / "disk.qcow2"
+        if not disk.exists():
+            disk.parent.mkdir(parents=True)
+            shutil.copy(source / "guest.qcow2", disk)
+        kernel = ImageFiles(source / "vmlinuz", ImageFormat.KERNEL, 0, source / "initrd.img")
+        self.known = {KERNEL: kernel, DISK: ImageFiles(disk, ImageFormat.QCOW2, 40 << 20)}
+        self._callbacks: list[Callable[[str], None]] = []
+
+    async def put(self, image: Image) -> ImageReport:
+        raise AssertionError(f"no test puts image {image.uid} here")
+
+    def reports(self) -> tuple[ImageReport, ...]:
+        return ()
+
+    def files(self, image_uid: str) -> ImageFiles | None:
+        return self.known.get(image_uid)
+
+    def subscribe(self, callback: Callable[[str], None]) -> None:
+        self._callbacks.append(callback)
+
+    def become_ready(self, uid: str, files: ImageFiles) -> None:
+        self.known[uid] = files
+        for callback in self._callbacks:
+            callback(uid)
+
+    async def start(self) -> None:
+        """Nothing to take up."""
+
+    async def stop(self) -> None:
+        """Nothing to end."""
+
+
+class Reports:
+    """A journal that remembers everything."""
+
+    def __init__(self) -> None:
+        self.machines: list[MachineReport] = []
+        self.connected: list[bool] = []
+        self._changed = asyncio.Event()
+
+    def publish_machine(self, report: MachineReport) -> None:
+        self.machines.append(report)
+        self._changed.set()
+
+    def publish_image(self, report: ImageReport) -> None:
+        """No test looks."""
+
+    def remove_image(self, uid: str) -> None:
+        """No test looks."""
+
+    def publish_node(self, report: NodeReport) -> None:
+        self.connected.append(report.hypervisor_connected)
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], object], seconds: float, what: str) -> None:
+        """Wait until the condition holds; it is looked at when something was published, and now and then."""
+        end = asyncio.get_running_loop().time() + seconds
+        while not condition():
+            assert asyncio.get_running_loop().time() < end, f"{what} took more than {seconds} s: {self.machines[-3:]}"
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(0.1):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+
+class Rig:
+    """A daemon that can be killed and started again."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.state = node.directory / "virtfleet"
+        self.pool = self.state / "pool"
+        self.pools = Pools({"default": self.pool})
+        self.pools.prepare()
+        self.disks = DiskStore(self.pools)
+        self.media = MediaStore(self.state)
+        self.images = PreparedImages(self.pool)
+        self.reports = Reports()
+        self.relay = Relay()
+        self.hypervisor = Hypervisor(node.uri)
+        self.daemon = self._new_daemon()
+        self.libvirt = libvirt.open(node.uri)
+
+    async def start(self) -> None:
+        await self.hypervisor.start(self.relay)
+        await self._start_daemon()
+
+    async def stop(self) -> None:
+        await self.daemon.stop()
+        await self.hypervisor.stop()
+        for domain in libvirt.open(self.node.uri).listAllDomains():
+            if domain.isActive():
+                domain.destroy()
+            domain.undefine()
+
+    async def restart_daemon(self) -> None:
+        """Forget everything that is only in memory, as a killed daemon does, and look again."""
+        await self.kill_daemon()
+        await self._start_daemon()
+
+    async def kill_daemon(self) -> None:
+        self.relay.target = None
+        await self.daemon.stop()
+
+    async def put(self, machine: Machine, **change: object) -> Machine:
+        """Put a document with some fields changed, and return it."""
+        changed = machine.model_copy(update=change)
+        await self.daemon.put_machine(changed)
+        return changed
+
+    def last(self, machine: Machine) -> MachineReport | None:
+        return next((r for r in reversed(self.reports.machines) if r.uid == machine.uid), None)
+
+    def phases(self, machine: Machine) -> list[Phase]:
+        """Return the phases the machine went through, each named once in a row."""
+        return [phase for phase, _ in itertools.groupby(r.phase for r in self.reports.machines if r.uid == machine.uid)]
+
+    async def until_phase(self, machine: Machine, phase: Phase, seconds: float = 60) -> MachineReport:
+        """Wait until the last report says so, and return it."""
+        await self.reports.until(lambda: (r := self.last(machine)) and r.phase is phase, seconds, phase)
+        report = self.last(machine)
+        assert report is not None
+        return report
+
+    async def until_console(self, machine: Machine, text: str, count: int = 1, seconds: float = 90) -> None:
+        """Wait until the guest has written the text this often, over all its starts."""
+        log = self.state / "machines" / machine.uid / "console.log"
+        await self.reports.until(
+            lambda: log.exists() and log.read_bytes().count(text.encode()) >= count, seconds, f"{text} on the console"
+        )
+
+    async def until_agent(self, machine: Machine) -> None:
+        await self.reports.until(lambda: (r := self.last(machine)) and r.agent_connected, 90, "the guest agent")
+
+    async def type(self, machine: Machine, text: str, prompts: int = 1) -> None:
+        """Type a line at the guest's shell, once it has asked for one this often."""
+        await self.until_console(machine, "/ # ", prompts)
+        console = await self.daemon.open_console(machine.uid)
+        await console.write(text.encode() + b"\n")
+        await asyncio.wait_for(console.read(), 10)
+        await console.close()
+
+    async def remove(self, machine: Machine) -> MachineReport:
+        """Remove the machine without asking its guest."""
+        await self.put(machine, run=Run.ABSENT, grace_period_seconds=0)
+        return await self.until_phase(machine, Phase.ABSENT)
+
+    def domain(self, machine: Machine) -> libvirt.virDomain:
+        return self.libvirt.lookupByUUIDString(machine.uid)
+
+    def qemu_pids(self) -> tuple[int, ...]:
+        return self.node.pids("qemu-system-x86")
+
+    def _new_daemon(self) -> NodeDaemon:
+        around = Surroundings(
+            hypervisor=self.hypervisor,
+            facts=FACTS,
+            disks=self.disks,
+            images=self.images,
+            media=self.media,
+            journal=self.reports,
+            state_directory=self.state,
+            now=lambda: datetime.now(UTC),
+        )
+        return NodeDaemon(around, self._describe)
+
+    async def _start_daemon(self) -> None:
+        self.daemon = self._new_daemon()
+        self.relay.target = self.daemon
+        await self.daemon.start()
+
+    def _describe(self) -> NodeReport:
+        return NodeReport(
+            name=self.node.name,
+            daemon_version="1",
+            libvirt_version="9.0.0",
+            qemu_version="7.2.0",
+            hypervisor="qemu",
+            architecture="x86_64",
+            cpus=2,
+            cpu_frequency_hz=1,
+            memory_bytes=1,
+            labels={},
+            hypervisor_connected=self.hypervisor.connected,
+        )
+
+
+def new_machine(**change: object) -> Machine:
+    """Return a machine that starts a kernel, without disks unless they are given."""
+    number = next(_NUMBERS)
+    hardware: dict[str, object] = {
+        "memory_bytes": _MEMORY,
+        "kernel": MachineKernel(image_uid=KERNEL, cmdline=CMDLINE),
+    }
+    hardware.update({name: change.pop(name) for name in tuple(change) if name in Hardware.model_fields})
+    fields: dict[str, object] = {
+        "uid": str(uuid.uuid4()),
+        "namespace": "default",
+        "name": f"guest-{number}",
+        "run": Run.RUNNING,
+        "grace_period_seconds": 30,
+        **change,
+    }
+    return Machine.model_validate({**fields, "hardware": Hardware.model_validate(hardware)})
+
+
+def cloud_init(script: str) -> CloudInitFiles:
+    """Return files whose user data the guest runs."""
+    return CloudInitFiles(meta_data="instance-id: one\nlocal-hostname: hugo\n", user_data=f"#!/bin/sh\n{script}\n")
