@@ -17,6 +17,7 @@ from virtfleet_operator.enrolment.certificates import (
 from virtfleet_operator.enrolment.contexts import load_pair
 
 NODE = "node-a"
+UID = "0e2c1f54-8a0b-4c3d-9e6f-1a2b3c4d5e6f"
 
 
 class Identities:
