@@ -53,6 +53,7 @@ def meta(label: str | None = None, *, held: bool = False, deleted: bool = False)
         (meta("a"), "a", (), False, Restore("a")),
         (meta("a", deleted=True), "a", (), False, Bound("a")),
         (meta("a", held=True), None, ("a", "b"), True, Bound("a")),
+        (meta("b", held=True), None, ("a", "b"), True, Bound("b")),
         (meta(held=True), None, (), True, Unbound()),
     ],
 )
