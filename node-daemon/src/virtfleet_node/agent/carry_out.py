@@ -84,9 +84,7 @@ async def _start_now(around: Surroundings, desired: Machine, starting: Stored, *
 
 def _failed(around: Surroundings, stored: Stored, action: Start, error: NodeError) -> Record:
     """Return the record after a failed start: the start token counts as served, since it was tried."""
-    tried = stored.record.model_copy(
-        update={"served_token": action.record.served_token, "ended": False, "failures": action.record.failures}
-    )
+    tried = action.record.model_copy(update={"started_at": stored.record.started_at})
     return failed_start(tried, str(error), around.now())
 
 

@@ -30,9 +30,8 @@ def backoff_delay(record: Record) -> timedelta:
 
 
 def next_start_at(record: Record, now: datetime) -> datetime:
-    """Return when the next start is due. A clock that was set back never makes the wait longer than the delay."""
-    stopped = min(record.stopped_at or now, now)
-    return stopped + backoff_delay(record)
+    """Return when the next start is due; now, when it is not known when the guest stopped."""
+    return now if record.stopped_at is None else record.stopped_at + backoff_delay(record)
 
 
 def is_steady(record: Record, now: datetime) -> bool:

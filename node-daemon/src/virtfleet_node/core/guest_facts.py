@@ -57,9 +57,13 @@ def _parse_addresses(interfaces: Mapping[str, Any]) -> Mapping[str, tuple[str, .
 
 
 def _address(value: object) -> str | None:
-    """Return an address in its usual form; loopback and link-local ones reach nobody and are left out."""
+    """Return an address in its usual form; loopback and link-local ones reach nobody and are left out.
+
+    So is one with a scope: `fe80::1%…` may end in any text, and means nothing outside the guest.
+    """
+    text = str(value)
     try:
-        address = ip_address(str(value))
+        address = ip_address(text)
     except ValueError:
         return None
-    return None if address.is_loopback or address.is_link_local else str(address)
+    return None if "%" in text or address.is_loopback or address.is_link_local else str(address)

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from virtfleet_api.base import Document
-from virtfleet_api.machine import Hardware, Machine, MachineDisk
+from virtfleet_api.machine import Hardware, Machine, MachineDisk, Run
 from virtfleet_api.report import StopReason
 
 ERROR_LENGTH: Final = 400
@@ -64,10 +64,21 @@ def new_stored(desired: Machine) -> Stored:
     return Stored(desired=desired.without_secrets(), record=Record(served_token=desired.start_token))
 
 
+def forgiven(record: Record) -> Record:
+    """Return the record of a machine that was asked to stop: what its guest did before no longer counts."""
+    return record.model_copy(update={"ended": False, "failures": 0, "start_error": ""})
+
+
 def with_desired(stored: Stored, desired: Machine) -> Stored:
-    """Return what is kept after a new document: disks that it no longer names are remembered for their reclaim."""
+    """Return what is kept after a new document: disks that it no longer names are remembered for their reclaim.
+
+    A machine that had ended and shall be off is forgiven here already: the document that wants it on again may come
+    before the next plan.
+    """
     names = {(disk.pool, disk.name) for disk in desired.hardware.disks}
     known = {(d.pool, d.name): d for d in (*stored.record.detached, *stored.desired.hardware.disks)}
     detached = tuple(disk for key, disk in known.items() if key not in names)
     record = stored.record.model_copy(update={"detached": detached})
+    if desired.run in {Run.STOPPED, Run.ABSENT} and record.life is Life.OFF:
+        record = forgiven(record)
     return stored.model_copy(update={"desired": desired.without_secrets(), "record": record})

@@ -10,7 +10,7 @@ from virtfleet_api.machine import Machine, Restart, Run
 from virtfleet_api.report import StopReason
 from virtfleet_node.core.backoff import is_steady
 from virtfleet_node.core.observed import Observed, OffReason
-from virtfleet_node.core.record import ERROR_LENGTH, Life, Record
+from virtfleet_node.core.record import ERROR_LENGTH, Life, Record, forgiven
 
 _REASONS: Final = {
     OffReason.UNKNOWN: StopReason.NODE_RESTARTED,
@@ -23,7 +23,7 @@ _REASONS: Final = {
 
 def settle(desired: Machine, observed: Observed, now: datetime) -> Record:
     """Return the record with what can be concluded from what is seen; the same record when that is nothing."""
-    record = observed.record
+    record = _not_later(observed.record, now)
     if observed.domain.active:
         return _settle_active(record, now)
     if record.life is Life.RUNNING:
@@ -31,6 +31,13 @@ def settle(desired: Machine, observed: Observed, now: datetime) -> Record:
     elif record.life is Life.STARTING:
         record = record.model_copy(update={"life": Life.OFF})
     return _settle_off(desired, record)
+
+
+def _not_later(record: Record, now: datetime) -> Record:
+    """Return the record without times to come: after the clock was set back, waits would last until it caught up."""
+    times = {name: getattr(record, name) for name in ("started_at", "stopped_at", "stopping_since")}
+    update = {name: now for name, moment in times.items() if moment is not None and moment > now}
+    return record.model_copy(update=update) if update else record
 
 
 def _settle_active(record: Record, now: datetime) -> Record:
@@ -62,13 +69,10 @@ def _settle_end(record: Record, off_reason: OffReason, now: datetime) -> Record:
 
 def _settle_off(desired: Machine, record: Record) -> Record:
     """Return the record of a machine that is off: to be asked to stop wipes out what its guest did before."""
-    update: dict[str, object] = {}
-    if desired.run in {Run.STOPPED, Run.ABSENT}:
-        update = {"ended": False, "failures": 0, "start_error": ""}
-    if record.stopping_since is not None:
-        update["stopping_since"] = None
-    changed = any(getattr(record, name) != value for name, value in update.items())
-    return record.model_copy(update=update) if changed else record
+    settled = forgiven(record) if desired.run in {Run.STOPPED, Run.ABSENT} else record
+    if settled.stopping_since is not None:
+        settled = settled.model_copy(update={"stopping_since": None})
+    return record if settled == record else settled
 
 
 def stays_off(desired: Machine, record: Record) -> bool:
