@@ -34,7 +34,7 @@ def describe_machine(machine: Object, events: Sequence[Object], now: datetime) -
         _section("Machine", _hardware(spec, status)),
         _list("Disks", ("name", "target", "capacity", "pool", "source"), _disks(spec, status)),
         _list("Interfaces", ("name", "mac", "addresses", "model"), _interfaces(spec, status)),
-        _section("Guest", (status.get("guest") or {}).items()),
+        _section("Guest", ((name.capitalize(), said) for name, said in (status.get("guest") or {}).items())),
         _list("Events", ("age", "type", "reason", "message"), (_event(event, now) for event in events)),
     ]
     return Group(*(part for part in parts if part is not None))
@@ -106,7 +106,7 @@ def _section(title: str, rows: Iterable[tuple[str, object]]) -> RenderableType |
     grid.add_column(overflow="fold")
     for name, value in rows:
         if value not in (None, ""):
-            grid.add_row(Text(clean(name[:1].upper() + name[1:])), _value(value))
+            grid.add_row(Text(clean(name)), _value(value))
     return _titled(title, grid) if grid.row_count else None
 
 
