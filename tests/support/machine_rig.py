@@ -189,6 +189,10 @@ class Rig:
     def domain(self, machine: Machine) -> libvirt.virDomain:
         return self.libvirt.lookupByUUIDString(machine.uid)
 
+    def reconnect(self) -> None:
+        """Connect the test's own view of libvirtd again, after it was killed."""
+        self.libvirt = libvirt.open(self.node.uri)
+
     def qemu_pids(self) -> tuple[int, ...]:
         return self.node.pids("qemu-system-x86")
 
