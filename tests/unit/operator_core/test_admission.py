@@ -174,6 +174,7 @@ def test_an_image_that_never_came_may_be_corrected(objects: Any, now: datetime, 
         ((), None),
         (("shop/a",), "machine shop/a"),
         (("shop/b", "shop/a"), "machines shop/a, shop/b"),
+        (("c/c", "b/b", "a/a"), "machines a/a, b/b, c/c"),
         (("d/d", "c/c", "b/b", "a/a"), "machines a/a, b/b, c/c and 1 more"),
     ],
 )

@@ -220,6 +220,12 @@ def test_an_image_that_can_never_serve(
     assert reference_problems(machine(**spec), objects) == (problem,)
 
 
+def test_a_disk_may_be_as_large_as_its_image(machine: Make, image: MakeImage, objects: Any) -> None:
+    objects.images["shop", "debian-12"] = image(status={"virtualSize": "2Gi"})
+    disk = {"name": "root", "size": "2Gi", "source": {"image": {"name": "debian-12"}}}
+    assert reference_problems(machine(disks=[disk]), objects) == ()
+
+
 def test_a_linked_disk_keeps_its_image(machine: Make, image: MakeImage, objects: Any) -> None:
     objects.images["shop", "debian-12"] = image()
     disk = {"name": "root", "pool": "default", "capacity": "2Gi", "target": "vda"}

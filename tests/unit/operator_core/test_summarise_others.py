@@ -47,7 +47,7 @@ IMAGES = [
     ),
     (
         "asked",
-        ImageFacts(reports={"a": copy(ImagePhase.PENDING)}),
+        ImageFacts(reports={"a": copy(ImagePhase.PENDING, progress_percent=5)}),
         "Pending",
         None,
         "False",
@@ -182,6 +182,15 @@ def test_a_node_shows_its_inventory_and_what_is_promised() -> None:
 def test_a_node_is_ready(facts: NodeFacts, ready: str, reason: str) -> None:
     (condition,) = summarise_node(node(), facts, NOW).conditions
     assert (condition.status.value, condition.reason) == (ready, reason)
+
+
+def test_a_node_cannot_fill_its_status() -> None:
+    pools = tuple(PoolReport(name=f"p{n}", capacity_bytes=GIB, free_bytes=GIB) for n in range(1000))
+    cells = tuple(NumaCell(cell=n, cpus="0" * 9999, memory_bytes=GIB) for n in range(1000))
+    facts = NodeFacts(report=node_report(pools=pools, numa=cells, hypervisor="x" * 9999), heard=True)
+    status = summarise_node(node(), facts, NOW)
+    assert (len(status.pools), len(status.numa)) == (64, 64)
+    assert len(status.model_dump_json()) < 30_000
 
 
 def test_a_silent_node_keeps_its_inventory() -> None:
