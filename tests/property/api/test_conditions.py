@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from virtfleet_api.conditions import Condition, ConditionStatus, set_condition
 
 CONDITIONS = st.builds(

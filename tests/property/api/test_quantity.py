@@ -5,6 +5,7 @@ from decimal import Decimal
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from virtfleet_api.quantity import Bytes, Frequency
 
 SIZES = st.integers(1, 2**63 - 1).map(Bytes)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from virtfleet_api.conditions import Condition, ConditionStatus, set_condition
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 import pytest
 from pydantic import Field
+
 from virtfleet_api.base import Model
 from virtfleet_api.crd import build_crd, build_schema
 from virtfleet_api.generate import build_files, check_files, main, write_files

@@ -112,20 +112,26 @@ class Fetch:
 
     async def _receive(self, response: aiohttp.ClientResponse) -> None:
         if response.status == _RANGE_NOT_SATISFIABLE:
+            if response.headers.get("Content-Range") == f"bytes */{self._partial.stat().st_size}":
+                return  # it was complete already: a daemon died between the last byte and publishing
             self.discard()
             raise ImportFailedError("Changed", "The file changed while it was downloaded; starting again.")
         if response.status not in {_OK, _PARTIAL_CONTENT}:
             raise ImportFailedError("HTTPError", f"The server answers {response.status}; check the URL.")
-        start = self._partial.stat().st_size if response.status == _PARTIAL_CONTENT else 0
-        if response.status == _PARTIAL_CONTENT and not response.headers.get("Content-Range", "").startswith(
-            f"bytes {start}-"
-        ):
-            self.discard()
-            raise ImportFailedError("Changed", "The server sent another part than was asked for; starting again.")
+        start = self._resumed_at(response) if response.status == _PARTIAL_CONTENT else 0
         expected = start + response.content_length if response.content_length is not None else None
         self._check_size(expected or 0)
         self._remember_validator(response)
         await self._write(response, start, expected)
+
+    def _resumed_at(self, response: aiohttp.ClientResponse) -> int:
+        """Return where a partial answer goes on; servers that ignore If-Range are found out by their validator."""
+        start = self._partial.stat().st_size
+        continues = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if not continues or _validator_of(response) != self._validator():
+            self.discard()
+            raise ImportFailedError("Changed", "The file changed while it was downloaded; starting again.")
+        return start
 
     async def _write(self, response: aiohttp.ClientResponse, start: int, expected: int | None) -> None:
         size = start
@@ -162,11 +168,15 @@ class Fetch:
         return str(kept["validator"]) if same and kept.get("validator") else None
 
     def _remember_validator(self, response: aiohttp.ClientResponse) -> None:
-        etag = response.headers.get("ETag", "")
-        # RFC 9110, 13.1.5: a weak ETag must not be used with If-Range.
-        validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
-        kept = {"url": self._download.url, "validator": validator[:_VALIDATOR_CHARACTERS]}
+        kept = {"url": self._download.url, "validator": _validator_of(response)}
         self._sidecar.write_text(json.dumps(kept))
+
+
+def _validator_of(response: aiohttp.ClientResponse) -> str:
+    """Return what tells versions of the file apart, for If-Range: RFC 9110, 13.1.5 rules weak ETags out."""
+    etag = response.headers.get("ETag", "")
+    strong = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+    return strong[:_VALIDATOR_CHARACTERS]
 
 
 def _redirect(url: str, location: str) -> str:

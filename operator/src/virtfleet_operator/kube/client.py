@@ -64,6 +64,7 @@ class KubeClient:
         query = {"limit": str(LIST_CHUNK)}
         while True:
             page = await self._request("GET", path, query=query, metadata_only=metadata_only)
+            page["items"] = page["items"] or []  # an empty list of metadata comes as null
             yield page
             token = page["metadata"].get("continue")
             if not token:

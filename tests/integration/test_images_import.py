@@ -1,0 +1,207 @@
+"""Importing images from real web servers, good and bad, with a real qemu-img."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from hostile_images import CORPUS
+from virtfleet_api.image import Download, Image, ImageReport
+from virtfleet_api.machine import ImageDiskSource, MachineDisk
+from virtfleet_api.vm_image import ImagePhase, ImageType
+from virtfleet_node.core.errors import ConflictError
+from virtfleet_node.storage.disks import DiskStore
+from virtfleet_node.storage.failures import ImportFailedError
+from virtfleet_node.storage.fetch import Fetch, Limits
+from virtfleet_node.storage.images import ImageStore
+from virtfleet_node.storage.pools import Pools
+from web import BadWeb, serve
+
+UID = "11111111-2222-3333-4444-555555555555"
+MACHINE = "99999999-2222-3333-4444-555555555555"
+STALL_SECONDS = 0.5
+RESTED = {ImagePhase.READY, ImagePhase.FAILED}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "web"
+    folder.mkdir()
+    (folder / "disk.raw").write_bytes(os.urandom(1 << 20) + bytes(3 << 20))
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(folder / "disk.qcow2"), "64M"], check=True)
+    return folder
+
+
+@pytest.fixture
+async def bad_web(files: Path) -> AsyncIterator[BadWeb]:
+    async with serve(files) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def running_store(root: Path) -> AsyncIterator[tuple[ImageStore, DiskStore]]:
+    pools = Pools({"default": root / "pool"})
+    pools.prepare()
+    disks = DiskStore(pools)
+    images = ImageStore(pools, disks, STALL_SECONDS)
+    await images.start()
+    try:
+        yield images, disks
+    finally:
+        await images.stop()
+
+
+def image(url: str, sha256: str | None = None, **fields: object) -> Image:
+    known = {
+        "uid": UID,
+        "namespace": "default",
+        "name": "base",
+        "pool": "default",
+        "main": Download(url=url, sha256=sha256),
+    }
+    return Image.model_validate({**known, **fields})
+
+
+async def until(images: ImageStore, holds: Callable[[ImageReport], bool], seconds: float = 20) -> ImageReport:
+    async with asyncio.timeout(seconds):
+        while not (found := [r for r in images.reports() if holds(r)]):
+            await asyncio.sleep(0.01)
+        return found[0]
+
+
+async def imported(root: Path, wanted: Image) -> ImageReport:
+    async with running_store(root) as (images, _):
+        await images.put(wanted)
+        return await until(images, lambda r: r.phase in RESTED)
+
+
+def left_in(root: Path) -> list[str]:
+    return sorted(p.name for p in (root / "pool/images" / UID).iterdir())
+
+
+@pytest.mark.parametrize(("name", "found", "size"), [("disk.raw", "raw", 4 << 20), ("disk.qcow2", "qcow2", 64 << 20)])
+async def test_an_image_is_imported_with_its_checksum(
+    tmp_path: Path, bad_web: BadWeb, name: str, found: str, size: int
+) -> None:
+    digest = hashlib.sha256((bad_web.folder / name).read_bytes()).hexdigest()
+    report = await imported(tmp_path, image(f"{bad_web.url}/files/{name}", sha256=digest))
+    assert (report.phase, report.format, report.virtual_size_bytes) == (ImagePhase.READY, found, size)
+    assert report.progress_percent == 100
+    assert left_in(tmp_path) == ["disk", "image.json", "ready.json"]
+
+
+async def test_a_wrong_checksum_leaves_nothing(tmp_path: Path, bad_web: BadWeb) -> None:
+    report = await imported(tmp_path, image(f"{bad_web.url}/files/disk.raw", sha256="0" * 64))
+    assert (report.phase, report.reason) == (ImagePhase.FAILED, "ChecksumMismatch")
+    assert "SHA-256" in report.message
+    assert left_in(tmp_path) == ["image.json"]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("redirect/0", "TooManyRedirects"),
+        ("file_scheme", "HTTPError"),
+        ("stall", "Stalled"),
+        ("huge", "TooLarge"),
+        ("failing", "HTTPError"),
+        ("files/nothing", "HTTPError"),
+    ],
+)
+async def test_a_bad_server_is_named(tmp_path: Path, bad_web: BadWeb, path: str, reason: str) -> None:
+    report = await imported(tmp_path, image(f"{bad_web.url}/{path}"))
+    assert (report.phase, report.reason) == (ImagePhase.FAILED, reason)
+    assert "Trying again" in report.message
+    assert "disk" not in left_in(tmp_path)
+
+
+async def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+    report = await imported(tmp_path, image("http://127.0.0.1:1/disk.raw"))
+    assert (report.phase, report.reason) == (ImagePhase.FAILED, "Unreachable")
+
+
+async def test_an_endless_file_is_cut_off(tmp_path: Path, bad_web: BadWeb) -> None:
+    fetch = Fetch(Download(url=f"{bad_web.url}/endless"), tmp_path / "disk", Limits(8 << 20), lambda *_: None)
+    with pytest.raises(ImportFailedError) as caught:
+        await fetch.run()
+    assert caught.value.reason == "TooLarge"
+    assert not list(tmp_path.glob("disk*"))
+
+
+async def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path: Path, bad_web: BadWeb) -> None:
+    bad_web.interrupt_after = 1 << 20
+    digest = hashlib.sha256((bad_web.folder / "disk.raw").read_bytes()).hexdigest()
+    wanted = image(f"{bad_web.url}/files/disk.raw", sha256=digest)
+    async with running_store(tmp_path) as (images, _):
+        await images.put(wanted)
+        failed = await until(images, lambda r: r.phase == ImagePhase.FAILED)
+        assert failed.reason == "Truncated"
+    async with running_store(tmp_path) as (images, _):  # another process of the daemon
+        assert (await until(images, lambda r: r.phase == ImagePhase.READY)).progress_percent == 100
+    first, second = bad_web.asked["/files/disk.raw"]
+    assert first is None
+    assert second is not None
+    assert int(second.removeprefix("bytes=").removesuffix("-")) > 0
+
+
+async def test_a_file_that_changed_is_fetched_anew(tmp_path: Path, bad_web: BadWeb) -> None:
+    bad_web.interrupt_after = 1 << 20
+    async with running_store(tmp_path) as (images, _):
+        await images.put(image(f"{bad_web.url}/files/disk.raw"))
+        await until(images, lambda r: r.phase == ImagePhase.FAILED)
+    content = os.urandom(2 << 20)
+    (bad_web.folder / "disk.raw").write_bytes(content)
+    async with running_store(tmp_path) as (images, _):
+        await until(images, lambda r: r.phase == ImagePhase.READY)
+        assert images.files(UID).path.read_bytes() == content
+
+
+@pytest.mark.parametrize("name", CORPUS)
+async def test_a_hostile_file_is_refused(tmp_path: Path, bad_web: BadWeb, name: str) -> None:
+    reason, make = CORPUS[name]
+    make(bad_web.folder / "hostile")
+    report = await imported(tmp_path, image(f"{bad_web.url}/files/hostile"))
+    assert (report.phase, report.reason) == (ImagePhase.FAILED, reason), report
+    assert report.message
+    assert "root:" not in report.message
+    assert left_in(tmp_path) == ["image.json"]
+
+
+async def test_a_base_with_clones_stays(tmp_path: Path, bad_web: BadWeb) -> None:
+    wanted = image(f"{bad_web.url}/files/disk.qcow2")
+    disk = MachineDisk(name="root", pool="default", source=ImageDiskSource(image_uid=UID))
+    async with running_store(tmp_path) as (images, disks):
+        await images.put(wanted)
+        await until(images, lambda r: r.phase == ImagePhase.READY)
+        await disks.prepare_disk(MACHINE, disk, images.files(UID))
+        with pytest.raises(ConflictError, match=MACHINE):
+            await images.put(wanted.model_copy(update={"present": False}))
+        assert images.files(UID) is not None
+        disks.remove_disk(MACHINE, "default", "root")
+        gone: list[str] = []
+        images.subscribe(gone.append)
+        await images.put(wanted.model_copy(update={"present": False}))
+        assert gone == [UID]
+        assert images.reports() == ()
+    assert not (tmp_path / "pool/images" / UID).exists()
+
+
+async def test_a_kernel_must_be_one(tmp_path: Path, bad_web: BadWeb) -> None:
+    report = await imported(tmp_path, image(f"{bad_web.url}/files/disk.raw", type=ImageType.KERNEL))
+    assert (report.phase, report.reason) == (ImagePhase.FAILED, "UnsupportedFormat")
+    assert "kernel" in report.message
+
+
+async def test_links_in_a_pool_are_not_followed(tmp_path: Path, bad_web: BadWeb) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    async with running_store(tmp_path) as (images, _):
+        (tmp_path / "pool/images" / UID).symlink_to(outside)
+        with pytest.raises(Exception, match="administrator"):
+            await images.put(image(f"{bad_web.url}/files/disk.raw"))
+    assert list(outside.iterdir()) == []

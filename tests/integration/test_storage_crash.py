@@ -1,0 +1,64 @@
+"""kill -9 at random moments of import, clone and removal: the next process converges and nothing is leaked."""
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from virtfleet_node.storage.disks import DiskStore
+from virtfleet_node.storage.images import ImageStore
+from virtfleet_node.storage.pools import Pools
+from web import serve
+
+ROUNDS = 20
+IMAGE, MACHINE = (f"{digit * 8}-2222-3333-4444-555555555555" for digit in "ab")
+VICTIM = Path(__file__).parents[1] / "support" / "storage_victim.py"
+
+
+async def test_a_killed_storage_converges_and_leaks_nothing(tmp_path: Path) -> None:
+    folder, pool = tmp_path / "web", tmp_path / "pool"
+    folder.mkdir()
+    (folder / "disk.raw").write_bytes(os.urandom(8 << 20))
+    chance = random.Random()
+    async with serve(folder) as web:
+        command = [sys.executable, VICTIM, pool, f"{web.url}/files/disk.raw", IMAGE, MACHINE]
+        for _ in range(ROUNDS):
+            await asyncio.to_thread(run_and_kill, command, chance.uniform(0, 0.4))
+        await asyncio.to_thread(run_one_round, command)
+    found = sorted(str(p.relative_to(pool)) for p in pool.rglob("*") if p.is_file())
+    owned = {f"disks/{MACHINE}/{name}.qcow2" for name in ("blank", "linked", "full")}
+    owned |= {f"images/{IMAGE}/{name}" for name in ("disk", "image.json", "ready.json")}
+    assert set(found) <= owned, "a file that nobody owns"
+
+
+def run_and_kill(command: list[str | Path], seconds: float) -> None:
+    """Start the victim and kill it some time after it has begun its work."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as victim:
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == b"started\n"
+        time.sleep(seconds)  # the random moment is the test
+        os.killpg(victim.pid, 9)
+
+
+def run_one_round(command: list[str | Path]) -> None:
+    """Let the victim take up what is left, finish a whole round, and be killed right after it."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as victim:
+        assert victim.stdout is not None
+        lines = [victim.stdout.readline() for _ in range(2)]
+        os.killpg(victim.pid, 9)
+    assert lines == [b"started\n", b"round\n"]
+
+
+async def test_what_a_crash_left_without_a_document_is_swept(tmp_path: Path) -> None:
+    pools = Pools({"default": tmp_path})
+    pools.prepare()
+    leftover = tmp_path / "images" / IMAGE
+    leftover.mkdir()
+    (leftover / "image.json.partial").write_text("{")
+    images = ImageStore(pools, DiskStore(pools))
+    await images.start()
+    assert images.reports() == ()
+    assert not leftover.exists()
