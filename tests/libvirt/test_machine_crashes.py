@@ -92,7 +92,7 @@ async def test_dies_after_each_action_of_a_restart(rig: Rig, crash: Crash, numbe
     await rig.until_phase(machine, Phase.RUNNING)
     (before,) = rig.qemu_pids()
     crash.done.clear()
-    machine = await crash_after(rig, crash, number, machine, start_token="again")  # noqa: S106 -- no secret
+    machine = await crash_after(rig, crash, number, machine, start_token="again")
     await rig.reports.until(lambda: rig.qemu_pids() not in {(), (before,)}, 30, "the new QEMU")
     await rig.until_phase(machine, Phase.RUNNING)
     assert crash.done.count("start") == 1
@@ -183,7 +183,7 @@ async def test_a_start_that_fails_says_why_and_is_tried_again(rig: Rig) -> None:
     assert "no-such-cpu" in report.message
     assert report.next_start_at is not None
     better = machine.hardware.model_copy(update={"cpu_model": "host-model"})
-    await rig.put(machine, hardware=better, start_token="again")  # noqa: S106 -- no secret
+    await rig.put(machine, hardware=better, start_token="again")
     await rig.until_phase(machine, Phase.RUNNING)
     await rig.remove(machine)
 

@@ -51,7 +51,7 @@ async def test_others_stay_off_after_a_shutdown_in_the_guest(rig: Rig, restart: 
     assert (report.reason, report.last_stop) == ("GuestShutdown", StopReason.GUEST_SHUTDOWN)
     await rig.restart_daemon()
     assert (await rig.until_phase(machine, Phase.STOPPED)).last_stop is StopReason.GUEST_SHUTDOWN
-    machine = await rig.put(machine, start_token="again")  # noqa: S106 -- no secret
+    machine = await rig.put(machine, start_token="again")
     await rig.until_phase(machine, Phase.RUNNING)
     await rig.remove(machine)
 

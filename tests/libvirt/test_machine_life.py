@@ -116,7 +116,7 @@ async def test_a_new_token_restarts_once_with_the_new_hardware(rig: Rig) -> None
     assert report is not None
     assert report.restart_required == ("cpu.cores", "disks[root].cache")
     assert report.vcpus == 1
-    machine = await rig.put(machine, start_token="again")  # noqa: S106 -- no secret
+    machine = await rig.put(machine, start_token="again")
     await rig.until_console(machine, "cpus=2")
     report = await rig.until_phase(machine, Phase.RUNNING)
     assert (report.restart_required, report.vcpus, report.restarts) == ((), 2, 0)

@@ -18,7 +18,7 @@ from virtfleet_cli.power import (
 )
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 987654, tzinfo=UTC)
-TOKEN = "2026-03-01T12:00:00Z"  # noqa: S105  # a time
+TOKEN = "2026-03-01T12:00:00Z"  # a time
 
 
 def machine(
