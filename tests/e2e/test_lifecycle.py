@@ -94,7 +94,7 @@ def test_qemu_killed_comes_back_under_always_and_not_under_once(fleet: Fleet) ->
                 subprocess.run(["kill", "-9", str(pid)], check=True)
     eventually(lambda: fleet.status("phoenix")["machine"]["startedAt"] > before, "phoenix was started again")
     fleet.wait_ready("phoenix")
-    fleet.wait_status("mayfly", "Stopped")
+    fleet.wait_status("mayfly", "Crashed")
     fleet.delete("phoenix", "mayfly")
 
 

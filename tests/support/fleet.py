@@ -133,8 +133,8 @@ class Fleet:
         return [uid for node in self.cluster.nodes for uid, active in self.domains(node).items() if active]
 
     def console(self, node: Node, uid: str) -> str:
-        """Return what a guest printed so far, from the file that virtlogd keeps."""
-        files = sorted((node.directory / "log").rglob(f"*{uid}*console*"))
+        """Return what a guest printed so far, from the files that virtlogd keeps."""
+        files = sorted((node.directory / "virtfleet/machines" / uid).glob("console.log*"), reverse=True)
         return "".join(path.read_text(errors="replace") for path in files)
 
     def pool(self, node: Node) -> list[Path]:
