@@ -59,10 +59,10 @@ class Hypervisor:
         self._calls.close()
         self._agent_calls.close()
 
-    async def read_facts(self, log_directory: Path) -> HostFacts:
+    async def read_facts(self, directory: Path) -> HostFacts:
         """Return the domain type that works here, found out by trying."""
         connect = self._connection.get()
-        return await self._calls.run(lambda: read_host_facts(connect, log_directory))
+        return await self._calls.run(lambda: read_host_facts(connect, directory))
 
     async def read_versions(self) -> Versions:
         """Return libvirt's and QEMU's versions."""
