@@ -16,40 +16,31 @@ import libvirt
 import pytest
 
 from fleet import Fleet, eventually
+from virtfleet_dev.process import Program
 
 ROUNDS = 10
 SEED = int(os.environ.get("VIRTFLEET_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
 
 
 class Victims:
-    """What can be killed, and how each comes back: as the host's or the cluster's supervisor would bring it back."""
+    """What can be killed; the host's or the cluster's supervisor starts it again."""
 
     def __init__(self, fleet: Fleet, chance: random.Random) -> None:
         self._cluster = fleet.cluster
         self._chance = chance
         self.killed: Counter[str] = Counter()
         self.by_name: dict[str, Callable[[], None]] = {
-            "operator": self._operator,
-            "daemon": self._daemon,
+            "operator": lambda: kill(self._cluster.operator),
+            "daemon": lambda: kill(self._cluster.daemon(self._chance.choice(self._cluster.nodes))),
             "libvirtd": self._libvirtd,
             "qemu": self._qemu,
-            "apiserver": self._apiserver,
-            "etcd": self._etcd,
+            "apiserver": lambda: kill(self._cluster.control_plane.apiserver),
+            "etcd": lambda: kill(self._cluster.control_plane.etcd),
         }
 
     def kill(self, name: str) -> None:
         self.by_name[name]()
         self.killed[name] += 1
-
-    def _operator(self) -> None:
-        self._cluster.operator.kill()
-        self._cluster.start_operator()
-
-    def _daemon(self) -> None:
-        node = self._chance.choice(self._cluster.nodes)
-        os.kill(self._cluster.daemon_pid(node), signal.SIGKILL)
-        self._cluster.daemon(node).wait_gone()
-        self._cluster.start_daemon(node)
 
     def _libvirtd(self) -> None:
         for pid in self._chance.choice(self._cluster.nodes).pids("libvirtd"):
@@ -60,13 +51,9 @@ class Victims:
         for pid in self._chance.sample(guests, min(1, len(guests))):
             os.kill(pid, signal.SIGKILL)
 
-    def _apiserver(self) -> None:
-        self._cluster.control_plane.apiserver.kill()
-        self._cluster.control_plane.start_apiserver()
 
-    def _etcd(self) -> None:
-        self._cluster.control_plane.etcd.kill()
-        self._cluster.control_plane.start_etcd()
+def kill(program: Program) -> None:
+    os.kill(eventually(lambda: program.inner_pid, f"{program.name} runs"), signal.SIGKILL)
 
 
 class TwiceWatch(threading.Thread):

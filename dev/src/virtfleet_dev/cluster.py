@@ -116,7 +116,7 @@ class Cluster:
         """Start the operator and wait until the fleet's certificate authority is published."""
         ports = self.control_plane.ports
         config = self.operator_config("operator", Ports(ports["webhook"], ports["subresources"], ports["metrics"]))
-        self.operator.start([program("virtfleet-operator"), "--config", config])
+        self.operator.start([program("virtfleet-operator"), "--config", config], kept=True)
         wait_until(lambda: self.ca_pem() is not None, 60, "the operator's certificate authority", self.operator)
 
     def operator_config(self, identity: str, ports: Ports) -> Path:
@@ -135,7 +135,7 @@ class Cluster:
             link.unlink(missing_ok=True)
             link.symlink_to(guest_files() / name)
         command = [sys.executable, "-m", "virtfleet_dev.images", self.fabric.host_address, str(_IMAGES_PORT)]
-        self.image_server.start([*command, self.images])
+        self.image_server.start([*command, self.images], kept=True)
 
     def start_node(self, node: Node) -> None:
         """Start a node, its libvirtd and its daemon."""
@@ -148,7 +148,7 @@ class Cluster:
         config = node.directory / "virtfleet" / "node.yaml"
         config.write_text(yaml.safe_dump(configuration.node_configuration(node)))
         command = node.command(program("virtfleet-node"), "--config", "/var/lib/virtfleet/node.yaml")
-        self.daemon(node).start(command)
+        self.daemon(node).start(command, kept=True)
 
     def wait_node_ready(self, name: str) -> None:
         """Wait until the VMNode is Ready."""
@@ -167,14 +167,6 @@ class Cluster:
             return None  # the API server may be on its way back
         pem: str | None = (found or {}).get("data", {}).get("ca.crt")
         return pem
-
-    def daemon_pid(self, node: Node) -> int | None:
-        """Return the pid of the daemon itself, behind the nsenter that started it."""
-        outer = self.daemon(node).pid
-        if outer is None:
-            return None
-        children = Path(f"/proc/{outer}/task/{outer}/children").read_text().split()
-        return int(children[0]) if children else outer
 
     def _give_join_token(self, node: Node) -> None:
         folder = node.directory / "virtfleet"

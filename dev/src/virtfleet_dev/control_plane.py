@@ -1,4 +1,4 @@
-"""etcd, kube-apiserver and kube-controller-manager on loopback, each of which can be killed and started again."""
+"""etcd, kube-apiserver and kube-controller-manager on loopback, each started again whenever it ends."""
 
 import base64
 import json
@@ -110,12 +110,13 @@ class ControlPlane:
                 f"--initial-advertise-peer-urls={peer}",
                 f"--initial-cluster=dev={peer}",
                 "--log-level=warn",
-            ]
+            ],
+            kept=True,
         )
 
     def start_apiserver(self) -> None:
         """Start the API server and wait until it is ready."""
-        self.apiserver.start(self._apiserver_command())
+        self.apiserver.start(self._apiserver_command(), kept=True)
         wait_until(self.ready, READY_SECONDS, "the API server", self.apiserver)
 
     def start_controllers(self) -> None:
@@ -133,7 +134,8 @@ class ControlPlane:
                 "--controllers=namespace,serviceaccount,serviceaccount-token,root-ca-cert-publisher,garbagecollector",
                 f"--service-account-private-key-file={service_account_key(self.directory / 'pki')[0]}",
                 f"--root-ca-file={self._authority.pair.certificate}",
-            ]
+            ],
+            kept=True,
         )
 
     def ready(self) -> bool:

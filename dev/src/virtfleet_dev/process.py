@@ -9,8 +9,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+_LEADING = frozenset({"bash", "nsenter"})
+"""Programs that lead to another one, which is their only child."""
 
 STOP_SECONDS = 15.0  # etcd and kube-apiserver need about 3 s to stop on a busy machine
 
@@ -26,6 +30,21 @@ def _start_time(pid: int) -> str | None:
         return None
     fields = stat[stat.rindex(")") + 2 :].split()
     return None if fields[0] == "Z" else fields[19]
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def _only_child(pid: int) -> int | None:
+    try:
+        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(words[0]) if words else None
 
 
 @dataclass(frozen=True)
@@ -53,15 +72,27 @@ class Program:
             return None
         return record["pid"] if _start_time(record["pid"]) == record["start"] else None
 
-    def start(self, command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> int:
-        """Start the program in a session of its own unless it runs; return its pid."""
+    @property
+    def inner_pid(self) -> int | None:
+        """Return the pid of the program itself, behind what keeps it running and led to it; None while it is down."""
+        pid = self.pid
+        while pid is not None and _comm(pid) in _LEADING:
+            pid = _only_child(pid)
+        return pid
+
+    def start(self, command: Sequence[str | Path], env: Mapping[str, str] | None = None, *, kept: bool = False) -> int:
+        """Start the program in a session of its own unless it runs; return its pid.
+
+        A program that is `kept` is started again whenever it ends; its pid is then that of what keeps it.
+        """
         if (running := self.pid) is not None:
             return running
+        keeper: list[str | Path] = ["bash", Path(__file__).with_name("keep.sh")] if kept else []
         for folder in (self.log.parent, self._record.parent):
             folder.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             child = subprocess.Popen(
-                [str(word) for word in command],
+                [str(word) for word in (*keeper, *command)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -72,13 +103,17 @@ class Program:
         return child.pid
 
     def kill(self) -> None:
-        """Kill it with SIGKILL and wait until it is gone."""
-        self._signal(signal.SIGKILL)
+        """Kill it and what keeps it with SIGKILL, and wait until they are gone."""
+        if (pid := self.pid) is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
         self.wait_gone(STOP_SECONDS)
 
     def stop(self) -> None:
         """Ask it to end, kill it when it does not, and forget it."""
-        self._signal(signal.SIGTERM)
+        if (pid := self.pid) is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
         if not self.wait_gone(STOP_SECONDS):
             self.kill()
         self._record.unlink(missing_ok=True)
@@ -94,13 +129,6 @@ class Program:
     def tail(self, lines: int = 20) -> str:
         """Return the last lines of its output."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
-
-    def _signal(self, number: int) -> None:
-        if (pid := self.pid) is not None:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                return
 
 
 def _reap(pid: int) -> None:
