@@ -34,8 +34,10 @@ def _silent(_: str) -> None:
 class Cluster:
     """Everything that `up` starts. State lives in the directory, so any process can pick the cluster up again."""
 
-    def __init__(self, directory: Path, say: Say = _silent) -> None:
+    def __init__(self, directory: Path, say: Say = _silent, libvirt_uri: str | None = None) -> None:
+        """Take the directory that holds it all; `libvirt_uri` replaces the nodes' own libvirtd for their daemons."""
         self.directory = directory.resolve()
+        self.libvirt_uri = libvirt_uri or "qemu:///system"
         self.say = say
         self.control_plane = ControlPlane(self.directory)
         self.operator = Program("operator", self.directory)
@@ -146,7 +148,7 @@ class Cluster:
     def start_daemon(self, node: Node) -> None:
         """Start the node's daemon; it enrols if it has no certificate yet."""
         config = node.directory / "virtfleet" / "node.yaml"
-        config.write_text(yaml.safe_dump(configuration.node_configuration(node)))
+        config.write_text(yaml.safe_dump(configuration.node_configuration(node, self.libvirt_uri)))
         command = node.command(program("virtfleet-node"), "--config", "/var/lib/virtfleet/node.yaml")
         self.daemon(node).start(command, kept=True)
 

@@ -38,13 +38,13 @@ def operator_configuration(fabric: Fabric, identity: str, kubeconfig: Path, port
     }
 
 
-def node_configuration(node: Node) -> dict[str, Any]:
+def node_configuration(node: Node, libvirt_uri: str) -> dict[str, Any]:
     """Return the configuration of a node's daemon, with paths as the node sees them."""
     return {
         "nodeName": node.name,
         "listen": {"host": node.address, "port": NODE_PORT},
         "advertise": f"{node.address}:{NODE_PORT}",
-        "libvirtUri": "qemu:///system",
+        "libvirtUri": libvirt_uri,
         "stateDirectory": "/var/lib/virtfleet",
         "pools": [{"name": "default", "path": "/var/lib/virtfleet/pools/default"}],
         "labels": {"kubernetes.io/hostname": node.name},

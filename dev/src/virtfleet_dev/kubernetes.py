@@ -14,8 +14,11 @@ _NAMES = ("kube-apiserver", "kube-controller-manager", "kubectl")
 
 
 def binaries() -> dict[str, Path]:
-    """Return the path of each binary: in `$VIRTFLEET_KUBE_BIN`, else in the cache, which is filled if empty."""
+    """Return the path of each binary: in `$VIRTFLEET_KUBE_BIN`, on PATH, or in the cache, which is filled if empty."""
     chosen = os.environ.get("VIRTFLEET_KUBE_BIN")
+    on_path = {name: shutil.which(name) for name in _NAMES}
+    if not chosen and all(on_path.values()):
+        return {name: Path(path) for name, path in on_path.items() if path}
     folder = Path(chosen) if chosen else cache_dir() / "kubernetes" / VERSION
     if not chosen and not all((folder / name).exists() for name in _NAMES):
         build(folder)
