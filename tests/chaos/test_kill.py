@@ -92,6 +92,7 @@ def test_everything_may_die_at_any_moment(
     record_property("VIRTFLEET_CHAOS_SEED", SEED)
     victims = Victims(fleet, chance)
     order = list(victims.by_name)
+    kept: list[int] = []
     for number in range(ROUNDS):
         chance.shuffle(order)
         names = [f"chaos-{number}-{which}" for which in "ab"]
@@ -111,6 +112,9 @@ def test_everything_may_die_at_any_moment(
                 victims.kill(victim)
             for name in names:
                 converged(name)
+            disks = [inode_of_disk(fleet, name) for name in names] if phase < 2 else []
+            assert phase != 1 or disks == kept, "a disk was made anew"
+            kept = disks
 
     assert all(victims.killed[name] >= ROUNDS for name in victims.by_name), victims.killed
     assert watch.twice == set()
@@ -122,6 +126,14 @@ def test_everything_may_die_at_any_moment(
 
 
 BLANK = {"name": "data", "size": "64Mi", "source": {"blank": {}}}
+
+
+def inode_of_disk(fleet: Fleet, name: str) -> int:
+    """Return what stays the same of a machine's only disk as long as nobody makes it anew."""
+    found = eventually(lambda: fleet.get(name), f"{name} is read")
+    node = next(n for n in fleet.cluster.nodes if n.name == found["status"]["nodeName"])
+    (disk,) = [path for path in fleet.pool(node) if found["metadata"]["uid"] in str(path)]
+    return disk.stat().st_ino
 
 
 def gone(fleet: Fleet) -> Callable[[str], object]:

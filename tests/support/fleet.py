@@ -116,6 +116,8 @@ class Fleet:
 
     def delete(self, *names: str, kind: str = "vm") -> None:
         """Delete objects and wait until they are gone."""
+        if not names:
+            return
         self.cluster.kubectl.run("delete", kind, *names, "--wait=false", "--ignore-not-found")
         for name in names:
             eventually(lambda name=name: self.cluster.kubectl.get(kind, name) is None, f"{kind} {name} is gone")

@@ -154,6 +154,13 @@ class SimulatedDaemon:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
+    def _started_at(self, uid: str, phase: Phase) -> datetime | None:
+        """Return when the guest started: a guest that runs on is not started again by another instruction."""
+        if phase is not Phase.RUNNING:
+            return None
+        old = self.reports.get(uid)
+        return old.started_at if old and old.phase is phase else datetime.now(UTC).replace(microsecond=0)
+
     def _report(self, machine: Machine, phase: Phase) -> MachineReport:
         hardware = machine.hardware
         report = MachineReport(
@@ -162,7 +169,7 @@ class SimulatedDaemon:
             name=machine.name,
             generation=machine.generation,
             phase=phase,
-            started_at=datetime.now(UTC).replace(microsecond=0) if phase is Phase.RUNNING else None,
+            started_at=self._started_at(machine.uid, phase),
             machine_type="pc-q35-7.2",
             cpu_model="qemu64",
             vcpus=hardware.vcpus,

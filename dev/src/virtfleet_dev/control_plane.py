@@ -5,6 +5,7 @@ import json
 import secrets
 import socket
 import ssl
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ class ControlPlane:
                 binaries()["kube-controller-manager"],
                 f"--kubeconfig={config}",
                 "--leader-elect=false",
-                "--port=0",
+                *_unencrypted_port_flags(binaries()["kube-controller-manager"]),
                 "--secure-port=0",
                 "--use-service-account-credentials=true",
                 "--controllers=namespace,serviceaccount,serviceaccount-token,root-ca-cert-publisher,garbagecollector",
@@ -206,7 +207,6 @@ class ControlPlane:
             f"--etcd-servers=http://127.0.0.1:{self.ports['etcd']}",
             "--bind-address=127.0.0.1",
             f"--secure-port={self.ports['apiserver']}",
-            "--insecure-port=0",
             "--advertise-address=192.0.2.1",  # must not be loopback; unused with the next flag
             "--endpoint-reconciler-type=none",
             *_tls_flags(serving, proxy, ca, self._front_proxy.pair.certificate),
@@ -243,6 +243,13 @@ def _tls_flags(serving: Pair, proxy: Pair, ca: Path, front_proxy_ca: Path) -> li
         f"--proxy-client-cert-file={proxy.certificate}",
         f"--proxy-client-key-file={proxy.key}",
     ]
+
+
+def _unencrypted_port_flags(controllers: Path) -> list[str]:
+    """Return what closes the unencrypted port, which Kubernetes 1.24 and later do not have, nor the flag."""
+    done = subprocess.run([controllers, "--version"], check=True, capture_output=True, text=True)
+    minor = int(done.stdout.split(".")[1])
+    return ["--port=0"] if minor < 24 else []  # noqa: PLR2004 -- Kubernetes 1.24
 
 
 def _b64(path: Path) -> str:

@@ -13,8 +13,6 @@ from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_image import VMImage
 from virtfleet_operator.core.compile import compile_deletion, compile_machine, derive_mac
 from virtfleet_operator.core.effective import Sizing, resolve
-from virtfleet_operator.core.images import compile_image, image_homes
-from virtfleet_operator.core.place import Candidate
 from virtfleet_operator.core.references import reference_problems
 from virtfleet_operator.core.secret import SecretData, parse_secret, secret_reference
 from virtfleet_operator.core.verdict import Invalid, Waiting
@@ -237,41 +235,6 @@ def test_a_linked_disk_keeps_its_image(machine: Make, image: MakeImage, objects:
     answer = compile_machine(other, SIZE, objects, None)
     assert isinstance(answer, Invalid)
     assert answer.message.startswith("spec.disks[0].source: cannot change once the disk exists")
-
-
-def test_the_document_of_an_image(image: MakeImage) -> None:
-    digest = "ab" * 32
-    http = {"url": "https://images.example.org/vmlinuz", "checksum": f"sha256:{digest}"}
-    made = image(
-        source={"http": http, "initrd": {"url": "https://images.example.org/initrd"}}, type="Kernel", pool="fast"
-    )
-    document = compile_image(made)
-    assert (document.type, document.pool, document.present) == ("Kernel", "fast", True)
-    assert (document.main.url, document.main.sha256) == (http["url"], digest)
-    assert document.initrd is not None
-    assert document.initrd.sha256 is None
-    assert not compile_image(made, present=False).present
-
-
-def test_an_image_is_held_where_it_is_used_and_where_it_is_already(image: MakeImage) -> None:
-    nodes = [Candidate(name, pools={"default": 1}) for name in ("a", "b", "c")]
-    assert image_homes(image(), {"b"}, {"c"}, nodes) == ("b", "c")
-    assert image_homes(image(), {"gone"}, (), nodes) == ("gone",)
-
-
-def test_an_image_without_users_is_tried_on_one_node_that_can(image: MakeImage) -> None:
-    nodes = [
-        Candidate("a", unready="not ready", pools={"default": 1}),
-        Candidate("b", pools={"fast": 1}),
-        *(Candidate(f"n{n}", pools={"default": 1}) for n in range(10)),
-    ]
-    home = image_homes(image(), (), (), nodes)
-    assert home == image_homes(image(), (), (), list(reversed(nodes)))
-    uids = (f"{n:08x}-0000-0000-0000-000000000000" for n in range(100))
-    homes = {image_homes(image(metadata={"uid": uid}), (), (), nodes) for uid in uids}
-    assert len(homes) > 5
-    assert all(len(found) == 1 and found[0].startswith("n") for found in homes)
-    assert image_homes(image(), (), (), nodes[:2]) == ()
 
 
 # cloud-init

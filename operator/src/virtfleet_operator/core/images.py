@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Collection, Iterable
 
-from virtfleet_api.image import Download, Image
-from virtfleet_api.vm_image import HttpSource, VMImage
+from virtfleet_api.image import Download, Image, ImageFormat, ImageReport
+from virtfleet_api.resource import ObjectMeta
+from virtfleet_api.vm_image import HttpSource, ImagePhase, VMImage, VMImageStatus
 from virtfleet_operator.core.place import Candidate
 
 
@@ -36,6 +37,21 @@ def image_homes(
         able = [node.name for node in nodes if not node.unready and image.spec.pool in node.pools]
         homes = set(sorted(able, key=lambda name: hashlib.sha256(f"{image.metadata.uid}/{name}".encode()).digest())[:1])
     return tuple(sorted(homes))
+
+
+def remembered_copies(image: ObjectMeta, status: VMImageStatus, silent: Collection[str]) -> dict[str, ImageReport]:
+    """Return the ready copies, by node, of nodes that are silent since this operator started: they are still there."""
+    known = status.format if status.format in set(ImageFormat) else None
+    copy = ImageReport(
+        uid=image.uid,
+        namespace=image.namespace,
+        name=image.name,
+        phase=ImagePhase.READY,
+        format=ImageFormat(known) if known else None,
+        virtual_size_bytes=status.virtual_size,
+        actual_size_bytes=status.actual_size,
+    )
+    return {node.name: copy for node in status.nodes if node.phase is ImagePhase.READY and node.name in silent}
 
 
 def _download(http: HttpSource) -> Download:

@@ -44,6 +44,10 @@ class Context:
         """Say whether every node is heard, so that no report can be missing."""
         return all(self.fleet.contact(stored.key.name) is Contact.HEARD for stored in self.cache.all(NODE))
 
+    def unsettled(self) -> bool:
+        """Say whether a node may yet turn up: what is decided now would be wrong in a moment."""
+        return any(state.contact is Contact.CONNECTING for state in self.fleet)
+
     def _view(self, node: object) -> NodeView | None:
         if not isinstance(node, VMNode):
             return None

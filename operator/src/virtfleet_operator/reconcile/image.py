@@ -1,10 +1,10 @@
 """VMImage: have the nodes that need it hold a copy, and let none be removed while a machine is made from it."""
 
-from virtfleet_api.image import Image
+from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.names import IMAGE_FINALIZER
 from virtfleet_api.vm_image import VMImage
 from virtfleet_operator.core.events import image_events
-from virtfleet_operator.core.images import compile_image, image_homes
+from virtfleet_operator.core.images import compile_image, image_homes, remembered_copies
 from virtfleet_operator.core.summarise import ImageFacts, summarise_image
 from virtfleet_operator.core.writes import image_write_due
 from virtfleet_operator.fleet.state import Contact
@@ -25,6 +25,8 @@ async def reconcile_image(context: Context, key: Key) -> float | None:
     if stored.meta.deletion_timestamp:
         return await _remove(context, stored, problems)
     if isinstance(stored.resource, VMImage) and not problems:
+        if context.unsettled():
+            return None  # the nodes' snapshots, or the end of patience, wake this image
         stored = await _spread(context, stored, stored.resource)
     return await _write(context, stored, problems)
 
@@ -37,7 +39,7 @@ async def hold_image(context: Context, stored: Stored) -> Stored:
 
 
 async def _spread(context: Context, stored: Stored, image: VMImage) -> Stored:
-    homes = image_homes(image, _user_nodes(context, stored.key), _holding(context, stored), context.candidates())
+    homes = image_homes(image, _user_nodes(context, stored.key), _reports(context, stored), context.candidates())
     if homes:
         stored = await hold_image(context, stored)
     await _instruct(context, homes, compile_image(image))
@@ -66,9 +68,8 @@ async def _remove(context: Context, stored: Stored, problems: tuple[str, ...]) -
 
 
 async def _write(context: Context, stored: Stored, problems: tuple[str, ...]) -> float | None:
-    reports = {state.name: state.images[stored.uid] for state in context.fleet if stored.uid in state.images}
     users = tuple(context.catalog.image_users(stored.key.namespace, stored.key.name))
-    facts = ImageFacts(problems=problems, reports=reports, users=users)
+    facts = ImageFacts(problems=problems, reports=_reports(context, stored), users=users)
     status = summarise_image(stored.meta, stored.status, facts, context.clock())
     due = image_write_due(stored.status, status, context.written.get(stored.key))
     return await write_status(context, stored, status, due, image_events(stored.status, status))
@@ -77,6 +78,14 @@ async def _write(context: Context, stored: Stored, problems: tuple[str, ...]) ->
 def _user_nodes(context: Context, key: Key) -> set[str]:
     users = context.cache.find(MACHINE, BY_IMAGE, f"{key.namespace}/{key.name}")
     return {node for user in users if (node := bound_node(user))}
+
+
+def _reports(context: Context, stored: Stored) -> dict[str, ImageReport]:
+    """Return what nodes say of their copies, and the copies of those that have said nothing yet."""
+    said = {state.name: state.images[stored.uid] for state in context.fleet if stored.uid in state.images}
+    heard = {state.name for state in context.fleet if state.instance}
+    silent = {node.key.name for node in context.cache.all(NODE)} - heard
+    return remembered_copies(stored.meta, stored.status, silent) | said
 
 
 def _holding(context: Context, stored: Stored) -> tuple[str, ...]:

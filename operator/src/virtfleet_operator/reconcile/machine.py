@@ -72,8 +72,8 @@ async def _advance(context: Context, stored: Stored, where: Binding) -> float | 
     if isinstance(where, Lost):
         verdict = Waiting("BindingLost", where.message)
     if isinstance(where, Unbound) and isinstance(prepared, Prepared):
-        if _unsettled(context):
-            return None  # the nodes' snapshots wake this machine
+        if context.unsettled():
+            return None  # the nodes' snapshots wake this machine: placing now would crowd the quicker ones
         placed = await _place(context, stored, prepared)
         if isinstance(placed, Unschedulable):
             verdict = placed
@@ -83,11 +83,6 @@ async def _advance(context: Context, stored: Stored, where: Binding) -> float | 
         return await write_machine(context, stored, None, verdict)
     document = prepared.document if isinstance(prepared, Prepared) else None
     return await _instruct_and_write(context, stored, where.node_name, document, verdict)
-
-
-def _unsettled(context: Context) -> bool:
-    """Say whether a node may yet turn up: placing now would crowd the ones that were quicker."""
-    return any(state.contact is Contact.CONNECTING for state in context.fleet)
 
 
 async def _prepare(context: Context, stored: Stored) -> Prepared | Waiting | Invalid:
