@@ -51,6 +51,36 @@ def test_the_deletion_of_a_former_object_does_not_remove_its_successor(cache: Ca
     assert cache.get(Key(KIND, "", "x"))
 
 
+def of_generation(version: int, generation: int, spec: dict[str, Any]) -> dict[str, Any]:
+    made = body("x", version)
+    made["metadata"]["generation"] = generation
+    return {**made, "spec": spec}
+
+
+WHOLE, PRUNED = {"size": "1Gi", "telepathy": True}, {"size": "1Gi"}
+
+
+def spec_of(cache: Cache) -> Any:
+    stored = cache.get(Key(KIND, "", "x"))
+    assert stored
+    return stored.body["spec"]
+
+
+def test_what_a_watch_of_an_older_schema_leaves_out_is_known_from_an_answer(cache: Cache) -> None:
+    cache.put(KIND, of_generation(5, 1, PRUNED))
+    assert cache.put(KIND, of_generation(5, 1, WHOLE))
+    assert spec_of(cache) == WHOLE
+    assert not cache.put(KIND, of_generation(5, 1, PRUNED))
+    assert cache.put(KIND, of_generation(6, 1, PRUNED))
+    assert spec_of(cache) == WHOLE
+
+
+def test_a_field_that_a_user_removes_is_gone(cache: Cache) -> None:
+    cache.put(KIND, of_generation(5, 1, WHOLE))
+    assert cache.put(KIND, of_generation(6, 2, PRUNED))
+    assert spec_of(cache) == PRUNED
+
+
 def test_managed_fields_are_not_kept(cache: Cache) -> None:
     big = body("x", 5)
     big["metadata"]["managedFields"] = [{"manager": "kubectl"}]

@@ -4,6 +4,7 @@ It is filled by the watch and by the answers to the operator's own writes, so th
 even before the watch shows it. An older version never replaces a newer one.
 """
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -98,8 +99,12 @@ class Cache:
         body["metadata"].pop("managedFields", None)  # as large as the object, and nobody here reads it
         new = Stored(build_key(kind, body), body)
         old = self._objects[kind].get(new.key)
-        if new.uid in self._deleted or (old and old.version >= new.version):
+        if new.uid in self._deleted or (old and old.version > new.version):
             return False
+        if old and old.uid == new.uid:
+            _restore_pruned(old, body)
+            if old.version == new.version and old.body.get("spec") == body.get("spec"):
+                return False
         self._change(new.key, old, new)
         return True
 
@@ -139,6 +144,18 @@ class Cache:
     def _places(self, stored: Stored) -> set[tuple[str, str, str]]:
         indexers = self._indexers[stored.key.kind].items()
         return {(stored.key.kind, name, value) for name, values in indexers for value in values(stored)}
+
+
+def _restore_pruned(old: Stored, body: Body) -> None:
+    """Put back the fields of a spec that were left out on the way.
+
+    For some minutes after a CRD has got new fields, the API server's open watches go on without them, while answers to
+    writes have them. No spec changes without its generation: of two that differ, the longer one is whole.
+    """
+    before, after = old.body.get("spec"), body.get("spec")
+    same = old.body["metadata"].get("generation") == body["metadata"].get("generation")
+    if same and before != after and len(json.dumps(before)) > len(json.dumps(after)):
+        body["spec"] = before
 
 
 def _uid(stored: Stored) -> Iterable[str]:

@@ -75,10 +75,10 @@ async def _advance(context: Context, stored: Stored, where: Binding) -> float | 
         if context.unsettled():
             return None  # the nodes' snapshots wake this machine: placing now would crowd the quicker ones
         placed = await _place(context, stored, prepared)
-        if isinstance(placed, Unschedulable):
-            verdict = placed
-        else:
-            where, stored = Bound(placed.node_name), context.cache.get(stored.key) or stored
+        if isinstance(placed, Placed):
+            # The answer to the binding is newer than the watch, which may even lack fields of a newer schema.
+            return await _advance(context, context.cache.get(stored.key) or stored, Bound(placed.node_name))
+        verdict = placed
     if not isinstance(where, Bound):
         return await write_machine(context, stored, None, verdict)
     document = prepared.document if isinstance(prepared, Prepared) else None
