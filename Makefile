@@ -25,7 +25,7 @@ lock: ## Resolve the Python dependencies again
 generate: install ## Write the generated files (CRDs, API reference) again
 	$(BIN)/virtfleet-crds write
 
-.PHONY: lint types layers generated unit check
+.PHONY: lint types layers generated docs unit check
 lint: install ## ruff, every rule
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -35,9 +35,11 @@ layers: install ## import-linter
 	$(BIN)/lint-imports
 generated: install ## Generated files are up to date
 	$(BIN)/virtfleet-crds check
+docs: install ## The site builds, and every link in it leads somewhere
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 unit: install ## Unit, property and golden tests
 	$(BIN)/pytest -q tests/unit tests/property tests/golden
-check: lint types layers generated unit ## Everything that needs no cluster, under a minute
+check: lint types layers generated docs unit ## Everything that needs no cluster, under a minute
 
 .PHONY: test
 test: install ## Everything CI runs after `make check`
