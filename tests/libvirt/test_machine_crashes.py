@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import re
 import signal
 from collections.abc import Iterator
 
@@ -133,6 +134,28 @@ async def test_libvirtd_is_killed_while_machines_start_and_go(rig: Rig) -> None:
     assert rig.qemu_pids() == ()
     rig.reconnect()
     assert not domains(rig) & {machine.uid for machine in machines}
+
+
+async def test_libvirtd_died_within_a_start_before_there_was_a_qemu(rig: Rig) -> None:
+    """Its successor would call the domain paused for ever, and answer nothing about it."""
+    machine = new_machine(grace_period_seconds=0)
+    await rig.put(machine)
+    await rig.until_phase(machine, Phase.RUNNING)
+    before = rig.qemu_pids()
+    status = rig.node.directory / "run" / "qemu" / f"vf-{machine.uid}.xml"
+    running = status.read_text()
+    rig.node.hold("libvirtd")
+    for pid in (*rig.node.pids("libvirtd"), *before):
+        os.kill(pid, signal.SIGKILL)
+    job = "<job type='none' async='start' phase='none' flags='0x0'/>"
+    starting = re.sub(r"<domstatus [^>]*>", "<domstatus state='paused' reason='starting up' pid='0'>", running)
+    assert starting != running
+    status.write_text(starting.replace("</qemuCaps>", f"</qemuCaps>{job}"))
+    rig.node.release("libvirtd")
+    await rig.reports.until(lambda: rig.qemu_pids() not in {(), before}, 60, "the new QEMU")
+    await rig.until_phase(machine, Phase.RUNNING)
+    rig.reconnect()
+    await rig.remove(machine)
 
 
 async def test_what_is_left_of_an_unknown_machine_is_swept(rig: Rig) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+import os
 import shutil
+import signal
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,6 +23,7 @@ from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
 from virtfleet_node.core.stored import ImageFiles
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
+from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.storage.disks import DiskStore
 from virtfleet_node.storage.media import MediaStore
 from virtfleet_node.storage.pools import Pools
@@ -104,6 +107,18 @@ class Reports:
                 continue
 
 
+class NodesLibvirtd(LibvirtdState):
+    """The state of a node's libvirtd, seen from outside of the node, where its pid is another."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.directory / "run" / "qemu")
+        self._node = node
+
+    def kill(self) -> None:
+        for pid in self._node.pids("libvirtd"):
+            os.kill(pid, signal.SIGKILL)
+
+
 class Rig:
     """A daemon that can be killed and started again."""
 
@@ -118,7 +133,7 @@ class Rig:
         self.images = PreparedImages(self.pool)
         self.reports = Reports()
         self.relay = Relay()
-        self.hypervisor = Hypervisor(node.uri)
+        self.hypervisor = Hypervisor(node.uri, NodesLibvirtd(node))
         self.daemon = self._new_daemon()
         self.libvirt = libvirt.open(node.uri)
 

@@ -15,6 +15,7 @@ from virtfleet_node.core.desired.identity import parse_domain_name
 from virtfleet_node.core.errors import NodeError, UnavailableError
 from virtfleet_node.hypervisor.calls import Calls
 from virtfleet_node.hypervisor.listener import Listener
+from virtfleet_node.hypervisor.phantoms import LibvirtdState
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,8 +33,9 @@ _KEEPALIVE_COUNT: Final = 6
 class Connection:
     """A connection that comes back."""
 
-    def __init__(self, uri: str, calls: Calls) -> None:
+    def __init__(self, uri: str, calls: Calls, state: LibvirtdState) -> None:
         self._uri = uri
+        self._state = state
         self._calls = calls
         self._listener: Listener | None = None
         self._connect: libvirt.virConnect | None = None
@@ -90,11 +92,15 @@ class Connection:
         while True:
             try:
                 self._connect = await self._calls.run(self._open_now, _OPEN_SECONDS)
+                phantoms = () if self.is_test else await self._calls.run(self._state.forget_phantoms)
             except NodeError as error:
                 _LOG.info("Waiting for libvirtd", extra={"uri": self._uri, "reason": str(error)})
                 await asyncio.sleep(_RETRY_SECONDS)
-            else:
+                continue
+            if not phantoms:
                 return
+            _LOG.warning("Restarting libvirtd, which was killed within a start", extra={"domains": list(phantoms)})
+            await self._close()
 
     def _open_now(self) -> libvirt.virConnect:
         connect = libvirt.open(self._uri)

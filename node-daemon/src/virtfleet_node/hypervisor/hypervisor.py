@@ -19,6 +19,7 @@ from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
 from virtfleet_node.hypervisor.console import Console, open_stream
 from virtfleet_node.hypervisor.listener import Listener
+from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.hypervisor.probe import read_host_facts
 
 _AGENT_THREADS = 2
@@ -39,10 +40,11 @@ class Versions:
 class Hypervisor:
     """libvirtd."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, state: LibvirtdState | None = None) -> None:
+        """Take libvirt's URI; `state` is what that libvirtd keeps of running domains, the system's by default."""
         self._calls = Calls()
         self._agent_calls = Calls(_AGENT_THREADS, "guest-agent")
-        self._connection = Connection(uri, self._calls)
+        self._connection = Connection(uri, self._calls, state or LibvirtdState())
 
     @property
     def connected(self) -> bool:
