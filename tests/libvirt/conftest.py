@@ -21,3 +21,11 @@ async def rig(libvirt_node: Node) -> AsyncIterator[Rig]:
     await made.start()
     yield made
     await made.stop()
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="session")
+async def tidy(request: pytest.FixtureRequest) -> AsyncIterator[None]:
+    """Leave nothing of a test that failed to the next one."""
+    yield
+    if "rig" in request.fixturenames:
+        await request.getfixturevalue("rig").tidy()

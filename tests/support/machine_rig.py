@@ -144,10 +144,19 @@ class Rig:
     async def stop(self) -> None:
         await self.daemon.stop()
         await self.hypervisor.stop()
-        for domain in libvirt.open(self.node.uri).listAllDomains():
+
+    async def tidy(self) -> None:
+        """Remove the machines that a test has left, and bring back the daemon if it left that dead."""
+        self.reconnect()
+        if not self.libvirt.listAllDomains() and self.relay.target is not None:
+            return
+        await self.restart_daemon()
+        for report in self.daemon.list_machines():
+            await self.daemon.delete_machine(report.uid)
+        for domain in self.libvirt.listAllDomains():
             if domain.isActive():
                 domain.destroy()
-            domain.undefine()
+        await self.reports.until(lambda: not self.libvirt.listAllDomains(), 30, "a failed test's machines to go")
 
     async def restart_daemon(self) -> None:
         """Forget everything that is only in memory, as a killed daemon does, and look again."""

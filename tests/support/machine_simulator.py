@@ -44,10 +44,16 @@ class Node:
     done: list[str] = field(default_factory=list)
     removed: set[tuple[str, str]] = field(default_factory=set)
 
+    @property
+    def active(self) -> bool:
+        """Tell whether there is a QEMU."""
+        return self.state not in {DomainState.ABSENT, DomainState.OFF}
+
     def observe(self, desired: Machine) -> Observed:
         """Return what the daemon would see."""
-        active = self.state in {DomainState.RUNNING, DomainState.PAUSED}
-        domain = ObservedDomain(self.state, self.off_reason, agent_connected=self.agent and active, stored=self.stored)
+        domain = ObservedDomain(
+            self.state, self.off_reason, agent_connected=self.agent and self.active, stored=self.stored
+        )
         return Observed(
             domain=domain,
             disks=tuple(
@@ -89,13 +95,17 @@ class Node:
         """Let the guest end."""
         self.state, self.off_reason, self.shutdown = DomainState.OFF, reason, ShutdownRequests()
 
+    def panic(self) -> None:
+        """Let the guest panic: QEMU holds it."""
+        self.state, self.shutdown = DomainState.CRASHED, ShutdownRequests()
+
     def pass_time(self, seconds: float) -> None:
         """Let time go by."""
         self.now += timedelta(seconds=seconds)
 
     def _apply_plain(self, action: Action) -> None:
         if isinstance(action, Destroy):
-            if self.state in {DomainState.RUNNING, DomainState.PAUSED}:
+            if self.active:
                 self.end(OffReason.DESTROYED)
         elif isinstance(action, Pause):
             self.state = DomainState.PAUSED

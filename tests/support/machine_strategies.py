@@ -51,6 +51,7 @@ records = st.builds(
     started_at=moments,
     stopped_at=moments,
     stopping_since=moments,
+    panicked=st.booleans(),
     last_stop=st.none() | st.sampled_from(StopReason),
     ended=st.booleans(),
     failures=st.integers(0, 20),

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from machine_simulator import Node, at_goal, converge
 from machine_strategies import machines, pairs
 from virtfleet_api.machine import Machine, Restart, Run
+from virtfleet_api.report import StopReason
 from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_node.core.actions import Start
 from virtfleet_node.core.observed import DomainState, OffReason
@@ -80,14 +81,26 @@ def test_disks_taken_out_of_the_document_are_kept_until_the_machine_is_deleted(f
     assert before <= node.disks
 
 
-@given(machines.filter(lambda m: m.run is Run.RUNNING), st.sampled_from((OffReason.CRASHED, OffReason.FAILED)))
-def test_a_crash_is_restarted_by_policy(desired: Machine, reason: OffReason) -> None:
+@given(machines.filter(lambda m: m.run is Run.RUNNING), st.booleans(), st.integers(0, 2))
+def test_a_crash_is_restarted_by_policy_and_told_from_a_killed_qemu(
+    desired: Machine,
+    panicked: bool,  # noqa: FBT001 -- drawn
+    lost: int,
+) -> None:
     node = fresh(desired)
     converge(node, desired)
     node.pass_time(1)
-    node.end(reason)
+    if panicked:
+        node.panic()
+        for action in node.plan(desired).actions[:lost]:  # the daemon dies in between
+            node.apply(desired, action)
+    else:
+        node.end(OffReason.FAILED)
     converge(node, desired)
     assert node.starts == (1 if desired.restart is Restart.NEVER else 2)
+    assert node.stored is not None
+    assert node.stored.record.last_stop is (StopReason.GUEST_CRASHED if panicked else StopReason.QEMU_FAILED)
+    assert not node.stored.record.panicked
 
 
 @given(machines.filter(lambda m: m.run is Run.RUNNING))
@@ -129,7 +142,7 @@ def test_crashes_in_a_row_are_spaced(desired: Machine) -> None:
     converge(node, desired)
     waits = []
     for _ in range(8):
-        node.end(OffReason.CRASHED)
+        node.end(OffReason.FAILED)
         crashed = node.now
         while node.state is not DomainState.RUNNING:
             wanted = node.plan(desired)

@@ -11,7 +11,7 @@ from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.observe import observe
 from virtfleet_node.agent.surroundings import Surroundings
-from virtfleet_node.core.actions import Action
+from virtfleet_node.core.actions import Action, WriteRecord
 from virtfleet_node.core.errors import NodeError, UnavailableError
 from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain
 from virtfleet_node.core.plan import plan
@@ -41,10 +41,13 @@ class Reconciler:
             observed = await self._observe(uid, entry)
             desired, now = entry.desired, self._around.now()
             wanted = plan(desired, observed, now)
-            self.publish(entry, observed)
+            learnt = tuple(action for action in wanted.actions[:1] if isinstance(action, WriteRecord))
+            for action in learnt:
+                await self._carry_out(entry, observed, action)
+            self.publish(entry, observed)  # only now: what has been told must be known after a crash, too
             if not wanted.actions:
                 return wanted.wake_at
-            for action in wanted.actions:
+            for action in wanted.actions[len(learnt) :]:
                 await self._carry_out(entry, observed, action)
             if wanted.wake_at is not None:
                 return wanted.wake_at

@@ -15,6 +15,8 @@ class DomainState(StrEnum):
     OFF = "Off"
     RUNNING = "Running"
     PAUSED = "Paused"
+    CRASHED = "Crashed"
+    """The guest has panicked, and QEMU holds what is left of it."""
 
 
 class OffReason(StrEnum):
@@ -24,8 +26,8 @@ class OffReason(StrEnum):
     """Never started, or libvirtd has forgotten: it keeps reasons in memory only."""
     SHUTDOWN = "Shutdown"
     DESTROYED = "Destroyed"
-    CRASHED = "Crashed"
     FAILED = "Failed"
+    """QEMU has ended without a word of the guest's end: it was killed, or failed."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class ObservedDomain:
     @property
     def active(self) -> bool:
         """Tell whether there is a QEMU process."""
-        return self.state in {DomainState.RUNNING, DomainState.PAUSED}
+        return self.state not in {DomainState.ABSENT, DomainState.OFF}
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,9 @@ class Plan:
 def plan(desired: Machine, observed: Observed, now: datetime) -> Plan:
     """Return the next actions that bring a machine closer to what is desired."""
     record = settle(desired, observed, now)
-    if desired.run is Run.ABSENT:
+    if observed.domain.state is DomainState.CRASHED:
+        wanted = Plan((Destroy(),))  # nobody is there to be asked; what follows is decided once it is off
+    elif desired.run is Run.ABSENT:
         wanted = _plan_absent(desired, observed, record, now)
     elif desired.run is Run.STOPPED:
         wanted = _plan_stop(desired, observed, record, now) if observed.domain.active else Plan()

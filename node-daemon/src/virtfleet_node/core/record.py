@@ -34,6 +34,8 @@ class Record(Document):
     stopped_at: datetime | None = None
     stopping_since: datetime | None = None
     """Written before the daemon itself stops a guest, so that the end is known as requested even after a crash."""
+    panicked: bool = False
+    """The guest has panicked since its last start; written before QEMU is ended, which forgets it."""
     last_stop: StopReason | None = None
     ended: bool = False
     """The guest ended by itself since its last start."""

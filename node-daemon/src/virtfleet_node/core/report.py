@@ -72,6 +72,8 @@ def _stand_active(desired: Machine, observed: Observed, record: Record) -> Stand
     stopping = record.stopping_since is not None or restart_pending(desired, record)
     if stopping or desired.run in {Run.STOPPED, Run.ABSENT}:
         return Phase.STOPPING, "", "The guest has been asked to shut down."
+    if observed.domain.state is DomainState.CRASHED:
+        return Phase.STOPPING, "GuestCrashed", "The guest crashed and is switched off."
     if observed.domain.disk_error:
         return Phase.PAUSED, "DiskError", "A disk could not be written; free space in its pool and the guest goes on."
     return (Phase.PAUSED if observed.domain.state is DomainState.PAUSED else Phase.RUNNING), "", ""

@@ -9,14 +9,13 @@ from typing import Final
 from virtfleet_api.machine import Machine, Restart, Run
 from virtfleet_api.report import StopReason
 from virtfleet_node.core.backoff import is_steady
-from virtfleet_node.core.observed import Observed, OffReason
+from virtfleet_node.core.observed import DomainState, Observed, OffReason
 from virtfleet_node.core.record import ERROR_LENGTH, Life, Record, forgiven
 
 _REASONS: Final = {
     OffReason.UNKNOWN: StopReason.NODE_RESTARTED,
     OffReason.SHUTDOWN: StopReason.GUEST_SHUTDOWN,
     OffReason.DESTROYED: StopReason.QEMU_FAILED,  # not by this daemon, which leaves a mark before it destroys
-    OffReason.CRASHED: StopReason.GUEST_CRASHED,
     OffReason.FAILED: StopReason.QEMU_FAILED,
 }
 
@@ -25,7 +24,9 @@ def settle(desired: Machine, observed: Observed, now: datetime) -> Record:
     """Return the record with what can be concluded from what is seen; the same record when that is nothing."""
     record = _not_later(observed.record, now)
     if observed.domain.active:
-        return _settle_active(record, now)
+        return _settle_active(record, now).model_copy(
+            update={"panicked": record.panicked or observed.domain.state is DomainState.CRASHED}
+        )
     if record.life is Life.RUNNING:
         record = _settle_end(record, observed.domain.off_reason, now)
     elif record.life is Life.STARTING:
@@ -52,7 +53,8 @@ def _settle_active(record: Record, now: datetime) -> Record:
 def _settle_end(record: Record, off_reason: OffReason, now: datetime) -> Record:
     """Return the record after an end. After a reboot of the host nobody ended it: it goes on as if it were running."""
     requested = record.stopping_since is not None
-    reason = StopReason.REQUESTED if requested else _REASONS[off_reason]
+    panicked = StopReason.GUEST_CRASHED if record.panicked else None
+    reason = StopReason.REQUESTED if requested else panicked or _REASONS[off_reason]
     by_itself = reason not in {StopReason.REQUESTED, StopReason.NODE_RESTARTED}
     failures = (0 if is_steady(record, now) else record.failures) + by_itself
     return record.model_copy(
@@ -60,6 +62,7 @@ def _settle_end(record: Record, off_reason: OffReason, now: datetime) -> Record:
             "life": Life.OFF,
             "stopped_at": now,
             "stopping_since": None,
+            "panicked": False,
             "last_stop": reason,
             "ended": by_itself,
             "failures": failures,
@@ -90,6 +93,7 @@ def starting(desired: Machine, record: Record, now: datetime) -> Record:
             "served_token": desired.start_token,
             "started_at": now,
             "stopping_since": None,
+            "panicked": False,
             "ended": False,
             "start_error": "",
             "failures": 0 if desired.start_token != record.served_token else record.failures,

@@ -16,9 +16,14 @@ ABSENT: Final = ObservedDomain(DomainState.ABSENT)
 _OFF_REASONS: Final = {
     libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: OffReason.SHUTDOWN,
     libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED: OffReason.DESTROYED,
-    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: OffReason.CRASHED,
+    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: OffReason.FAILED,  # QEMU is gone; a panic is held, see on_crash
     libvirt.VIR_DOMAIN_SHUTOFF_FAILED: OffReason.FAILED,
     libvirt.VIR_DOMAIN_SHUTOFF_DAEMON: OffReason.FAILED,
+}
+
+_ACTIVE: Final = {
+    libvirt.VIR_DOMAIN_PAUSED: DomainState.PAUSED,
+    libvirt.VIR_DOMAIN_CRASHED: DomainState.CRASHED,
 }
 
 _PARSER: Final = etree.XMLParser(resolve_entities=False, no_network=True)
@@ -39,10 +44,11 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
     state, reason = domain.state()
     if state == libvirt.VIR_DOMAIN_SHUTOFF:
         return ObservedDomain(DomainState.OFF, _OFF_REASONS.get(reason, OffReason.UNKNOWN), stored=_stored(domain))
-    paused = state == libvirt.VIR_DOMAIN_PAUSED
+    active = _ACTIVE.get(state, DomainState.RUNNING)
+    paused = active is DomainState.PAUSED
     xml = etree.fromstring(domain.XMLDesc(0), _PARSER)
     return ObservedDomain(
-        DomainState.PAUSED if paused else DomainState.RUNNING,
+        active,
         disk_error=paused and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR,
         agent_connected=bool(xml.xpath(f"devices/channel/target[@name='{AGENT_CHANNEL}'][@state='connected']")),
         stored=_stored(domain),

@@ -30,8 +30,11 @@ def configure_clock(domain: Element, guest: Guest) -> None:
 
 
 def configure_lifecycle(domain: Element, guest: Guest) -> None:
-    """Write what libvirt does when the guest ends: nothing, since restarting is the plan's decision."""
+    """Write what libvirt does when the guest ends: nothing, since restarting is the plan's decision.
+
+    A guest that panicked is held: once it is off, libvirt cannot tell a panic from a QEMU that was killed.
+    """
     del guest  # the same for every guest
     add(domain, "on_poweroff", "destroy")
     add(domain, "on_reboot", "restart")
-    add(domain, "on_crash", "destroy")
+    add(domain, "on_crash", "preserve")
