@@ -107,7 +107,7 @@ async def test_a_stop_that_was_under_way_is_known_as_requested_after_the_daemon_
     domain.suspend()
     machine = await rig.put(machine, run=Run.STOPPED)
     await rig.until_phase(machine, Phase.STOPPING)
-    await rig.reports.until(lambda: domain.state()[0] != libvirt.VIR_DOMAIN_PAUSED, 20, "the guest to go on")
+    await rig.reports.until(lambda: "stoppingSince" in domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), 20, "the mark")
     await rig.kill_daemon()
     domain.destroy()
     await rig.restart_daemon()

@@ -41,13 +41,14 @@ class Reconciler:
             observed = await self._observe(uid, entry)
             desired, now = entry.desired, self._around.now()
             wanted = plan(desired, observed, now)
-            learnt = tuple(action for action in wanted.actions[:1] if isinstance(action, WriteRecord))
-            for action in learnt:
-                await self._carry_out(entry, observed, action)
+            rest = wanted.actions
+            if rest and isinstance(rest[0], WriteRecord):
+                await self._carry_out(entry, observed, rest[0])
+                rest = rest[1:]
             self.publish(entry, observed)  # only now: what has been told must be known after a crash, too
             if not wanted.actions:
                 return wanted.wake_at
-            for action in wanted.actions[len(learnt) :]:
+            for action in rest:
                 await self._carry_out(entry, observed, action)
             if wanted.wake_at is not None:
                 return wanted.wake_at
