@@ -255,7 +255,9 @@ SECRETIVE = {"cloudInit": {"secretRef": {"name": "web"}}}
 def test_a_machine_that_runs_waits_for_its_secret_and_one_that_stops_does_not(machine: Make, objects: Any) -> None:
     waiting = parse_secret(machine(**SECRETIVE), None)
     assert waiting == Waiting(
-        "SecretNotFound", "spec.cloudInit.secretRef: Secret 'web' does not exist: create it, or name another"
+        "SecretNotFound",
+        "spec.cloudInit.secretRef: Secret 'web' does not exist: create it, or name another",
+        watched=False,
     )
     assert compile_machine(machine(**SECRETIVE), SIZE, objects, waiting) == waiting
     document = compiled(machine(**SECRETIVE, runStrategy="Halted"), objects, waiting)

@@ -35,14 +35,15 @@ def parse_secret(vm: VirtualMachine, content: Mapping[str, bytes] | None) -> Sec
         return None
     where = f"spec.cloudInit.secretRef: Secret {quote(reference[1])}"
     if content is None:
-        return Waiting("SecretNotFound", f"{where} does not exist: create it, or name another")
+        return Waiting("SecretNotFound", f"{where} does not exist: create it, or name another", watched=False)
     if "userData" not in content:
-        return Waiting("SecretInvalid", f"{where} has no key userData: add it")
+        return Waiting("SecretInvalid", f"{where} has no key userData: add it", watched=False)
     texts = {}
     for key in ("userData", "networkData"):
         text = _text(content.get(key, b""))
         if text is None:
-            return Waiting("SecretInvalid", f"{where} has {key} that is not plain text: write UTF-8 text, at most 64Ki")
+            said = f"{where} has {key} that is not plain text: write UTF-8 text, at most 64Ki"
+            return Waiting("SecretInvalid", said, watched=False)
         texts[key] = text
     return SecretData(texts["userData"], texts["networkData"])
 

@@ -51,6 +51,8 @@ class Waiting:
 
     reason: str
     message: str
+    watched: bool = True
+    """Whether the operator is told when it comes; else it has to look again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class SecretReader:
         now = asyncio.get_running_loop().time()
         known = self._known.get((namespace, name))
         if known and known[0] > now and known[1] is not None:
-            return known[1]
+            return known[1]  # that there is none is not remembered: somebody waits for it
         data = await self._fetch(namespace, name)
         if len(self._known) >= MOST_REMEMBERED:
             self._known.clear()

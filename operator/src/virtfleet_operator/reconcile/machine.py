@@ -4,6 +4,7 @@ The binding is durable before any node is instructed. A machine that is bound is
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from virtfleet_api.machine import Machine
 from virtfleet_api.names import FINALIZER, NODE_LABEL
@@ -27,6 +28,9 @@ from virtfleet_operator.reconcile.image import hold_image
 from virtfleet_operator.reconcile.machine_status import Verdict, write_machine
 from virtfleet_operator.reconcile.removal import remove_machine
 from virtfleet_operator.reconcile.status import write_metadata
+
+LOOK_AGAIN_SECONDS: Final = 10.0
+"""Between looks for a Secret that a machine waits for: Secrets are not watched, see `kube.secrets`."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,14 @@ async def _advance(context: Context, stored: Stored, where: Binding) -> float | 
             # The answer to the binding is newer than the watch, which may even lack fields of a newer schema.
             return await _advance(context, context.cache.get(stored.key) or stored, Bound(placed.node_name))
         verdict = placed
-    if not isinstance(where, Bound):
-        return await write_machine(context, stored, None, verdict)
-    document = prepared.document if isinstance(prepared, Prepared) else None
-    return await _instruct_and_write(context, stored, where.node_name, document, verdict)
+    if isinstance(where, Bound):
+        document = prepared.document if isinstance(prepared, Prepared) else None
+        delay = await _instruct_and_write(context, stored, where.node_name, document, verdict)
+    else:
+        delay = await write_machine(context, stored, None, verdict)
+    if isinstance(verdict, Waiting) and not verdict.watched:
+        return min(LOOK_AGAIN_SECONDS, delay or LOOK_AGAIN_SECONDS)
+    return delay
 
 
 async def _prepare(context: Context, stored: Stored) -> Prepared | Waiting | Invalid:
