@@ -1,9 +1,10 @@
 """A process that imports an image and makes and removes disks, to be killed at any moment.
 
-python storage_victim.py POOL URL IMAGE_UID MACHINE_UID
+python storage_victim.py POOL URL IMAGE_UID MACHINE_UID [ROUNDS]
 """
 
 import asyncio
+import itertools
 import sys
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from virtfleet_node.storage.pools import Pools
 
 
 async def main() -> None:
-    root, url, image_uid, machine_uid = sys.argv[1:]
+    root, url, image_uid, machine_uid = sys.argv[1:5]
+    rounds = range(int(sys.argv[5])) if sys.argv[5:] else itertools.count()
     pools = Pools({"default": Path(root)})
     pools.prepare()
     disks = DiskStore(pools)
@@ -29,7 +31,7 @@ async def main() -> None:
         MachineDisk(name=clone.lower(), pool="default", source=ImageDiskSource(image_uid=image_uid, clone=clone))
         for clone in Clone
     ]
-    while True:
+    for _ in rounds:
         await images.put(wanted)
         while (files := images.files(image_uid)) is None:
             await asyncio.sleep(0.005)
