@@ -21,6 +21,9 @@ from virtfleet_operator.kube.paths import OUR_PATHS
 
 STEP_SECONDS: Final = 0.01
 PATIENCE_SECONDS: Final = 120.0
+AUDIT_SECONDS: Final = 0.3
+"""Between a write and its line in the audit log."""
+
 IMAGE: Final = "bench"
 MACHINES: Final = OUR_PATHS["VirtualMachine"]
 
@@ -94,6 +97,7 @@ async def _one_round(cluster: Cluster, client: KubeClient, name: str, starts: St
     created = await client.create(MACHINES.collection("default"), machine)
     await until(client, path, shows("Running"))
     starts.product.append(time.perf_counter() - begin)
+    await asyncio.sleep(AUDIT_SECONDS)
     starts.writes.update(_writes(cluster, name))
 
     await client.patch(path, {"spec": {"runStrategy": "Halted"}})

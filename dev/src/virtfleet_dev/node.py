@@ -7,13 +7,14 @@ a killed tool left behind.
 import os
 import signal
 import subprocess
+import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from virtfleet_dev.fabric import Fabric
-from virtfleet_dev.process import Program, wait_until
+from virtfleet_dev.process import STOP_SECONDS, Program, wait_until
 
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "blkio", "freezer", "devices", "pids")
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -207,7 +208,14 @@ def _is(pid: int, program: str, space: str) -> bool:
 
 
 def _remove_cgroups(top: Path) -> None:
-    if not top.exists():
-        return
+    """Remove a cgroup with those in it, once the last process has left, which takes a moment after its death."""
+    end = time.monotonic() + STOP_SECONDS
     for folder, _, _ in sorted(os.walk(top), reverse=True):
-        Path(folder).rmdir()
+        while True:
+            try:
+                Path(folder).rmdir()
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
