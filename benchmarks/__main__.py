@@ -32,7 +32,7 @@ def main() -> None:
     _print_loads("operator", operator)
     daemon = _on_cluster(1, TEST_DRIVER, lambda cluster: asyncio.run(measure_daemon(cluster)))
     _print_loads("daemon", daemon)
-    _keep({"starts": asdict(starts), "operator": _rows(operator), "daemon": _rows(daemon)})
+    _keep({"starts": vars(starts), "operator": _rows(operator), "daemon": _rows(daemon)})
 
 
 def _on_cluster(nodes: int, libvirt_uri: str | None, measure: Callable[[Cluster], Any]) -> Any:
