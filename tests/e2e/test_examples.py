@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lxml import etree
 
 from fleet import Fleet, eventually
 from virtfleet_dev.paths import checkout
@@ -41,10 +42,33 @@ def sized_by_class(fleet: Fleet) -> None:
     assert fleet.wait_ready("sized")["status"]["machine"]["memory"]["current"] == "160Mi"
 
 
+def limits_change_while_it_runs(fleet: Fleet) -> None:
+    found = fleet.wait_ready("limited")
+    node = next(n for n in fleet.cluster.nodes if n.name == found["status"]["nodeName"])
+
+    def limits() -> dict[str, dict[str, str]]:
+        xml = etree.fromstring(fleet.domain_xml(node, found["metadata"]["uid"]))
+        return {
+            disk.findtext("serial"): {part.tag: part.text for part in disk.find("iotune") or ()}
+            for disk in xml.findall("devices/disk[@device='disk']")
+        }
+
+    before = limits()
+    assert (before["root"]["total_iops_sec"], before["root"]["total_iops_sec_max_length"]) == ("500", "10")
+    assert before["data"] == before["logs"] == {"total_bytes_sec": str(50 << 20), "group_name": "group-bulk"}
+    disks = found["spec"]["disks"]
+    fleet.patch("limited", {"disks": [{**disks[0], "ioTune": {"readIops": 100}}, *disks[1:]]})
+    eventually(lambda: limits()["root"].get("read_iops_sec") == "100", "the guest's disk has the new limit")
+    after = fleet.wait_ready("limited")
+    assert after["status"]["machine"]["startedAt"] == found["status"]["machine"]["startedAt"]
+    assert fleet.condition("limited", "RestartRequired").get("status") != "True"
+
+
 PROOFS: dict[str, Callable[[Fleet], object]] = {
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
     "data-disk.yaml": data_disk_is_kept,
+    "disk-limits.yaml": limits_change_while_it_runs,
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),
     "kernel-boot.yaml": prints("tiny", "READY"),
     "run-once.yaml": job_ends,

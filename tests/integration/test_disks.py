@@ -123,3 +123,17 @@ async def test_a_cloud_init_medium_is_private_and_readable_by_cloud_init(tmp_pat
     assert media.path(MACHINE, files.digest()) == path
     media.remove(MACHINE)
     assert list((tmp_path / "machines").iterdir()) == []
+
+
+async def test_a_disk_grows_to_its_size_and_stays_when_it_is_larger(disks: DiskStore, base: ImageFiles) -> None:
+    stored = await disks.prepare_disk(MACHINE, clone(Clone.LINKED), base)
+    for asked, is_now in ((16, 16), (16, 16), (12, 16)):
+        await disks.grow_disk(MACHINE, clone(Clone.LINKED, asked * MEBIBYTE))
+        (found,) = disks.read_disks(MACHINE)
+        assert (found.capacity_bytes, found.backing_image_uid) == (is_now * MEBIBYTE, IMAGE)
+    check(stored.path)
+
+
+async def test_a_disk_that_is_not_there_does_not_grow(disks: DiskStore) -> None:
+    with pytest.raises(InvalidError, match="no disk root"):
+        await disks.grow_disk(MACHINE, clone(Clone.LINKED, MEBIBYTE))

@@ -130,6 +130,14 @@ class Fleet:
         finally:
             connection.close()
 
+    def domain_xml(self, node: Node, uid: str) -> str:
+        """Return the XML of a running domain, from libvirt itself."""
+        connection = libvirt.open(node.uri)
+        try:
+            return str(connection.lookupByUUIDString(uid).XMLDesc())
+        finally:
+            connection.close()
+
     def running(self) -> list[str]:
         """Return the UUIDs of all domains that run anywhere, one for each place it runs."""
         return [uid for node in self.cluster.nodes for uid, active in self.domains(node).items() if active]

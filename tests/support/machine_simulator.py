@@ -8,22 +8,34 @@ from virtfleet_api.machine import Machine
 from virtfleet_node.core.actions import (
     Action,
     Destroy,
+    GrowDisk,
+    LimitDisk,
     Pause,
     PrepareDisk,
     RemoveDisk,
     RemoveMedia,
     RequestShutdown,
+    ResizeDisk,
     Resume,
     Start,
     Undefine,
     WriteRecord,
 )
-from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain, OffReason, ShutdownRequests
+from virtfleet_node.core.desired.io_tune import Tuning, build_tuning, effective
+from virtfleet_node.core.observed import (
+    AttachedDisk,
+    DomainState,
+    Observed,
+    ObservedDomain,
+    OffReason,
+    ShutdownRequests,
+)
 from virtfleet_node.core.plan import Plan, plan
 from virtfleet_node.core.record import Life, Record, Stored
 from virtfleet_node.core.stored import StoredDisk
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
+LARGE = 1 << 62
 
 
 @dataclass
@@ -42,7 +54,11 @@ class Node:
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     starts: int = 0
     done: list[str] = field(default_factory=list)
+    capacity: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Of disks whose size matters."""
     removed: set[tuple[str, str]] = field(default_factory=set)
+    tuning: dict[tuple[str, str], Tuning] = field(default_factory=dict)
+    """Limits of the running guest's disks."""
 
     @property
     def active(self) -> bool:
@@ -52,12 +68,21 @@ class Node:
     def observe(self, desired: Machine) -> Observed:
         """Return what the daemon would see."""
         domain = ObservedDomain(
-            self.state, self.off_reason, agent_connected=self.agent and self.active, stored=self.stored
+            self.state,
+            self.off_reason,
+            agent_connected=self.agent and self.active,
+            stored=self.stored,
+            disks=tuple(
+                AttachedDisk(f"/{pool}/{name}", f"{pool}-{name}", tuple(tuning.items()))
+                for (pool, name), tuning in self.tuning.items()
+            )
+            if self.active
+            else (),
         )
         return Observed(
             domain=domain,
             disks=tuple(
-                StoredDisk(pool, name, f"/{pool}/{name}", ImageFormat.QCOW2, 1)  # type: ignore[arg-type] # never opened
+                StoredDisk(pool, name, f"/{pool}/{name}", ImageFormat.QCOW2, self.capacity.get((pool, name), LARGE))  # type: ignore[arg-type] # never opened
                 for pool, name in sorted(self.disks)
             ),
             ready_images=desired.image_uids(),
@@ -75,19 +100,16 @@ class Node:
         match action:
             case WriteRecord(record):
                 self._write(record)
-            case PrepareDisk(disk):
-                self.disks.add((disk.pool, disk.name))
             case Start():
                 self._start(desired, action)
             case RequestShutdown():
                 self.shutdown = replace(self.shutdown, count=self.shutdown.count + 1, last=self.now)
                 if not self.deaf and self.state is DomainState.RUNNING:
                     self.end(OffReason.SHUTDOWN)
-            case RemoveDisk(pool, name):
-                self.disks.discard((pool, name))
-                self.removed.add((pool, name))
             case RemoveMedia():
                 self.media = False
+            case PrepareDisk() | GrowDisk() | ResizeDisk() | LimitDisk() | RemoveDisk():
+                self._apply_to_disk(action)
             case _:
                 self._apply_plain(action)
 
@@ -102,6 +124,24 @@ class Node:
     def pass_time(self, seconds: float) -> None:
         """Let time go by."""
         self.now += timedelta(seconds=seconds)
+
+    def _apply_to_disk(self, action: Action) -> None:
+        match action:
+            case PrepareDisk(disk):
+                self.disks.add((disk.pool, disk.name))
+                self.capacity[disk.pool, disk.name] = disk.size_bytes or LARGE
+            case GrowDisk(disk):
+                assert not self.active, "the file of a running guest's disk was changed"
+                self.capacity[disk.pool, disk.name] = disk.size_bytes or LARGE
+            case ResizeDisk(target, size_bytes):
+                assert self.active
+                self.capacity[_disk_of(target)] = size_bytes
+            case RemoveDisk(pool, name):
+                self.disks.discard((pool, name))
+                self.removed.add((pool, name))
+            case LimitDisk(target, tuning):
+                assert _disk_of(target) in self.tuning, "a disk was limited that the guest does not have"
+                self.tuning[_disk_of(target)] = effective(dict(tuning))
 
     def _apply_plain(self, action: Action) -> None:
         if isinstance(action, Destroy):
@@ -122,9 +162,15 @@ class Node:
         assert self.state is DomainState.OFF, f"a machine that is {self.state} was started"
         assert {(d.pool, d.name) for d in desired.hardware.disks} <= self.disks, "started without its disks"
         self._write(action.record)
+        self.tuning = {(d.pool, d.name): effective(build_tuning(d)) for d in desired.hardware.disks}
         self.state = DomainState.PAUSED if action.paused else DomainState.RUNNING
         self.starts += 1
         self._write(action.record.model_copy(update={"life": Life.RUNNING}))
+
+
+def _disk_of(target: str) -> tuple[str, str]:
+    pool, name = target.split("-", 1)
+    return pool, name
 
 
 def converge(node: Node, desired: Machine, rounds: int = 60) -> int:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from hypothesis import strategies as st
 
 from machine_simulator import EPOCH, Node
-from virtfleet_api.machine import BlankSource, Hardware, Machine, MachineDisk, Restart, Run
+from virtfleet_api.machine import BlankSource, Hardware, IoLimits, Machine, MachineDisk, Restart, Run
 from virtfleet_api.report import StopReason
 from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_node.core.observed import DomainState, OffReason
@@ -13,6 +13,14 @@ from virtfleet_node.core.record import Life, Record, Stored
 
 UID = "00000000-0000-4000-8000-000000000001"
 NAMES = ("root", "data", "logs")
+
+limits = st.none() | st.builds(
+    IoLimits,
+    total_iops=st.sampled_from((0, 100, 200)),
+    total_bytes_per_second=st.sampled_from((0, 1 << 20)),
+    total_iops_burst=st.sampled_from((0, 400)),
+    group=st.sampled_from((None, "shared")),
+)
 
 disks = st.lists(st.sampled_from(NAMES), unique=True).flatmap(
     lambda names: st.tuples(
@@ -24,6 +32,7 @@ disks = st.lists(st.sampled_from(NAMES), unique=True).flatmap(
                 source=st.just(BlankSource()),
                 size_bytes=st.just(1 << 20),
                 reclaim_policy=st.sampled_from(ReclaimPolicy),
+                limits=limits,
             )
             for name in names
         )

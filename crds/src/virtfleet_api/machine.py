@@ -54,6 +54,26 @@ class ImageDiskSource(Document):
     clone: Clone = Clone.LINKED
 
 
+class IoLimits(Document):
+    """Limits of a disk's input and output; 0 is no limit."""
+
+    total_iops: Annotated[int, Field(ge=0)] = 0
+    read_iops: Annotated[int, Field(ge=0)] = 0
+    write_iops: Annotated[int, Field(ge=0)] = 0
+    total_bytes_per_second: Annotated[int, Field(ge=0)] = 0
+    read_bytes_per_second: Annotated[int, Field(ge=0)] = 0
+    write_bytes_per_second: Annotated[int, Field(ge=0)] = 0
+    total_iops_burst: Annotated[int, Field(ge=0)] = 0
+    read_iops_burst: Annotated[int, Field(ge=0)] = 0
+    write_iops_burst: Annotated[int, Field(ge=0)] = 0
+    total_bytes_per_second_burst: Annotated[int, Field(ge=0)] = 0
+    read_bytes_per_second_burst: Annotated[int, Field(ge=0)] = 0
+    write_bytes_per_second_burst: Annotated[int, Field(ge=0)] = 0
+    burst_seconds: Annotated[int, Field(ge=1)] = 1
+    group: Label | None = None
+    """Disks of the machine with the same group share the limits."""
+
+
 class MachineDisk(Document):
     """A disk. Its file belongs to the machine: <pool>/disks/<machine uid>/<name>.qcow2."""
 
@@ -65,6 +85,8 @@ class MachineDisk(Document):
     cache: DiskCache = DiskCache.NONE
     boot_order: int | None = None
     reclaim_policy: ReclaimPolicy = ReclaimPolicy.DELETE
+    limits: IoLimits | None = None
+    """Applied to a running guest as well."""
 
 
 class MachineInterface(Document):

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from virtfleet_api.base import ATOMIC, Model
 from virtfleet_api.conditions import Condition
+from virtfleet_api.io_tune import IoTune
 from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.resource import PrinterColumn, Resource
@@ -145,6 +146,10 @@ class Disk(Model):
     ] = DEFAULT_POOL
     bus: Annotated[DiskBus, Field(description="Controller: virtio, scsi or sata.")] = DiskBus.VIRTIO
     cache: Annotated[DiskCache, Field(description="QEMU cache mode.")] = DiskCache.NONE
+    io_tune: Annotated[
+        IoTune | None,
+        Field(description="Limits of requests and bytes a second; the VMClass's when absent, none when empty."),
+    ] = None
     reclaim_policy: Annotated[
         ReclaimPolicy, Field(description="Delete or Retain the disk when the machine is deleted.")
     ] = ReclaimPolicy.DELETE

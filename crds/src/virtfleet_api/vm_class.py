@@ -6,6 +6,7 @@ from pydantic import Field
 
 from virtfleet_api.base import Model
 from virtfleet_api.conditions import Condition
+from virtfleet_api.io_tune import IoTune
 from virtfleet_api.resource import PrinterColumn, Resource
 from virtfleet_api.virtual_machine import Cpu, Memory
 
@@ -15,6 +16,7 @@ class VMClassSpec(Model):
 
     cpu: Annotated[Cpu, Field(description="Virtual CPUs.")] = Cpu()
     memory: Annotated[Memory, Field(description="Guest memory.")] = Memory()
+    io_tune: Annotated[IoTune | None, Field(description="Limits of each disk that has no ioTune of its own.")] = None
 
 
 class VMClassStatus(Model):

@@ -10,6 +10,7 @@ from virtfleet_api.machine import (
     BlankSource,
     Hardware,
     ImageDiskSource,
+    IoLimits,
     Machine,
     MachineDisk,
     MachineInterface,
@@ -62,6 +63,18 @@ CASES = {
             MachineInterface(name="eth1", mac="52:54:00:00:00:02"),
         ),
         cloud_init_digest="a" * 64,
+    ),
+    "limits": Hardware(
+        memory_bytes=1 << 30,
+        disks=(
+            disk("root", limits=IoLimits(read_iops=100, write_iops=50, total_bytes_per_second=50 << 20)),
+            disk(
+                "bursts",
+                limits=IoLimits(
+                    total_iops=500, total_iops_burst=900, burst_seconds=7, total_bytes_per_second_burst=0, group="slow"
+                ),
+            ),
+        ),
     ),
     "cpu": Hardware(memory_bytes=1 << 30, sockets=2, cores=3, threads=2, cpu_model="Skylake-Server"),
     "i440fx": Hardware(memory_bytes=1 << 30, machine_type="i440fx", disks=(disk("root"),)),

@@ -2,11 +2,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from machine_simulator import Node, at_goal, converge
-from machine_strategies import machines, pairs
-from virtfleet_api.machine import Machine, Restart, Run
+from machine_strategies import limits, machines, pairs
+from virtfleet_api.machine import IoLimits, Machine, Restart, Run
 from virtfleet_api.report import StopReason
 from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_node.core.actions import Start
+from virtfleet_node.core.desired.io_tune import build_tuning, effective
 from virtfleet_node.core.observed import DomainState, OffReason
 from virtfleet_node.core.record import new_stored
 from virtfleet_node.core.settle import settle, stays_off
@@ -151,6 +152,37 @@ def test_crashes_in_a_row_are_spaced(desired: Machine) -> None:
             node.now = max(node.now, wanted.wake_at or node.now)
         waits.append((node.now - crashed).total_seconds())
     assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
+
+
+@given(machines.filter(lambda m: m.run is Run.RUNNING), st.lists(limits, min_size=3, max_size=3))
+def test_limits_of_a_running_guest_follow_the_document_without_a_restart(
+    desired: Machine, changed: list[IoLimits | None]
+) -> None:
+    node = fresh(desired)
+    converge(node, desired)
+    pairs_of = zip(desired.hardware.disks, changed, strict=False)
+    disks = tuple(disk.model_copy(update={"limits": new}) for disk, new in pairs_of)
+    asked = desired.model_copy(update={"hardware": desired.hardware.model_copy(update={"disks": disks})})
+    converge(node, asked)
+    assert node.starts == 1
+    assert {name: dict(node.tuning["default", name]) for name in (d.name for d in disks)} == {
+        disk.name: dict(effective(build_tuning(disk))) for disk in disks
+    }
+    assert node.plan(asked).actions == ()
+
+
+@given(machines.filter(lambda m: m.run in {Run.RUNNING, Run.STOPPED}), st.sampled_from((1 << 19, 1 << 21)))
+def test_disks_grow_whether_the_guest_runs_or_not_and_never_shrink(desired: Machine, size: int) -> None:
+    node = fresh(desired)
+    on = desired.model_copy(update={"run": Run.RUNNING})
+    converge(node, on)
+    converge(node, desired)
+    disks = tuple(disk.model_copy(update={"size_bytes": size}) for disk in desired.hardware.disks)
+    hardware = desired.hardware.model_copy(update={"disks": disks})
+    converge(node, desired.model_copy(update={"hardware": hardware}))
+    converge(node, on.model_copy(update={"hardware": hardware}))
+    assert set(node.capacity.values()) <= {max(size, 1 << 20)}
+    assert node.starts == (1 if desired.run is Run.RUNNING else 2)
 
 
 @given(pairs)

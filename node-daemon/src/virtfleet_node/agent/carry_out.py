@@ -10,6 +10,7 @@ from virtfleet_node.agent.resolve import resolve_paths
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import (
     Action,
+    GrowDisk,
     PrepareDisk,
     RemoveDisk,
     RemoveMedia,
@@ -34,6 +35,8 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
         case PrepareDisk(disk):
             image = around.images.files(disk.source.image_uid) if isinstance(disk.source, ImageDiskSource) else None
             await around.disks.prepare_disk(desired.uid, disk, image)
+        case GrowDisk(disk):
+            await around.disks.grow_disk(desired.uid, disk)
         case Start():
             await _start(around, entry, desired, action)
         case RemoveDisk(pool, name):

@@ -37,6 +37,17 @@ class PrepareDisk:
 
 
 @dataclass(frozen=True)
+class GrowDisk:
+    """Make a disk larger that no guest uses."""
+
+    disk: MachineDisk
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"grow disk {self.disk.pool}/{self.disk.name} to {self.disk.size_bytes} bytes"
+
+
+@dataclass(frozen=True)
 class Start:
     """Define the domain from the document and start it."""
 
@@ -88,6 +99,31 @@ class Destroy:
 
 
 @dataclass(frozen=True)
+class LimitDisk:
+    """Change the limits of a running guest's disk."""
+
+    target: str
+    tuning: tuple[tuple[str, int | str], ...]
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        limits = ", ".join(f"{name}={value}" for name, value in self.tuning if value)
+        return f"limit disk {self.target} ({limits})"
+
+
+@dataclass(frozen=True)
+class ResizeDisk:
+    """Make a running guest's disk larger."""
+
+    target: str
+    size_bytes: int
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"resize disk {self.target} to {self.size_bytes} bytes"
+
+
+@dataclass(frozen=True)
 class RemoveDisk:
     """Remove a disk for good."""
 
@@ -117,7 +153,7 @@ class Undefine:
         return "undefine"
 
 
-DomainAction = Pause | Resume | RequestShutdown | Destroy | Undefine
+DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitDisk | ResizeDisk | Undefine
 """Actions that the hypervisor carries out as they are."""
 
-Action = WriteRecord | PrepareDisk | Start | DomainAction | RemoveDisk | RemoveMedia
+Action = WriteRecord | PrepareDisk | GrowDisk | Start | DomainAction | RemoveDisk | RemoveMedia

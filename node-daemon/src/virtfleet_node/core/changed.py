@@ -21,7 +21,6 @@ _PLAIN: Final = {
 _DISK: Final = {
     "pool": "pool",
     "source": "source",
-    "size_bytes": "size",
     "bus": "bus",
     "cache": "cache",
     "boot_order": "bootOrder",

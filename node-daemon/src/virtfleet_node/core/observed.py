@@ -31,6 +31,17 @@ class OffReason(StrEnum):
 
 
 @dataclass(frozen=True)
+class AttachedDisk:
+    """A disk that a running guest has."""
+
+    file: str
+    target: str
+    """Device name in the domain, such as vda."""
+    tuning: tuple[tuple[str, int | str], ...] = ()
+    """Its limits, as libvirt's parameters."""
+
+
+@dataclass(frozen=True)
 class ObservedDomain:
     """A domain as libvirt shows it."""
 
@@ -41,8 +52,8 @@ class ObservedDomain:
     agent_connected: bool = False
     stored: Stored | None = None
     machine_type: str = ""
-    targets: tuple[tuple[str, str], ...] = ()
-    """Disk file and device name of each disk."""
+    disks: tuple[AttachedDisk, ...] = ()
+    """Those of a running guest."""
 
     @property
     def active(self) -> bool:

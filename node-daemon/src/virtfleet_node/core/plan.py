@@ -9,6 +9,7 @@ from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_node.core.actions import (
     Action,
     Destroy,
+    GrowDisk,
     Pause,
     PrepareDisk,
     RemoveDisk,
@@ -22,6 +23,7 @@ from virtfleet_node.core.actions import (
 )
 from virtfleet_node.core.backoff import STEADY, next_start_at
 from virtfleet_node.core.observed import DomainState, Observed
+from virtfleet_node.core.plan_live import is_too_small, plan_live
 from virtfleet_node.core.record import Life, Record
 from virtfleet_node.core.settle import settle, starting, stays_off
 
@@ -96,6 +98,8 @@ def _with_record(wanted: Plan, observed: Observed, record: Record) -> Plan:
 def _plan_running(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
     if restart_pending(desired, record) or record.stopping_since is not None:
         return _plan_stop(desired, observed, record, now)
+    if changes := plan_live(desired, observed):
+        return Plan(changes)
     paused = observed.domain.state is DomainState.PAUSED
     if desired.run is Run.PAUSED:
         return Plan(() if paused else (Pause(),))
@@ -143,9 +147,11 @@ def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetim
         return Plan(wake_at=due)
     if missing_images(desired, observed) or media_missing(desired, observed):
         return Plan()
-    there = {(disk.pool, disk.name) for disk in observed.disks}
-    missing = tuple(PrepareDisk(d) for d in desired.hardware.disks if (d.pool, d.name) not in there)
-    return Plan((*missing, Start(starting(desired, record, now), paused=desired.run is Run.PAUSED)))
+    there = {(disk.pool, disk.name): disk for disk in observed.disks}
+    found = [(disk, there.get((disk.pool, disk.name))) for disk in desired.hardware.disks]
+    missing = tuple(PrepareDisk(disk) for disk, stored in found if stored is None)
+    small = tuple(GrowDisk(disk) for disk, stored in found if stored is not None and is_too_small(disk, stored))
+    return Plan((*missing, *small, Start(starting(desired, record, now), paused=desired.run is Run.PAUSED)))
 
 
 def _plan_absent(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:

@@ -19,6 +19,9 @@ class DiskStore(Protocol):
     async def prepare_disk(self, uid: str, disk: MachineDisk, image: ImageFiles | None) -> StoredDisk:
         """Make the disk unless it is there; `image` is what its source names, None for a blank one."""
 
+    async def grow_disk(self, uid: str, disk: MachineDisk) -> None:
+        """Make a disk that no guest uses as large as its document says, if it is smaller."""
+
     def remove_disk(self, uid: str, pool: str, name: str) -> None:
         """Remove the disk if it is there."""
 

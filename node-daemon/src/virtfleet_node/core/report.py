@@ -120,7 +120,7 @@ def _sentence(record: Record) -> str:
 def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
     stored = {(disk.pool, disk.name): disk for disk in observed.disks}
     targets = build_targets(hardware)
-    seen = {Path(file): target for file, target in observed.domain.targets}
+    seen = {Path(disk.file): disk.target for disk in observed.domain.disks}
     return tuple(
         DiskReport(
             name=found.name,

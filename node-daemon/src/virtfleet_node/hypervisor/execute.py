@@ -7,7 +7,17 @@ from typing import Final
 import libvirt
 
 from virtfleet_api.names import METADATA_NAMESPACE
-from virtfleet_node.core.actions import Destroy, DomainAction, Pause, RequestShutdown, Resume, ShutdownMode, Undefine
+from virtfleet_node.core.actions import (
+    Destroy,
+    DomainAction,
+    LimitDisk,
+    Pause,
+    RequestShutdown,
+    ResizeDisk,
+    Resume,
+    ShutdownMode,
+    Undefine,
+)
 from virtfleet_node.core.desired.metadata import METADATA_PREFIX, build_metadata_xml
 from virtfleet_node.core.record import Stored
 
@@ -79,6 +89,16 @@ def _request_shutdown(domain: libvirt.virDomain, action: DomainAction) -> None:
         domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 
 
+def _limit_disk(domain: libvirt.virDomain, action: DomainAction) -> None:
+    if isinstance(action, LimitDisk):
+        domain.setBlockIoTune(action.target, dict(action.tuning), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def _resize_disk(domain: libvirt.virDomain, action: DomainAction) -> None:
+    if isinstance(action, ResizeDisk):
+        domain.blockResize(action.target, action.size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+
+
 def _undefine(domain: libvirt.virDomain, _: DomainAction) -> None:
     domain.undefineFlags(0 if domain.connect().getType() == "Test" else _UNDEFINE)
 
@@ -88,5 +108,7 @@ _STEPS: Final[dict[type[DomainAction], Callable[[libvirt.virDomain, DomainAction
     Resume: lambda domain, _: domain.resume(),
     RequestShutdown: _request_shutdown,
     Destroy: lambda domain, _: domain.destroy(),
+    LimitDisk: _limit_disk,
+    ResizeDisk: _resize_disk,
     Undefine: _undefine,
 }

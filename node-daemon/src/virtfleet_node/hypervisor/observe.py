@@ -6,9 +6,10 @@ import libvirt
 from lxml import etree
 
 from virtfleet_api.names import METADATA_NAMESPACE
+from virtfleet_node.core.desired.io_tune import parse_io_tune
 from virtfleet_node.core.desired.metadata import parse_metadata_xml
 from virtfleet_node.core.desired.serial import AGENT_CHANNEL
-from virtfleet_node.core.observed import DomainState, ObservedDomain, OffReason
+from virtfleet_node.core.observed import AttachedDisk, DomainState, ObservedDomain, OffReason
 from virtfleet_node.core.record import Stored
 
 ABSENT: Final = ObservedDomain(DomainState.ABSENT)
@@ -53,7 +54,7 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         agent_connected=bool(xml.xpath(f"devices/channel/target[@name='{AGENT_CHANNEL}'][@state='connected']")),
         stored=_stored(domain),
         machine_type=_machine_type(xml),
-        targets=_targets(xml),
+        disks=_disks(xml),
     )
 
 
@@ -75,11 +76,10 @@ def _machine_type(xml: etree._Element) -> str:
     return "" if found is None else found.get("machine", "")
 
 
-def _targets(xml: etree._Element) -> tuple[tuple[str, str], ...]:
-    disks = xml.findall("devices/disk[@device='disk']")
-    found = ((disk.find("source"), disk.find("target")) for disk in disks)
+def _disks(xml: etree._Element) -> tuple[AttachedDisk, ...]:
+    found = ((disk, disk.find("source"), disk.find("target")) for disk in xml.findall("devices/disk[@device='disk']"))
     return tuple(
-        (source.get("file", ""), target.get("dev", ""))
-        for source, target in found
+        AttachedDisk(source.get("file", ""), target.get("dev", ""), tuple(parse_io_tune(disk).items()))
+        for disk, source, target in found
         if source is not None and target is not None
     )

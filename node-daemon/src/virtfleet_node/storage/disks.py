@@ -62,6 +62,20 @@ class DiskStore:
             raise InvalidError(f"Disk {disk.name} is not a qcow2 file any more; an administrator must look at it.")
         return stored
 
+    async def grow_disk(self, uid: str, disk: MachineDisk) -> None:
+        """Make a disk that no guest uses as large as its document says, if it is smaller.
+
+        Raises:
+            InvalidError: there is no such disk.
+        """
+        folder = self._pools.folder(disk.pool, "disks") / uid
+        path = next((p for p in self._files(disk.pool, uid) if p == folder / f"{disk.name}{_SUFFIX}"), None)
+        stored = _read(disk.pool, path) if path else None
+        if path is None or stored is None:
+            raise InvalidError(f"There is no disk {disk.name} to grow.")
+        if disk.size_bytes is not None and stored.capacity_bytes < disk.size_bytes:
+            await qemu_img.grow(path, disk.size_bytes)
+
     def remove_disk(self, uid: str, pool: str, name: str) -> None:
         """Remove the disk if it is there, and the machine's folder with its last disk."""
         folder = self._pools.folder(pool, "disks") / uid

@@ -5,11 +5,13 @@ import json
 from datetime import UTC
 from typing import Final
 
+from virtfleet_api.io_tune import IoTune
 from virtfleet_api.machine import (
     BlankSource,
     CloudInitFiles,
     Hardware,
     ImageDiskSource,
+    IoLimits,
     Machine,
     MachineDisk,
     MachineInterface,
@@ -65,7 +67,7 @@ def compile_deletion(vm: VirtualMachine, sizing: Sizing | Waiting | Invalid | No
     """Compile the document that removes a machine. It waits for nothing: what is unknown is left out."""
     images = {key: image for key in image_references(vm) if (image := catalog.image(*key))}
     memory = sizing.memory_bytes if isinstance(sizing, Sizing) else _UNKNOWN_MEMORY
-    hardware = Hardware(memory_bytes=memory, disks=tuple(_disk(vm, disk, images) for disk in vm.spec.disks))
+    hardware = Hardware(memory_bytes=memory, disks=tuple(_disk(vm, disk, images, None) for disk in vm.spec.disks))
     return _document(vm, Run.ABSENT, hardware, None)
 
 
@@ -106,7 +108,7 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, images: Images) -> Hardware:
         threads=sizing.threads,
         cpu_model=sizing.cpu_model,
         memory_bytes=sizing.memory_bytes,
-        disks=tuple(_disk(vm, disk, images) for disk in vm.spec.disks),
+        disks=tuple(_disk(vm, disk, images, sizing.io_tune) for disk in vm.spec.disks),
         interfaces=tuple(_interface(vm.metadata.uid, nic) for nic in vm.spec.networks),
         kernel=MachineKernel(image_uid=images[image_key(vm, boot.image)].metadata.uid, cmdline=boot.cmdline)
         if boot
@@ -115,7 +117,7 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, images: Images) -> Hardware:
     )
 
 
-def _disk(vm: VirtualMachine, disk: Disk, images: Images) -> MachineDisk:
+def _disk(vm: VirtualMachine, disk: Disk, images: Images, default: IoTune | None) -> MachineDisk:
     return MachineDisk(
         name=disk.name,
         pool=disk.pool,
@@ -125,7 +127,13 @@ def _disk(vm: VirtualMachine, disk: Disk, images: Images) -> MachineDisk:
         cache=disk.cache,
         boot_order=disk.boot_order,
         reclaim_policy=disk.reclaim_policy,
+        limits=_limits(default if disk.io_tune is None else disk.io_tune),
     )
+
+
+def _limits(tune: IoTune | None) -> IoLimits | None:
+    written = {name: value for name in IoTune.model_fields if (value := getattr(tune, name, None)) is not None}
+    return IoLimits.model_validate(written) if written else None
 
 
 def _source(vm: VirtualMachine, disk: Disk, images: Images) -> BlankSource | ImageDiskSource:

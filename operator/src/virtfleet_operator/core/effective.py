@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from virtfleet_api.io_tune import IoTune
 from virtfleet_api.virtual_machine import Cpu, Memory, VirtualMachine
 from virtfleet_api.vm_class import VMClass
 from virtfleet_operator.core.validate.sizes import size_problems
@@ -15,13 +16,15 @@ _MIB: Final = 2**20  # libvirt counts guest memory in KiB and QEMU's machine typ
 
 @dataclass(frozen=True, slots=True)
 class Sizing:
-    """CPUs and memory as the guest gets them."""
+    """CPUs, memory and limits as the guest gets them."""
 
     sockets: int
     cores: int
     threads: int
     cpu_model: str
     memory_bytes: int
+    io_tune: IoTune | None = None
+    """Of disks that have none of their own."""
 
     @property
     def vcpus(self) -> int:
@@ -46,6 +49,7 @@ def resolve(vm: VirtualMachine, vm_class: VMClass | None) -> Sizing | Waiting | 
         threads=cpu.threads or 1,
         cpu_model=cpu.model or DEFAULT_CPU_MODEL,
         memory_bytes=-(-memory.guest // _MIB) * _MIB,
+        io_tune=vm_class.spec.io_tune if vm_class else None,
     )
 
 

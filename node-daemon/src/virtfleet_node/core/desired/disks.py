@@ -8,6 +8,7 @@ from virtfleet_api.virtual_machine import DiskBus
 from virtfleet_node.core.desired.boot import build_boot_order
 from virtfleet_node.core.desired.element import Element, add, devices
 from virtfleet_node.core.desired.guest import FileLayer, Guest
+from virtfleet_node.core.desired.io_tune import add_io_tune
 
 SERIAL_LENGTH: Final = 20
 """virtio-blk's VIRTIO_BLK_ID_BYTES; QEMU cuts what is longer, and refuses it on SATA."""
@@ -65,6 +66,7 @@ def _add_disk(parent: Element, guest: Guest, disk: MachineDisk, target: str) -> 
     _add_backing(element, resolved.backing)
     add(element, "target", dev=target, bus=disk.bus)
     add(element, "serial", disk.name[:SERIAL_LENGTH])
+    add_io_tune(element, disk)
     return element
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.virtual_machine import Disk, DiskBus, DiskStatus, VirtualMachine
+from virtfleet_operator.core.validate.io_tune import group_problems, io_tune_problems
 from virtfleet_operator.core.verdict import quote
 
 MIN_DISK: Final = Bytes(2**20)
@@ -27,12 +28,14 @@ def disk_problems(vm: VirtualMachine, old: VirtualMachine | None) -> Iterator[st
     disks = vm.spec.disks
     yield from _repeated(disks)
     yield from _too_many_sata(disks)
+    yield from group_problems(disks)
     existing = {disk.name: disk for disk in vm.status.disks}
     before = {disk.name: disk for disk in old.spec.disks} if old else {}
     for index, disk in enumerate(disks):
         where = f"spec.disks[{index}]"
         yield from _source_problems(where, disk)
         yield from _size_problems(where, disk)
+        yield from io_tune_problems(f"{where}.ioTune", disk.io_tune)
         if disk.boot_order is not None and vm.spec.kernel_boot:
             yield f"{where}.bootOrder: has no effect with kernelBoot: remove one of the two"
         if disk.name in existing:

@@ -6,6 +6,7 @@ from typing import Final
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.virtual_machine import Cpu, Memory
 from virtfleet_api.vm_class import VMClass
+from virtfleet_operator.core.validate.io_tune import io_tune_problems
 
 MAX_VCPUS: Final = 255
 """x86 guests address more CPUs only behind an IOMMU with extended interrupt mode, which virtfleet does not build:
@@ -39,4 +40,5 @@ def size_problems(cpu: Cpu, memory: Memory) -> Iterator[str]:
 
 def class_problems(vm_class: VMClass) -> tuple[str, ...]:
     """Check a VMClass."""
-    return tuple(size_problems(vm_class.spec.cpu, vm_class.spec.memory))
+    spec = vm_class.spec
+    return (*size_problems(spec.cpu, spec.memory), *io_tune_problems("spec.ioTune", spec.io_tune))

@@ -1,0 +1,88 @@
+"""Limits of disks, measured by the guest: at its start, changed while it runs, cleared, and shared by a group."""
+
+import itertools
+import re
+
+from machine_rig import Rig, new_machine
+from virtfleet_api.machine import BlankSource, IoLimits, Machine, MachineDisk
+from virtfleet_api.report import Phase
+
+MIB = 1 << 20
+TOLERANCE = 0.1
+NUMBERS = itertools.count(1)
+
+
+def disk(name: str, limits: IoLimits | None) -> MachineDisk:
+    return MachineDisk(name=name, pool="default", source=BlankSource(), size_bytes=256 * MIB, limits=limits)
+
+
+async def started(rig: Rig, *disks: MachineDisk) -> Machine:
+    machine = new_machine(disks=disks, grace_period_seconds=0)
+    await rig.put(machine)
+    await rig.until_console(machine, "/ # ")
+    return machine
+
+
+async def seconds_of(rig: Rig, machine: Machine, command: str) -> float:
+    """Return how long a command takes in the guest, by its own clock."""
+    mark = next(NUMBERS)
+    now = "cut -d' ' -f1 /proc/uptime"
+    await rig.type(machine, f"a=$({now}); {command}; b=$({now}); echo TOOK$((0)){mark} $a $b;")
+    await rig.until_console(machine, f"TOOK0{mark} ")
+    text = (rig.state / "machines" / machine.uid / "console.log").read_text(errors="replace")
+    found = re.search(rf"TOOK0{mark} ([0-9.]+) ([0-9.]+)", text)
+    assert found
+    return float(found[2]) - float(found[1])
+
+
+def read(device: str, mebibytes: int) -> str:
+    return f"dd if=/dev/{device} of=/dev/null bs=1M count={mebibytes} iflag=direct 2>/dev/null"
+
+
+async def change(rig: Rig, machine: Machine, *disks: MachineDisk) -> Machine:
+    """Put other disks, and wait until the running domain shows them."""
+    before = rig.domain(machine).XMLDesc()
+    changed = await rig.put(machine, hardware=machine.hardware.model_copy(update={"disks": disks}))
+    await rig.reports.until(lambda: rig.domain(machine).XMLDesc() != before, 20, "the change")
+    return changed
+
+
+def about(seconds: float, wanted: float) -> bool:
+    return abs(seconds - wanted) <= TOLERANCE * wanted
+
+
+async def test_bytes_a_second_are_held_changed_and_cleared_while_the_guest_runs(rig: Rig) -> None:
+    machine = await started(rig, disk("root", IoLimits(total_bytes_per_second=10 * MIB)))
+    (qemu,) = rig.qemu_pids()
+    assert about(took := await seconds_of(rig, machine, read("vda", 40)), 4.0), took
+    machine = await change(rig, machine, disk("root", IoLimits(read_bytes_per_second=20 * MIB)))
+    assert about(took := await seconds_of(rig, machine, read("vda", 80)), 4.0), took
+    machine = await change(rig, machine, disk("root", None))
+    assert await seconds_of(rig, machine, read("vda", 80)) < 2.0
+    machine = await change(rig, machine, disk("root", IoLimits(total_bytes_per_second=10 * MIB)))
+    assert about(took := await seconds_of(rig, machine, read("vda", 40)), 4.0), took
+    assert rig.qemu_pids() == (qemu,)
+    report = await rig.until_phase(machine, Phase.RUNNING)
+    assert report.restart_required == ()
+    await rig.remove(machine)
+
+
+async def test_requests_a_second_are_held_and_bursts_pass(rig: Rig) -> None:
+    machine = await started(rig, disk("root", IoLimits(total_iops=200)))
+    requests = "dd if=/dev/vda of=/dev/null bs=4k count=800 iflag=direct 2>/dev/null"
+    assert about(took := await seconds_of(rig, machine, requests), 4.0), took
+    burst = IoLimits(total_iops=200, total_iops_burst=2000, burst_seconds=10)
+    machine = await change(rig, machine, disk("root", burst))
+    assert await seconds_of(rig, machine, requests) < 2.0
+    await rig.remove(machine)
+
+
+async def test_a_group_shares_its_limit_and_can_be_left(rig: Rig) -> None:
+    shared = IoLimits(total_bytes_per_second=10 * MIB, group="slow")
+    machine = await started(rig, disk("root", shared), disk("data", shared))
+    both = f"{read('vda', 20)} & {read('vdb', 20)}; wait"
+    assert about(took := await seconds_of(rig, machine, both), 4.0), took
+    alone = IoLimits(total_bytes_per_second=10 * MIB)
+    machine = await change(rig, machine, disk("root", alone), disk("data", shared))
+    assert about(took := await seconds_of(rig, machine, both), 2.0), took
+    await rig.remove(machine)
