@@ -10,6 +10,7 @@ from virtfleet_api.report import Phase
 MIB = 1 << 20
 TOLERANCE = 0.1
 NUMBERS = itertools.count(1)
+PROMPT = re.compile(rb"/ # (\x1b\[6n)?\Z")
 
 
 def disk(name: str, limits: IoLimits | None) -> MachineDisk:
@@ -27,10 +28,12 @@ async def seconds_of(rig: Rig, machine: Machine, command: str) -> float:
     """Return how long a command takes in the guest, by its own clock."""
     mark = next(NUMBERS)
     now = "cut -d' ' -f1 /proc/uptime"
+    log = rig.state / "machines" / machine.uid / "console.log"
+    # What is typed before the shell asks is lost: it empties its input when it begins to edit a line.
+    await rig.reports.until(lambda: PROMPT.search(log.read_bytes()), 20, "the prompt")
     await rig.type(machine, f"a=$({now}); {command}; b=$({now}); echo TOOK$((0)){mark} $a $b;")
     await rig.until_console(machine, f"TOOK0{mark} ")
-    text = (rig.state / "machines" / machine.uid / "console.log").read_text(errors="replace")
-    found = re.search(rf"TOOK0{mark} ([0-9.]+) ([0-9.]+)", text)
+    found = re.search(rf"TOOK0{mark} ([0-9.]+) ([0-9.]+)", log.read_text(errors="replace"))
     assert found
     return float(found[2]) - float(found[1])
 

@@ -202,7 +202,11 @@ class Rig:
         await self.until_console(machine, "/ # ", prompts)
         console = await self.daemon.open_console(machine.uid)
         await console.write(text.encode() + b"\n")
-        await asyncio.wait_for(console.read(), 10)
+        echoed = b""
+        async with asyncio.timeout(10):
+            # A shell breaks a long line in two; what it wrote before comes first.
+            while text[-12:].encode() not in echoed.replace(b"\r\r\n", b""):
+                echoed += await console.read()
         await console.close()
 
     async def remove(self, machine: Machine) -> MachineReport:
