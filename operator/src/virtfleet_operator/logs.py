@@ -31,10 +31,19 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+def lower_refusals(record: logging.LogRecord) -> bool:
+    """Lower kopf's error about a refused manifest to what it is: trouble of its author's, not of the operator's."""
+    text = record.getMessage() if record.name == "kopf.objects" else ""
+    if text.startswith("Webhook ") and " failed permanently: " in text:
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+    return True
+
+
 def configure_logging(level: int) -> None:
     """Send all logs to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
+    handler.addFilter(lower_refusals)
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # kopf says a line for each object and event at INFO; what it has to say of trouble is a warning.
     logging.getLogger("kopf").setLevel(max(level, logging.WARNING))
