@@ -49,7 +49,7 @@ def limits_change_while_it_runs(fleet: Fleet) -> None:
     def limits() -> dict[str, dict[str, str]]:
         xml = etree.fromstring(fleet.domain_xml(node, found["metadata"]["uid"]))
         return {
-            disk.findtext("serial"): {part.tag: part.text for part in disk.find("iotune") or ()}
+            disk.findtext("serial"): {part.tag: part.text for part in disk.iterfind("iotune/*")}
             for disk in xml.findall("devices/disk[@device='disk']")
         }
 
