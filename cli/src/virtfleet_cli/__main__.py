@@ -146,7 +146,7 @@ async def _wait(cluster: Cluster, name: str, change: Change, timeout_seconds: fl
     except TimeoutError:
         state = describe_state(machine) if machine else "unknown"
         raise CliError(f"It has not happened within {timeout_seconds:g} s; the machine is {state}") from None
-    return f"It is {describe_state(machine)}."
+    return f"It is {describe_state(machine).rstrip('.')}."
 
 
 def _run(act: Act) -> None:

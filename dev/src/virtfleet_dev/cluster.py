@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -92,14 +93,15 @@ class Cluster:
         self._link_programs()
 
     def down(self) -> None:
-        """Stop all of it; what it kept in the directory's `log` stays."""
-        for node in self.nodes:
-            self.daemon(node).stop()
-            node.down()
-        for one in (self.operator, self.image_server):
-            one.stop()
-        self.control_plane.down()
-        self.fabric.down()
+        """Stop all of it, whatever of it fails to; what it kept in the directory's `log` stays."""
+        with ExitStack() as last_first:
+            last_first.callback(self.fabric.down)
+            last_first.callback(self.control_plane.down)
+            for one in (self.operator, self.image_server):
+                last_first.callback(one.stop)
+            for node in self.nodes:
+                last_first.callback(node.down)
+                last_first.callback(self.daemon(node).stop)
 
     def remove(self) -> None:
         """Stop all of it and remove the directory."""

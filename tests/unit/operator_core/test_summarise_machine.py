@@ -259,7 +259,7 @@ def test_paused_and_restart_required_are_said_only_when_they_hold() -> None:
     found = condition(changed, "RestartRequired")
     assert found is not None
     assert found.message == (
-        "cpu.cores, disks[root].cache take effect at the next start: restart the machine with `kubectl vm restart`."
+        "Waiting for the next start: cpu.cores, disks[root].cache. Restart the machine with `kubectl vm restart`."
     )
 
 

@@ -52,7 +52,7 @@ def machine_says(word: PrintableStatus, generation: int, meta: ObjectMeta, facts
         yield Says(ConditionType.PAUSED, YES, "Paused", "The guest is paused.", generation)
     if report.restart_required:
         fields = plain(", ".join(report.restart_required[:_MAX_FIELDS]))
-        message = f"{fields} take effect at the next start: restart the machine with `kubectl vm restart`."
+        message = f"Waiting for the next start: {fields}. Restart the machine with `kubectl vm restart`."
         yield Says(ConditionType.RESTART_REQUIRED, YES, "SpecChanged", message, generation)
 
 
