@@ -23,10 +23,10 @@ _REASONS: Final = {
 def settle(desired: Machine, observed: Observed, now: datetime) -> Record:
     """Return the record with what can be concluded from what is seen; the same record when that is nothing."""
     record = _not_later(observed.record, now)
+    if observed.domain.state is DomainState.CRASHED:
+        record = record.model_copy(update={"panicked": True})
     if observed.domain.active:
-        return _settle_active(record, now).model_copy(
-            update={"panicked": record.panicked or observed.domain.state is DomainState.CRASHED}
-        )
+        return _settle_active(record, now)
     if record.life is Life.RUNNING:
         record = _settle_end(record, observed.domain.off_reason, now)
     elif record.life is Life.STARTING:
