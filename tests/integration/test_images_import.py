@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hostile_images import CORPUS
+from hostile_images import CORPUS, NO_ISO, descriptors, disc
 from virtfleet_api.image import Download, Image, ImageReport
 from virtfleet_api.machine import ImageDiskSource, MachineDisk
 from virtfleet_api.vm_image import ImagePhase, ImageType
@@ -20,6 +20,7 @@ from virtfleet_node.storage.failures import ImportFailedError
 from virtfleet_node.storage.fetch import Fetch, Limits
 from virtfleet_node.storage.images import ImageStore
 from virtfleet_node.storage.pools import Pools
+from virtfleet_node.storage.probe import probe_iso
 from web import BadWeb, serve
 
 UID = "11111111-2222-3333-4444-555555555555"
@@ -170,6 +171,34 @@ async def test_a_hostile_file_is_refused(tmp_path: Path, bad_web: BadWeb, name: 
     assert report.message
     assert "root:" not in report.message
     assert left_in(tmp_path) == ["image.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        disc(),
+        disc(udf=True),
+        disc(boot=b"\x33\xed\x90" + bytes(507) + b"\x55\xaa"),
+        descriptors(b"BEA01", b"NSR03", b"TEA01"),
+        disc() + b"signature",
+    ],
+    ids=["ISO 9660", "with UDF", "with a boot sector", "UDF alone", "not whole blocks"],
+)
+async def test_a_cd_is_kept_as_it_is(tmp_path: Path, bad_web: BadWeb, content: bytes) -> None:
+    (bad_web.folder / "cd.iso").write_bytes(content)
+    report = await imported(tmp_path, image(f"{bad_web.url}/files/cd.iso", type=ImageType.ISO))
+    assert (report.phase, report.format, report.virtual_size_bytes) == (ImagePhase.READY, "raw", len(content))
+    assert (tmp_path / "pool/images" / UID / "disk").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", NO_ISO)
+async def test_a_file_that_is_no_cd_is_refused(tmp_path: Path, name: str) -> None:
+    reason, make = NO_ISO[name]
+    path = tmp_path / "file"
+    make(path)
+    with pytest.raises(ImportFailedError) as caught:
+        probe_iso(path)
+    assert caught.value.reason == reason
 
 
 async def test_a_base_with_clones_stays(tmp_path: Path, bad_web: BadWeb) -> None:

@@ -1,9 +1,13 @@
 """Files that somebody might offer as an image, each with the reason for which it must be refused."""
 
+import io
+import os
 import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+
+import pycdlib
 
 MAGIC = b"QFI\xfb"
 
@@ -48,6 +52,14 @@ def content(data: bytes) -> Callable[[Path], None]:
     return make
 
 
+def content_of_size(data: bytes, size: int) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        path.write_bytes(data)
+        os.truncate(path, size)
+
+    return make
+
+
 def truncated(path: Path) -> None:
     qemu_img("create", "-q", "-f", "qcow2", "-o", "preallocation=metadata", "@", "512M")(path)
     with path.open("r+b") as file:
@@ -67,6 +79,22 @@ def snapshotted(path: Path) -> None:
 def external_data(path: Path) -> None:
     data = path.with_suffix(".data")
     qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={data},data_file_raw=on", "@", "1M")(path)
+
+
+def disc(*, udf: bool = False, boot: bytes = b"") -> bytes:
+    """Return a CD image with one file, perhaps with UDF beside ISO 9660, and with something before the file system."""
+    image = pycdlib.PyCdlib()
+    image.new(udf="2.60" if udf else None)
+    image.add_fp(io.BytesIO(b"hello\n"), 6, "/HELLO.TXT;1", **({"udf_path": "/hello.txt"} if udf else {}))
+    medium = io.BytesIO()
+    image.write_fp(medium)
+    image.close()
+    return boot + medium.getvalue()[len(boot) :]
+
+
+def descriptors(*names: bytes) -> bytes:
+    """Return an image with these volume descriptors and nothing else, as a pure UDF image has."""
+    return bytes(32768) + b"".join(b"\0" + name + b"\1".ljust(2042, b"\0") for name in names)
 
 
 UNSAFE, UNSUPPORTED = "UnsafeImage", "UnsupportedFormat"
@@ -120,3 +148,16 @@ CORPUS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "gzip": (UNSUPPORTED, content(b"\x1f\x8b\x08".ljust(1024, b"\0"))),
     "xz": (UNSUPPORTED, content(b"\xfd7zXZ\0".ljust(1024, b"\0"))),
 }
+
+NO_ISO: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "a disk": (UNSUPPORTED, qemu_img("create", "-q", "-f", "raw", "@", "1M")),
+    "a qcow2 that goes on as a CD": (UNSUPPORTED, content(disc(boot=header(backing=b"/etc/shadow")[:512]))),
+    "a VMDK descriptor that goes on as a CD": (UNSUPPORTED, content(disc(boot=b"# Disk DescriptorFile\n"))),
+    "cut off before its descriptors": (UNSUPPORTED, content(disc()[:32768])),
+    "cut off within its descriptors": (UNSUPPORTED, content(disc()[: 32768 + 5])),
+    "UDF without a volume": (UNSUPPORTED, content(descriptors(b"BEA01", b"TEA01"))),
+    "empty": (UNSUPPORTED, content(b"")),
+    "a web page": (UNSUPPORTED, content(b"<!DOCTYPE html>".ljust(1 << 16))),
+    "larger than any disc": ("TooLarge", content_of_size(disc(), 200 << 30)),
+}
+"""Files that must be refused as an image of type ISO."""

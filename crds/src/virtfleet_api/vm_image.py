@@ -1,4 +1,4 @@
-"""The kind VMImage: a disk or a kernel that machines start from."""
+"""The kind VMImage: a disk, a CD or a kernel that machines start from."""
 
 from enum import StrEnum
 from typing import Annotated, ClassVar
@@ -16,6 +16,7 @@ class ImageType(StrEnum):
     """What an image is good for."""
 
     DISK = "Disk"
+    ISO = "ISO"
     KERNEL = "Kernel"
 
 
@@ -60,7 +61,7 @@ class VMImageSpec(Model):
     """What the user wants."""
 
     source: Annotated[ImageSource, Field(description="Where the image comes from; cannot change once imported.")]
-    type: Annotated[ImageType, Field(description="Disk (raw or qcow2) or Kernel.")] = ImageType.DISK
+    type: Annotated[ImageType, Field(description="Disk (raw or qcow2), ISO (a CD or DVD) or Kernel.")] = ImageType.DISK
     pool: Annotated[
         str,
         Field(

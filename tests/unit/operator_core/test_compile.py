@@ -200,6 +200,14 @@ def test_no_node_is_sent_an_image_that_is_not_valid(machine: Make, image: MakeIm
             "spec.disks[0].source.image: 'linux' is a kernel: name a VMImage of type Disk, or use spec.kernelBoot",
         ),
         (
+            {"disks": [{"name": "root", "source": {"image": {"name": "installer"}}}]},
+            "spec.disks[0].source.image: 'installer' is a CD: name a VMImage of type Disk",
+        ),
+        (
+            {"kernelBoot": {"image": {"name": "installer"}}},
+            "spec.kernelBoot.image: 'installer' is a CD: name a VMImage of type Kernel",
+        ),
+        (
             {"kernelBoot": {"image": {"name": "debian-12"}}},
             "spec.kernelBoot.image: 'debian-12' is a disk: name a VMImage of type Kernel",
         ),
@@ -214,6 +222,7 @@ def test_an_image_that_can_never_serve(
 ) -> None:
     objects.images["shop", "debian-12"] = image(status={"virtualSize": "2Gi"})
     objects.images["shop", "linux"] = image("linux", type="Kernel")
+    objects.images["shop", "installer"] = image("installer", type="ISO")
     assert compile_machine(machine(**spec), SIZE, objects, None) == Invalid((problem,))
     assert reference_problems(machine(**spec), objects) == (problem,)
 

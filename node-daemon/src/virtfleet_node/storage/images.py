@@ -23,7 +23,7 @@ from virtfleet_node.storage.failures import ImportFailedError, retry_seconds
 from virtfleet_node.storage.fetch import STALL_SECONDS, Fetch, Limits
 from virtfleet_node.storage.files import make_folder, publish, remove_folder, subfolders, write_whole
 from virtfleet_node.storage.pools import Pools
-from virtfleet_node.storage.probe import probe_disk, probe_kernel
+from virtfleet_node.storage.probe import probe_disk, probe_iso, probe_kernel
 
 _LOG = logging.getLogger(__name__)
 
@@ -178,11 +178,7 @@ class ImageStore:
     async def _inspect(self, entry: _Entry, partial: Path) -> ImageReport:
         """Return the report of a complete file; a file that may not be used is removed."""
         try:
-            if entry.image.type == ImageType.KERNEL:
-                probe_kernel(partial)
-                found, virtual = ImageFormat.KERNEL, partial.stat().st_size
-            else:
-                found, virtual = await probe_disk(partial)
+            found, virtual = await _probe(entry.image.type, partial)
         except ImportFailedError:
             for leftover in partial.parent.glob(f"{partial.name}*"):
                 leftover.unlink()
@@ -222,6 +218,17 @@ class ImageStore:
             virtual_size_bytes=report.virtual_size_bytes or 0,
             initrd=folder / _INITRD if image.initrd else None,
         )
+
+
+async def _probe(kind: ImageType, path: Path) -> tuple[ImageFormat, int]:
+    """Return format and virtual size in bytes of a file that shall be an image of this type; ImportFailedError."""
+    match kind:
+        case ImageType.KERNEL:
+            return ImageFormat.KERNEL, probe_kernel(path)
+        case ImageType.ISO:
+            return ImageFormat.RAW, probe_iso(path)
+        case ImageType.DISK:
+            return await probe_disk(path)
 
 
 def _file_name(image: Image) -> str:

@@ -44,6 +44,10 @@ _OTHER_FORMATS: Final = {
 _SECTOR_BYTES: Final = 512
 _KERNEL_MAGIC: Final = (514, b"HdrS")  # Documentation/arch/x86/boot.rst
 _KERNEL_BYTES: Final = 512 << 20
+_FIRST_DESCRIPTOR: Final = 16 * 2048
+_DESCRIPTOR_BYTES: Final = 2048
+_ISO_BYTES: Final = 128 << 30
+"""The largest disc that there is (BDXL); guests address no more of a CD drive than 2^32 blocks anyway."""
 
 
 async def probe_disk(path: Path) -> tuple[ImageFormat, int]:
@@ -77,6 +81,33 @@ async def _probe_qcow2(path: Path, head: bytes) -> int:
     return header.virtual_size_bytes
 
 
+def probe_iso(path: Path) -> int:
+    """Return the size in bytes of a CD or DVD image; ImportFailedError when it is none.
+
+    What stands before the file system, such as the boot sector of images for USB sticks, is no harm unless it is the
+    beginning of another format.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    if head.startswith(MAGIC):
+        raise ImportFailedError("UnsupportedFormat", "The file is qcow2, not a CD or DVD image: write type: Disk.")
+    _refuse_other_formats(head)
+    size = path.stat().st_size
+    if not _has_optical_file_system(head):
+        raise ImportFailedError(
+            "UnsupportedFormat", "The file is no CD or DVD image: it has no ISO 9660 or UDF volume descriptor."
+        )
+    if size > _ISO_BYTES:
+        raise ImportFailedError("TooLarge", f"The file is larger than any disc ({_ISO_BYTES >> 30} GiB).")
+    return size
+
+
+def _has_optical_file_system(head: bytes) -> bool:
+    """Look at the first volume descriptors: ECMA-119 8.1 (ISO 9660), ECMA-167 2/9.1 (UDF)."""
+    first, second = (head[at + 1 : at + 6] for at in (_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + _DESCRIPTOR_BYTES))
+    return first == b"CD001" or (first == b"BEA01" and second in {b"NSR02", b"NSR03"})
+
+
 def _refuse_other_formats(head: bytes) -> None:
     for magic, name in _OTHER_FORMATS.items():
         if head.startswith(magic):
@@ -85,12 +116,14 @@ def _refuse_other_formats(head: bytes) -> None:
             )
 
 
-def probe_kernel(path: Path) -> None:
-    """Refuse a file that is no bootable Linux kernel for x86: ImportFailedError."""
+def probe_kernel(path: Path) -> int:
+    """Return the size in bytes of a bootable Linux kernel for x86; ImportFailedError when the file is none."""
     offset, magic = _KERNEL_MAGIC
     with path.open("rb") as file:
         head = file.read(offset + len(magic))
     if head[offset:] != magic:
         raise ImportFailedError("UnsupportedFormat", "The file is no Linux kernel (bzImage).")
-    if path.stat().st_size > _KERNEL_BYTES:
+    size = path.stat().st_size
+    if size > _KERNEL_BYTES:
         raise ImportFailedError("TooLarge", "The file is larger than any kernel (512 MiB).")
+    return size

@@ -5,6 +5,7 @@ namespace does not share is as good as not there, and the sentence does not tell
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from virtfleet_api.virtual_machine import Disk, ImageReference, VirtualMachine
 from virtfleet_api.vm_image import ImageType, VMImage
@@ -14,6 +15,10 @@ from virtfleet_operator.core.verdict import Invalid, Waiting, quote
 
 Images = Mapping[tuple[str, str], VMImage]
 """By (namespace, name)."""
+
+_NOUNS: Final = {ImageType.DISK: "a disk", ImageType.ISO: "a CD", ImageType.KERNEL: "a kernel"}
+_INSTEAD: Final = {ImageType.KERNEL: ", or use spec.kernelBoot"}
+"""Where an image goes that is no disk."""
 
 
 def find_images(vm: VirtualMachine, catalog: Catalog) -> Images | Waiting | Invalid:
@@ -72,13 +77,15 @@ def _problems(vm: VirtualMachine, images: Images) -> Iterator[str]:
     boot = vm.spec.kernel_boot
     kernel = boot and images.get(image_key(vm, boot.image))
     if kernel and kernel.spec.type != ImageType.KERNEL:
-        yield f"spec.kernelBoot.image: {quote(kernel.metadata.name)} is a disk: name a VMImage of type Kernel"
+        found = _NOUNS[kernel.spec.type]
+        yield f"spec.kernelBoot.image: {quote(kernel.metadata.name)} is {found}: name a VMImage of type Kernel"
 
 
 def _disk_problems(vm: VirtualMachine, where: str, disk: Disk, image: VMImage) -> Iterator[str]:
     name, size = quote(image.metadata.name), image.status.virtual_size
     if image.spec.type != ImageType.DISK:
-        yield f"{where}.source.image: {name} is a kernel: name a VMImage of type Disk, or use spec.kernelBoot"
+        found, instead = _NOUNS[image.spec.type], _INSTEAD.get(image.spec.type, "")
+        yield f"{where}.source.image: {name} is {found}: name a VMImage of type Disk{instead}"
     elif disk.size is not None and size is not None and disk.size < size:
         yield f"{where}.size: '{disk.size}' is smaller than the image {name}: write \"{size}\" or leave it out"
     backing = next((d.backing for d in vm.status.disks if d.name == disk.name), None)
