@@ -64,11 +64,29 @@ def limits_change_while_it_runs(fleet: Fleet) -> None:
     assert fleet.condition("limited", "RestartRequired").get("status") != "True"
 
 
+def starts_from_the_drive_and_is_changed_while_it_runs(fleet: Fleet) -> None:
+    eventually(lambda: "READY" in console(fleet, "installed"), "the machine starts from the ISO image")
+    found = fleet.wait_ready("installed")
+    node = next(n for n in fleet.cluster.nodes if n.name == found["status"]["nodeName"])
+    disks, uid = found["spec"]["disks"], found["metadata"]["uid"]
+    data = {"name": "data", "size": "64Mi", "source": {"blank": {}}}
+    fleet.patch("installed", {"disks": [disks[0], {**disks[1], "source": {}}, data]})
+    eventually(lambda: "/images/" not in fleet.domain_xml(node, uid), "the ISO image is ejected")
+    eventually(lambda: "<serial>data</serial>" in fleet.domain_xml(node, uid), "the new disk is attached")
+    eventually(lambda: [d["name"] for d in fleet.status("installed")["disks"]] == ["root", "data"], "it is shown")
+    fleet.patch("installed", {"disks": [disks[0], {**disks[1], "source": {}}]})
+    eventually(lambda: "<serial>data</serial>" not in fleet.domain_xml(node, uid), "the disk is detached again")
+    after = fleet.wait_ready("installed")
+    assert after["status"]["machine"]["startedAt"] == found["status"]["machine"]["startedAt"]
+    fleet.delete("installer-iso", kind="vmimage")  # nobody needs it any more
+
+
 PROOFS: dict[str, Callable[[Fleet], object]] = {
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
     "data-disk.yaml": data_disk_is_kept,
     "disk-limits.yaml": limits_change_while_it_runs,
+    "installer.yaml": starts_from_the_drive_and_is_changed_while_it_runs,
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),
     "kernel-boot.yaml": prints("tiny", "READY"),
     "run-once.yaml": job_ends,

@@ -29,6 +29,8 @@ from virtfleet_node.storage.media import MediaStore
 from virtfleet_node.storage.pools import Pools
 
 KERNEL = "aaaaaaaa-0000-4000-8000-000000000000"
+GENERIC_KERNEL = "aaaaaaaa-0000-4000-8000-000000000001"
+"""It has a driver for SATA."""
 DISK = "bbbbbbbb-0000-4000-8000-000000000000"
 FACTS = HostFacts(DomainType.QEMU, "/usr/bin/qemu-system-x86_64")
 _MEMORY = 128 << 20
@@ -45,7 +47,12 @@ class PreparedImages:
             disk.parent.mkdir(parents=True)
             shutil.copy(source / "guest.qcow2", disk)
         kernel = ImageFiles(source / "vmlinuz", ImageFormat.KERNEL, 0, source / "initrd.img")
-        self.known = {KERNEL: kernel, DISK: ImageFiles(disk, ImageFormat.QCOW2, 40 << 20)}
+        generic = ImageFiles(source / "vmlinuz-generic", ImageFormat.KERNEL, 0, source / "initrd-generic.img")
+        self.known = {
+            KERNEL: kernel,
+            GENERIC_KERNEL: generic,
+            DISK: ImageFiles(disk, ImageFormat.QCOW2, 40 << 20),
+        }
         self._callbacks: list[Callable[[str], None]] = []
 
     async def put(self, image: Image) -> ImageReport:
@@ -189,10 +196,12 @@ class Rig:
 
     async def until_console(self, machine: Machine, text: str, count: int = 1, seconds: float = 90) -> None:
         """Wait until the guest has written the text this often, over all its starts."""
+        await self.reports.until(lambda: self.console(machine).count(text) >= count, seconds, f"{text} on the console")
+
+    def console(self, machine: Machine) -> str:
+        """Return what the guest has written, over all its starts."""
         log = self.state / "machines" / machine.uid / "console.log"
-        await self.reports.until(
-            lambda: log.exists() and log.read_bytes().count(text.encode()) >= count, seconds, f"{text} on the console"
-        )
+        return log.read_text(errors="replace") if log.exists() else ""
 
     async def until_agent(self, machine: Machine) -> None:
         await self.reports.until(lambda: (r := self.last(machine)) and r.agent_connected, 90, "the guest agent")

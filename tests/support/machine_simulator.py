@@ -7,7 +7,10 @@ from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import Machine
 from virtfleet_node.core.actions import (
     Action,
+    AttachDisk,
+    ChangeMedium,
     Destroy,
+    DetachDisk,
     GrowDisk,
     LimitDisk,
     Pause,
@@ -23,6 +26,7 @@ from virtfleet_node.core.actions import (
 )
 from virtfleet_node.core.desired.io_tune import Tuning, build_tuning, effective
 from virtfleet_node.core.observed import (
+    Asking,
     AttachedDisk,
     DomainState,
     Observed,
@@ -30,6 +34,7 @@ from virtfleet_node.core.observed import (
     OffReason,
     ShutdownRequests,
 )
+from virtfleet_node.core.places import Places, assign, disk_key
 from virtfleet_node.core.plan import Plan, plan
 from virtfleet_node.core.record import Life, Record, Stored
 from virtfleet_node.core.stored import StoredDisk
@@ -48,7 +53,7 @@ class Node:
     disks: set[tuple[str, str]] = field(default_factory=set)
     agent: bool = False
     deaf: bool = False
-    """The guest ignores every request to shut down."""
+    """The guest ignores every request: to shut down, and to let go of a disk or a medium."""
     media: bool = True
     now: datetime = EPOCH
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
@@ -58,7 +63,10 @@ class Node:
     """Of disks whose size matters."""
     removed: set[tuple[str, str]] = field(default_factory=set)
     tuning: dict[tuple[str, str], Tuning] = field(default_factory=dict)
-    """Limits of the running guest's disks."""
+    """The running guest's disks, with their limits."""
+    drives: dict[str, str | None] = field(default_factory=dict)
+    """The running guest's drives, with the UID of what is in them."""
+    asked: dict[str, Asking] = field(default_factory=dict)
 
     @property
     def active(self) -> bool:
@@ -72,12 +80,9 @@ class Node:
             self.off_reason,
             agent_connected=self.agent and self.active,
             stored=self.stored,
-            disks=tuple(
-                AttachedDisk(f"/{pool}/{name}", f"{pool}-{name}", tuple(tuning.items()))
-                for (pool, name), tuning in self.tuning.items()
-            )
-            if self.active
-            else (),
+            machine_type="pc-q35-7.2",
+            disks=(*self._attached_disks(), *self._attached_drives()) if self.active else (),
+            free_ports=frozenset(range(1, 64)) - self._taken_ports(desired),
         )
         return Observed(
             domain=domain,
@@ -88,7 +93,24 @@ class Node:
             ready_images=desired.image_uids(),
             media_digest=desired.hardware.cloud_init_digest if self.media else None,
             shutdown=self.shutdown,
+            asked=dict(self.asked),
         )
+
+    def _attached_disks(self) -> tuple[AttachedDisk, ...]:
+        return tuple(
+            AttachedDisk(f"/{pool}/{name}", f"{pool}-{name}", cache="none", tuning=tuple(tuning.items()))
+            for (pool, name), tuning in self.tuning.items()
+        )
+
+    def _attached_drives(self) -> tuple[AttachedDisk, ...]:
+        return tuple(
+            AttachedDisk(f"/default/images/{uid}/disk" if uid else "", f"drive-{name}", bus="sata", drive=name)
+            for name, uid in self.drives.items()
+        )
+
+    def _taken_ports(self, desired: Machine) -> frozenset[int]:
+        ports = assign(self.stored.places if self.stored else Places(), desired.hardware).ports
+        return frozenset(ports[key] for _, name in self.tuning if (key := disk_key(name)) in ports)
 
     def plan(self, desired: Machine) -> Plan:
         """Return the plan for what is seen now."""
@@ -108,6 +130,8 @@ class Node:
                     self.end(OffReason.SHUTDOWN)
             case RemoveMedia():
                 self.media = False
+            case AttachDisk() | DetachDisk() | ChangeMedium():
+                self._apply_to_guest(action)
             case PrepareDisk() | GrowDisk() | ResizeDisk() | LimitDisk() | RemoveDisk():
                 self._apply_to_disk(action)
             case _:
@@ -124,6 +148,27 @@ class Node:
     def pass_time(self, seconds: float) -> None:
         """Let time go by."""
         self.now += timedelta(seconds=seconds)
+
+    def _apply_to_guest(self, action: Action) -> None:
+        assert self.active, f"{action} without a guest"
+        match action:
+            case AttachDisk(disk):
+                assert (disk.pool, disk.name) in self.disks, "a disk was attached that is not there"
+                assert (disk.pool, disk.name) not in self.tuning, "a disk was attached twice"
+                self.tuning[disk.pool, disk.name] = effective(build_tuning(disk))
+            case DetachDisk(target):
+                self._ask(target)
+                if not self.deaf:
+                    del self.tuning[_disk_of(target)]
+            case ChangeMedium(target, drive):
+                assert drive.name in self.drives, "a medium was put into a drive that the guest does not have"
+                self._ask(target)
+                if not self.deaf:
+                    self.drives[drive.name] = drive.medium_uid
+
+    def _ask(self, target: str) -> None:
+        before = self.asked.get(target)
+        self.asked[target] = before.again(self.now) if before else Asking(self.now, self.now)
 
     def _apply_to_disk(self, action: Action) -> None:
         match action:
@@ -160,9 +205,11 @@ class Node:
 
     def _start(self, desired: Machine, action: Start) -> None:
         assert self.state is DomainState.OFF, f"a machine that is {self.state} was started"
-        assert {(d.pool, d.name) for d in desired.hardware.disks} <= self.disks, "started without its disks"
+        assert {(d.pool, d.name) for d in desired.hardware.own_disks} <= self.disks, "started without its disks"
         self._write(action.record)
-        self.tuning = {(d.pool, d.name): effective(build_tuning(d)) for d in desired.hardware.disks}
+        self.tuning = {(d.pool, d.name): effective(build_tuning(d)) for d in desired.hardware.own_disks}
+        self.drives = {d.name: d.medium_uid for d in desired.hardware.drives}
+        self.asked = {}
         self.state = DomainState.PAUSED if action.paused else DomainState.RUNNING
         self.starts += 1
         self._write(action.record.model_copy(update={"life": Life.RUNNING}))

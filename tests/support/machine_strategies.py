@@ -5,13 +5,24 @@ from datetime import timedelta
 from hypothesis import strategies as st
 
 from machine_simulator import EPOCH, Node
-from virtfleet_api.machine import BlankSource, Hardware, IoLimits, Machine, MachineDisk, Restart, Run
+from virtfleet_api.machine import (
+    BlankSource,
+    EmptySource,
+    Hardware,
+    IoLimits,
+    IsoSource,
+    Machine,
+    MachineDisk,
+    Restart,
+    Run,
+)
 from virtfleet_api.report import StopReason
-from virtfleet_api.virtual_machine import ReclaimPolicy
+from virtfleet_api.virtual_machine import DiskBus, ReclaimPolicy
 from virtfleet_node.core.observed import DomainState, OffReason
 from virtfleet_node.core.record import Life, Record, Stored
 
 UID = "00000000-0000-4000-8000-000000000001"
+ISOS = ("00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b")
 NAMES = ("root", "data", "logs")
 
 limits = st.none() | st.builds(
@@ -39,6 +50,16 @@ disks = st.lists(st.sampled_from(NAMES), unique=True).flatmap(
     )
 )
 
+drives = st.tuples() | st.tuples(
+    st.builds(
+        MachineDisk,
+        name=st.just("cd"),
+        pool=st.just("default"),
+        source=st.sampled_from((EmptySource(), IsoSource(image_uid=ISOS[0]), IsoSource(image_uid=ISOS[1]))),
+        bus=st.just(DiskBus.CDROM),
+    )
+)
+
 machines = st.builds(
     Machine,
     uid=st.just(UID),
@@ -48,7 +69,11 @@ machines = st.builds(
     restart=st.sampled_from(Restart),
     start_token=st.sampled_from(("", "one", "two")),
     grace_period_seconds=st.sampled_from((0, 5, 60)),
-    hardware=st.builds(Hardware, memory_bytes=st.just(1 << 28), disks=disks),
+    hardware=st.builds(
+        lambda own, cd: Hardware(memory_bytes=1 << 28, disks=(*own, *cd)),
+        disks,
+        drives,
+    ),
 )
 
 moments = st.none() | st.integers(-1000, 1000).map(lambda seconds: EPOCH + timedelta(seconds=seconds))

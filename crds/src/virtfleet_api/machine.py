@@ -54,6 +54,19 @@ class ImageDiskSource(Document):
     clone: Clone = Clone.LINKED
 
 
+class IsoSource(Document):
+    """The medium in a drive: an image of type ISO that the operator has asked this node to hold."""
+
+    kind: Literal["Iso"] = "Iso"
+    image_uid: Uid
+
+
+class EmptySource(Document):
+    """A drive without a medium."""
+
+    kind: Literal["Empty"] = "Empty"
+
+
 class IoLimits(Document):
     """Limits of a disk's input and output; 0 is no limit."""
 
@@ -75,11 +88,14 @@ class IoLimits(Document):
 
 
 class MachineDisk(Document):
-    """A disk. Its file belongs to the machine: <pool>/disks/<machine uid>/<name>.qcow2."""
+    """A disk. Its file belongs to the machine: <pool>/disks/<machine uid>/<name>.qcow2.
+
+    A drive has no file of its own; what is in it is an image, which belongs to nobody.
+    """
 
     name: Label
     pool: Label
-    source: Annotated[BlankSource | ImageDiskSource, Field(discriminator="kind")]
+    source: Annotated[BlankSource | ImageDiskSource | IsoSource | EmptySource, Field(discriminator="kind")]
     size_bytes: Annotated[int | None, Field(gt=0, lt=2**63)] = None
     bus: DiskBus = DiskBus.VIRTIO
     cache: DiskCache = DiskCache.NONE
@@ -87,6 +103,16 @@ class MachineDisk(Document):
     reclaim_policy: ReclaimPolicy = ReclaimPolicy.DELETE
     limits: IoLimits | None = None
     """Applied to a running guest as well."""
+
+    @property
+    def is_drive(self) -> bool:
+        """Tell whether this is a CD-ROM drive."""
+        return self.bus is DiskBus.CDROM
+
+    @property
+    def medium_uid(self) -> str | None:
+        """Return the UID of the image in a drive, None when it is empty."""
+        return self.source.image_uid if isinstance(self.source, IsoSource) else None
 
 
 class MachineInterface(Document):
@@ -118,7 +144,10 @@ class CloudInitFiles(Document):
 
 
 class Hardware(Document):
-    """What the guest sees. A change of it takes effect at the next start; until then the report names what differs."""
+    """What the guest sees.
+
+    A change is applied to the running guest where QEMU can; the report names what waits for the next start.
+    """
 
     machine_type: Annotated[str, Field(pattern=r"^(pc-)?(q35|i440fx)(-[0-9.]+)?$")] = "q35"
     sockets: Annotated[int, Field(ge=1)] = 1
@@ -136,6 +165,16 @@ class Hardware(Document):
     def vcpus(self) -> int:
         """Return the number of vCPUs: sockets by cores by threads."""
         return self.sockets * self.cores * self.threads
+
+    @property
+    def own_disks(self) -> tuple[MachineDisk, ...]:
+        """Return the disks that have a file of their own."""
+        return tuple(disk for disk in self.disks if not disk.is_drive)
+
+    @property
+    def drives(self) -> tuple[MachineDisk, ...]:
+        """Return the CD-ROM drives."""
+        return tuple(disk for disk in self.disks if disk.is_drive)
 
 
 class Machine(Document):
@@ -161,5 +200,5 @@ class Machine(Document):
 
     def image_uids(self) -> frozenset[str]:
         """Return the UIDs of the images the node must hold before the machine can start for the first time."""
-        disks = {d.source.image_uid for d in self.hardware.disks if isinstance(d.source, ImageDiskSource)}
+        disks = {d.source.image_uid for d in self.hardware.disks if isinstance(d.source, ImageDiskSource | IsoSource)}
         return frozenset(disks | ({self.hardware.kernel.image_uid} if self.hardware.kernel else set()))

@@ -2,11 +2,14 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from virtfleet_api.base import Document
+
+ACTION_FAILED: Final = "ActionFailed"
+"""Reason of a report whose machine could not be changed as its document says; it is tried again."""
 
 
 class Phase(StrEnum):
@@ -85,6 +88,8 @@ class MachineReport(Document):
     guest: GuestReport | None = None
     restart_required: tuple[str, ...] = ()
     """Spec fields (such as "cpu.cores", "disks[root].cache") that differ from what the guest was started with."""
+    held_disks: tuple[str, ...] = ()
+    """Disks and drives that the guest has been asked to let go of, and holds."""
     retained_disks: tuple[str, ...] = ()
     """With ABSENT: disks that were kept by their reclaim policy, as <pool>/<uid>/<name>."""
 

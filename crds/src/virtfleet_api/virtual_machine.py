@@ -36,11 +36,12 @@ class PowerState(StrEnum):
 
 
 class DiskBus(StrEnum):
-    """The controller a disk hangs on."""
+    """The controller a disk hangs on; CDROM is a drive, on SATA, whose medium may change."""
 
     VIRTIO = "virtio"
     SCSI = "scsi"
     SATA = "sata"
+    CDROM = "cdrom"
 
 
 class DiskCache(StrEnum):
@@ -115,10 +116,17 @@ class Blank(Model):
 
 
 class DiskSource(Model):
-    """Where a disk's first content comes from: exactly one of `image` and `blank`."""
+    """Where a disk's first content comes from: exactly one of `image` and `blank`.
+
+    A drive (`bus: cdrom`) has `iso`, or nothing when it is empty.
+    """
 
     image: Annotated[ImageReference | None, Field(description="Start from this VMImage.")] = None
     blank: Annotated[Blank | None, Field(description="Start empty; needs `size`.")] = None
+    iso: Annotated[
+        ImageReference | None,
+        Field(description="VMImage of type ISO in the drive, with bus cdrom; take it out to eject it."),
+    ] = None
     clone: Annotated[
         Clone | None,
         Field(description="Linked (default): a difference file on the shared image. Full: an independent copy."),
@@ -135,7 +143,7 @@ class Disk(Model):
         int | None, Field(ge=1, le=64, description="1 boots first; by default the order of the list.")
     ] = None
     size: Annotated[Bytes | None, Field(description="Size; at least the image's, and the image's by default.")] = None
-    source: Annotated[DiskSource, Field(description="First content: an image or nothing.")]
+    source: Annotated[DiskSource, Field(description="First content, or the medium of a drive.")]
     pool: Annotated[
         str,
         Field(
@@ -144,7 +152,7 @@ class Disk(Model):
             description="Storage pool of the node that holds the disk.",
         ),
     ] = DEFAULT_POOL
-    bus: Annotated[DiskBus, Field(description="Controller: virtio, scsi or sata.")] = DiskBus.VIRTIO
+    bus: Annotated[DiskBus, Field(description="Controller: virtio, scsi or sata; cdrom for a drive.")] = DiskBus.VIRTIO
     cache: Annotated[DiskCache, Field(description="QEMU cache mode.")] = DiskCache.NONE
     io_tune: Annotated[
         IoTune | None,

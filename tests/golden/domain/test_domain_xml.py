@@ -8,9 +8,11 @@ from lxml import etree
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import (
     BlankSource,
+    EmptySource,
     Hardware,
     ImageDiskSource,
     IoLimits,
+    IsoSource,
     Machine,
     MachineDisk,
     MachineInterface,
@@ -20,6 +22,7 @@ from virtfleet_api.machine import (
 from virtfleet_api.virtual_machine import DiskBus, DiskCache, NicModel
 from virtfleet_node.core.desired.domain import build_domain_xml, build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, FileLayer, Guest, HostFacts, ResolvedDisk, ResolvedPaths
+from virtfleet_node.core.places import Places, assign
 from virtfleet_node.core.record import new_stored
 
 UID = "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0"
@@ -76,6 +79,15 @@ CASES = {
             ),
         ),
     ),
+    "drives": Hardware(
+        memory_bytes=1 << 30,
+        disks=(
+            disk("root"),
+            MachineDisk(name="installer", pool="default", source=IsoSource(image_uid=IMAGE), bus=DiskBus.CDROM),
+            MachineDisk(name="empty", pool="default", source=EmptySource(), bus=DiskBus.CDROM),
+        ),
+        cloud_init_digest="a" * 64,
+    ),
     "cpu": Hardware(memory_bytes=1 << 30, sockets=2, cores=3, threads=2, cpu_model="Skylake-Server"),
     "i440fx": Hardware(memory_bytes=1 << 30, machine_type="i440fx", disks=(disk("root"),)),
     "versioned": Hardware(memory_bytes=1 << 30, machine_type="q35-7.2", cpu_model="host-passthrough"),
@@ -90,18 +102,19 @@ def guest(hardware: Hardware, domain_type: DomainType) -> Guest:
             FileLayer(POOL / "disks" / UID / f"{d.name}.qcow2", ImageFormat.QCOW2),
             (base,) if isinstance(d.source, ImageDiskSource) else (),
         )
-        for d in hardware.disks
+        for d in hardware.own_disks
     }
     kernel = POOL / "images" / IMAGE
     paths = ResolvedPaths(
         console_log=Path("/state/machines") / UID / "console.log",
         disks=disks,
+        media={d.name: POOL / "images" / uid / "disk" for d in hardware.drives if (uid := d.medium_uid)},
         kernel=kernel / "kernel" if hardware.kernel else None,
         initrd=kernel / "initrd" if hardware.kernel else None,
         cloud_init=Path("/state/machines") / UID / "cloud-init.iso" if hardware.cloud_init_digest else None,
     )
     emulator = None if domain_type is DomainType.TEST else "/usr/bin/qemu-system-x86_64"
-    return Guest(machine, HostFacts(domain_type, emulator), paths)
+    return Guest(machine, HostFacts(domain_type, emulator), paths, assign(Places(), hardware))
 
 
 @pytest.mark.parametrize("domain_type", DomainType)

@@ -2,15 +2,27 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from machine_simulator import Node, at_goal, converge
-from machine_strategies import limits, machines, pairs
-from virtfleet_api.machine import IoLimits, Machine, Restart, Run
+from machine_strategies import disks, drives, limits, machines, pairs
+from virtfleet_api.machine import IoLimits, Machine, MachineDisk, Restart, Run
 from virtfleet_api.report import StopReason
 from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_node.core.actions import Start
+from virtfleet_node.core.changed import changed_fields, held_disks
 from virtfleet_node.core.desired.io_tune import build_tuning, effective
-from virtfleet_node.core.observed import DomainState, OffReason
-from virtfleet_node.core.record import new_stored
+from virtfleet_node.core.observed import HOLDS_AFTER, DomainState, OffReason
+from virtfleet_node.core.plan_live import ASK_AGAIN
+from virtfleet_node.core.record import new_stored, with_desired
 from virtfleet_node.core.settle import settle, stays_off
+
+
+def with_disks(desired: Machine, changed: tuple[MachineDisk, ...]) -> Machine:
+    return desired.model_copy(update={"hardware": desired.hardware.model_copy(update={"disks": changed})})
+
+
+def put(node: Node, desired: Machine) -> None:
+    """Keep a new document, as the daemon does when the operator sends one."""
+    assert node.stored is not None
+    node.stored = with_desired(node.stored, desired)
 
 
 def fresh(desired: Machine) -> Node:
@@ -66,7 +78,7 @@ def test_started_at_most_once(pair: tuple[Machine, Node]) -> None:
 @given(pairs)
 def test_only_disks_with_the_policy_delete_are_removed(pair: tuple[Machine, Node]) -> None:
     desired, node = pair
-    doomed = {(d.pool, d.name) for d in desired.hardware.disks if d.reclaim_policy is ReclaimPolicy.DELETE}
+    doomed = {(d.pool, d.name) for d in desired.hardware.own_disks if d.reclaim_policy is ReclaimPolicy.DELETE}
     converge(node, desired)
     assert node.removed <= doomed
     assert desired.run is Run.ABSENT or not node.removed
@@ -160,15 +172,78 @@ def test_limits_of_a_running_guest_follow_the_document_without_a_restart(
 ) -> None:
     node = fresh(desired)
     converge(node, desired)
-    pairs_of = zip(desired.hardware.disks, changed, strict=False)
-    disks = tuple(disk.model_copy(update={"limits": new}) for disk, new in pairs_of)
-    asked = desired.model_copy(update={"hardware": desired.hardware.model_copy(update={"disks": disks})})
+    pairs_of = zip(desired.hardware.own_disks, changed, strict=False)
+    limited = tuple(disk.model_copy(update={"limits": new}) for disk, new in pairs_of)
+    asked = with_disks(desired, limited)
     converge(node, asked)
     assert node.starts == 1
-    assert {name: dict(node.tuning["default", name]) for name in (d.name for d in disks)} == {
-        disk.name: dict(effective(build_tuning(disk))) for disk in disks
+    assert {name: dict(node.tuning["default", name]) for name in (d.name for d in limited)} == {
+        disk.name: dict(effective(build_tuning(disk))) for disk in limited
     }
     assert node.plan(asked).actions == ()
+
+
+@given(machines.filter(lambda m: m.run is Run.RUNNING), disks, st.booleans())
+def test_disks_of_a_running_guest_follow_the_document_without_a_restart(
+    desired: Machine,
+    changed: tuple[MachineDisk, ...],
+    deaf: bool,  # noqa: FBT001 -- drawn
+) -> None:
+    node = fresh(desired)
+    converge(node, desired)
+    node.deaf = deaf
+    before = set(node.tuning)
+    asked = with_disks(desired, (*changed, *desired.hardware.drives))
+    put(node, asked)
+    converge(node, asked)
+    wanted = {(disk.pool, disk.name) for disk in changed}
+    assert set(node.tuning) == (wanted | before if deaf else wanted)
+    assert node.starts == 1
+    assert before <= node.disks
+    node.pass_time(HOLDS_AFTER.total_seconds())
+    observed = node.observe(asked)
+    held = {name for _, name in before - wanted} if deaf else set()
+    assert set(held_disks(asked.hardware, observed, node.now)) == held
+    assert changed_fields(desired.hardware, asked.hardware, observed) == ()
+
+
+@given(machines.filter(lambda m: m.run is Run.RUNNING and m.hardware.drives), drives, st.booleans())
+def test_media_of_a_running_guest_follow_the_document(
+    desired: Machine,
+    changed: tuple[MachineDisk, ...],
+    deaf: bool,  # noqa: FBT001 -- drawn
+) -> None:
+    node = fresh(desired)
+    converge(node, desired)
+    node.deaf = deaf
+    before = dict(node.drives)
+    asked = with_disks(desired, (*desired.hardware.own_disks, *changed))
+    put(node, asked)
+    converge(node, asked)
+    wanted = {drive.name: drive.medium_uid for drive in changed}
+    assert node.drives == (before if deaf else before | wanted)
+    assert node.starts == 1
+    node.pass_time(HOLDS_AFTER.total_seconds())
+    observed = node.observe(asked)
+    assert bool(held_disks(asked.hardware, observed, node.now)) == (deaf and before | wanted != before)
+    assert changed_fields(desired.hardware, asked.hardware, observed) == (() if changed else ("disks[cd]",))
+
+
+@given(machines.filter(lambda m: m.run is Run.RUNNING and m.hardware.own_disks))
+def test_a_guest_that_holds_a_disk_is_asked_again_and_never_forced(desired: Machine) -> None:
+    node = fresh(desired)
+    converge(node, desired)
+    node.deaf = True
+    asked = with_disks(desired, desired.hardware.drives)
+    put(node, asked)
+    for _ in range(3):
+        converge(node, asked)
+        node.pass_time(ASK_AGAIN.total_seconds())
+    assert node.done.count(f"detach disk default-{desired.hardware.own_disks[0].name}") == 3
+    assert set(node.tuning) == {(disk.pool, disk.name) for disk in desired.hardware.own_disks}
+    node.deaf = False
+    converge(node, asked)
+    assert not node.tuning
 
 
 @given(machines.filter(lambda m: m.run in {Run.RUNNING, Run.STOPPED}), st.sampled_from((1 << 19, 1 << 21)))
@@ -177,8 +252,8 @@ def test_disks_grow_whether_the_guest_runs_or_not_and_never_shrink(desired: Mach
     on = desired.model_copy(update={"run": Run.RUNNING})
     converge(node, on)
     converge(node, desired)
-    disks = tuple(disk.model_copy(update={"size_bytes": size}) for disk in desired.hardware.disks)
-    hardware = desired.hardware.model_copy(update={"disks": disks})
+    sized = tuple(disk.model_copy(update={"size_bytes": size}) for disk in desired.hardware.own_disks)
+    hardware = desired.hardware.model_copy(update={"disks": sized})
     converge(node, desired.model_copy(update={"hardware": hardware}))
     converge(node, on.model_copy(update={"hardware": hardware}))
     assert set(node.capacity.values()) <= {max(size, 1 << 20)}

@@ -55,6 +55,21 @@ def test_run_strategies(machine: Make, objects: Any, strategy: str, power: str |
     assert (document.run, document.restart) == (run, restart)
 
 
+def test_a_drive_holds_an_iso_image_or_nothing(machine: Make, image: MakeImage, objects: Any) -> None:
+    objects.images["shop", "debian-12"] = image(type="ISO")
+    drives = [
+        {"name": "full", "bus": "cdrom", "source": {"iso": {"name": "debian-12"}}},
+        {"name": "empty", "bus": "cdrom", "source": {}},
+    ]
+    document = compiled(machine(disks=drives), objects)
+    assert [disk.source.kind for disk in document.hardware.disks] == ["Iso", "Empty"]
+    assert document.image_uids() == {objects.images["shop", "debian-12"].metadata.uid}
+    objects.images["shop", "debian-12"] = image()
+    refused = compile_machine(machine(disks=drives), SIZE, objects, None)
+    assert isinstance(refused, Invalid)
+    assert refused.problems == ("spec.disks[0].source.iso: 'debian-12' is no CD-ROM: name a VMImage of type ISO",)
+
+
 def test_the_whole_document(machine: Make, image: MakeImage, objects: Any) -> None:
     objects.images["shop", "debian-12"] = image()
     vm = machine(

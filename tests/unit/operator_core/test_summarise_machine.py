@@ -263,6 +263,30 @@ def test_paused_and_restart_required_are_said_only_when_they_hold() -> None:
     )
 
 
+def test_a_guest_that_holds_a_disk_is_named_with_what_to_do() -> None:
+    held = condition(summarise(on_a(Phase.RUNNING, held_disks=("data", "cd"))), "RestartRequired")
+    assert held is not None
+    assert (held.reason, held.message) == (
+        "GuestHolds",
+        "The guest still uses data, cd: unmount it there, or restart the machine with `kubectl vm restart`.",
+    )
+    both = condition(
+        summarise(on_a(Phase.RUNNING, held_disks=("cd",), restart_required=("cpu.cores",))), "RestartRequired"
+    )
+    assert both is not None
+    assert both.message == (
+        "Waiting for the next start: cpu.cores. "
+        "The guest still uses cd: unmount it there, or restart the machine with `kubectl vm restart`."
+    )
+
+
+def test_a_change_that_failed_is_said_of_a_running_guest() -> None:
+    status = summarise(on_a(Phase.RUNNING, reason="ActionFailed", message="Pool default is full."))
+    assert said(status, "Ready")[0] == "True"
+    assert said(status, "Synchronized")[:2] == ("False", "ActionFailed")
+    assert condition(status, "Synchronized").message == "Pool default is full."  # type: ignore[union-attr]
+
+
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
     running = summarise_machine(META, VirtualMachineStatus(), on_a(Phase.RUNNING), BEFORE)
     same = summarise(on_a(Phase.RUNNING, generation=2), old=running)

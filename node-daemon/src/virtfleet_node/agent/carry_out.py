@@ -3,13 +3,17 @@
 import asyncio
 import logging
 
-from virtfleet_api.machine import ImageDiskSource, Machine
+from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk
 from virtfleet_node.agent.entry import Entry
-from virtfleet_node.agent.observe import count_shutdown
-from virtfleet_node.agent.resolve import resolve_paths
+from virtfleet_node.agent.observe import count_shutdown, remember_asking
+from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import (
     Action,
+    AttachDisk,
+    ChangeMedium,
+    DetachDisk,
+    DiskAction,
     GrowDisk,
     PrepareDisk,
     RemoveDisk,
@@ -18,9 +22,11 @@ from virtfleet_node.core.actions import (
     Start,
     WriteRecord,
 )
+from virtfleet_node.core.desired.disks import build_disk_xml
 from virtfleet_node.core.desired.domain import build_domain_xml
-from virtfleet_node.core.desired.guest import Guest
+from virtfleet_node.core.desired.guest import Guest, ResolvedPaths
 from virtfleet_node.core.errors import NodeError, UnavailableError
+from virtfleet_node.core.places import Places, assign, reassign
 from virtfleet_node.core.record import Life, Record, Stored
 from virtfleet_node.core.settle import failed_start
 
@@ -32,21 +38,34 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
     match action:
         case WriteRecord(record):
             await write_record(around, entry, record)
-        case PrepareDisk(disk):
-            image = around.images.files(disk.source.image_uid) if isinstance(disk.source, ImageDiskSource) else None
-            await around.disks.prepare_disk(desired.uid, disk, image)
-        case GrowDisk(disk):
-            await around.disks.grow_disk(desired.uid, disk)
         case Start():
             await _start(around, entry, desired, action)
-        case RemoveDisk(pool, name):
-            await asyncio.to_thread(around.disks.remove_disk, desired.uid, pool, name)
+        case PrepareDisk() | GrowDisk() | AttachDisk() | ChangeMedium() | RemoveDisk():
+            await _carry_out_disk(around, entry, desired, action)
         case RemoveMedia():
             await asyncio.to_thread(around.media.remove, desired.uid)
         case _:
             if isinstance(action, RequestShutdown):
                 count_shutdown(around, entry)
+            elif isinstance(action, DetachDisk):
+                remember_asking(around, entry, action.target)
             await around.hypervisor.execute(desired.uid, action)
+
+
+async def _carry_out_disk(around: Surroundings, entry: Entry, desired: Machine, action: DiskAction) -> None:
+    match action:
+        case PrepareDisk(disk):
+            image = around.images.files(disk.source.image_uid) if isinstance(disk.source, ImageDiskSource) else None
+            await around.disks.prepare_disk(desired.uid, disk, image)
+        case GrowDisk(disk):
+            await around.disks.grow_disk(desired.uid, disk)
+        case AttachDisk(disk):
+            await around.hypervisor.attach_device(desired.uid, await _disk_xml(around, entry, desired, disk))
+        case ChangeMedium(target, drive):
+            remember_asking(around, entry, target)
+            await around.hypervisor.change_medium(desired.uid, await _disk_xml(around, entry, desired, drive))
+        case RemoveDisk(pool, name):
+            await asyncio.to_thread(around.disks.remove_disk, desired.uid, pool, name)
 
 
 async def write_record(around: Surroundings, entry: Entry, record: Record) -> None:
@@ -57,13 +76,30 @@ async def write_record(around: Surroundings, entry: Entry, record: Record) -> No
             await around.hypervisor.write_stored(_with_record(stored, record))
 
 
+async def _disk_xml(around: Surroundings, entry: Entry, desired: Machine, disk: MachineDisk) -> str:
+    """Return the <disk> of one disk or drive of a running guest, at its place."""
+    stored = (await around.hypervisor.read(desired.uid)).stored
+    there = await asyncio.to_thread(around.disks.read_disks, desired.uid)
+    find = around.images.files
+    paths = ResolvedPaths(
+        console_log=around.console_log(desired.uid),
+        disks={s.name: resolve_disk(s, find) for s in there if (s.pool, s.name) == (disk.pool, disk.name)},
+        media=resolve_media((disk,), find),
+    )
+    places = assign(stored.places if stored else Places(), entry.desired.hardware)
+    return build_disk_xml(Guest(desired, around.facts, paths, places), disk)
+
+
 async def _start(around: Surroundings, entry: Entry, desired: Machine, action: Start) -> None:
     """Start the machine, unless its document has changed since the plan was made; then there is a new plan."""
     async with entry.lock:
         stored = (await around.hypervisor.read(desired.uid)).stored
         if stored is None or stored.desired != desired:
             return
-        starting = _with_record(stored, action.record).model_copy(update={"started": desired.hardware})
+        places = reassign(stored.places, desired.hardware)
+        starting = _with_record(stored, action.record).model_copy(
+            update={"started": desired.hardware, "places": places}
+        )
         try:
             await _start_now(around, desired, starting, paused=action.paused)
         except UnavailableError:
@@ -81,7 +117,7 @@ async def _start_now(around: Surroundings, desired: Machine, starting: Stored, *
     await asyncio.to_thread(log.parent.mkdir, mode=0o711, parents=True, exist_ok=True)
     paths = resolve_paths(desired, disks, around.images.files, medium, log)
     confirmed = _with_record(starting, starting.record.model_copy(update={"life": Life.RUNNING}))
-    xml = build_domain_xml(Guest(desired, around.facts, paths), starting)
+    xml = build_domain_xml(Guest(desired, around.facts, paths, starting.places), starting)
     await around.hypervisor.start_machine(xml, confirmed, paused=paused)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from virtfleet_api.machine import Machine
 from virtfleet_api.report import MachineReport
 from virtfleet_node.core.guest_facts import GuestFacts
-from virtfleet_node.core.observed import ShutdownRequests
+from virtfleet_node.core.observed import Asking, ShutdownRequests
 from virtfleet_node.core.report import Standing
 
 
@@ -19,6 +19,8 @@ class Entry:
     """As it is stored, without secrets."""
     report: MachineReport | None = None
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
+    asked: dict[str, Asking] = field(default_factory=dict)
+    """What the guest was asked to let go of, by target."""
     paused_at: datetime | None = None
     facts: GuestFacts = field(default_factory=GuestFacts)
     trouble: Standing | None = None

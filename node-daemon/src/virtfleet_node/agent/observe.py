@@ -6,7 +6,7 @@ from dataclasses import replace
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.guest_facts import GuestFacts
-from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain, ShutdownRequests
+from virtfleet_node.core.observed import Asking, DomainState, Observed, ObservedDomain, ShutdownRequests
 
 
 async def observe(around: Surroundings, uid: str, entry: Entry) -> Observed:
@@ -27,6 +27,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         ready_images=frozenset(uid for uid in desired.image_uids() if around.images.files(uid) is not None),
         media_digest=digest if digest and around.media.path(desired.uid, digest) is not None else None,
         shutdown=entry.shutdown,
+        asked=dict(entry.asked),
         paused_at=entry.paused_at,
     )
 
@@ -34,10 +35,19 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:
     if not domain.active:
         entry.shutdown, entry.facts = ShutdownRequests(), GuestFacts()
+    there = {disk.target for disk in domain.disks}
+    entry.asked = {target: asking for target, asking in entry.asked.items() if target in there}
     if domain.state is not DomainState.PAUSED:
         entry.paused_at = None
     elif entry.paused_at is None:
         entry.paused_at = around.now()
+
+
+def remember_asking(around: Surroundings, entry: Entry, target: str) -> None:
+    """Remember that the guest has just been asked to let go of a disk or medium."""
+    now = around.now()
+    before = entry.asked.get(target)
+    entry.asked[target] = before.again(now) if before else Asking(now, now)
 
 
 def count_shutdown(around: Surroundings, entry: Entry) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from virtfleet_api.machine import Machine, Run
-from virtfleet_api.report import MachineReport, Phase
+from virtfleet_api.report import ACTION_FAILED, MachineReport, Phase
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.observe import observe
@@ -82,7 +82,7 @@ class Reconciler:
             raise
         except NodeError as error:
             phase = Phase.STOPPING if desired.run is Run.ABSENT else Phase.FAILED
-            entry.trouble = (phase, "ActionFailed", str(error))
+            entry.trouble = (phase, ACTION_FAILED, str(error))
             self.publish(entry, observed)
             raise
         entry.trouble = None

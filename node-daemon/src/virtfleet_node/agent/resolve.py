@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from virtfleet_api.machine import Machine
+from virtfleet_api.machine import Machine, MachineDisk
 from virtfleet_node.core.desired.guest import FileLayer, ResolvedDisk, ResolvedPaths
 from virtfleet_node.core.errors import ConflictError
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
@@ -17,17 +17,24 @@ def resolve_paths(
     """Return every path of the machine's domain; ConflictError when an image has gone meanwhile."""
     kernel = _image(find_image, machine.hardware.kernel.image_uid) if machine.hardware.kernel else None
     by_name = {(disk.pool, disk.name): disk for disk in disks}
-    wanted = ((disk.name, by_name[disk.pool, disk.name]) for disk in machine.hardware.disks)
+    wanted = ((disk.name, by_name[disk.pool, disk.name]) for disk in machine.hardware.own_disks)
     return ResolvedPaths(
         console_log=console_log,
-        disks={name: _resolve_disk(stored, find_image) for name, stored in wanted},
+        disks={name: resolve_disk(stored, find_image) for name, stored in wanted},
+        media=resolve_media(machine.hardware.drives, find_image),
         kernel=kernel.path if kernel else None,
         initrd=kernel.initrd if kernel else None,
         cloud_init=medium,
     )
 
 
-def _resolve_disk(stored: StoredDisk, find_image: FindImage) -> ResolvedDisk:
+def resolve_media(drives: Iterable[MachineDisk], find_image: FindImage) -> dict[str, Path]:
+    """Return what is in each drive that is not empty; ConflictError when an image has gone meanwhile."""
+    return {drive.name: _image(find_image, drive.medium_uid).path for drive in drives if drive.medium_uid is not None}
+
+
+def resolve_disk(stored: StoredDisk, find_image: FindImage) -> ResolvedDisk:
+    """Return the files of a disk; ConflictError when an image has gone meanwhile."""
     own = FileLayer(stored.path, stored.format)
     if stored.backing_image_uid is None:
         return ResolvedDisk(own)

@@ -124,6 +124,40 @@ class ResizeDisk:
 
 
 @dataclass(frozen=True)
+class AttachDisk:
+    """Give a disk that is there to a running guest."""
+
+    disk: MachineDisk
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"attach disk {self.disk.pool}/{self.disk.name}"
+
+
+@dataclass(frozen=True)
+class DetachDisk:
+    """Ask a running guest to let go of a disk."""
+
+    target: str
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"detach disk {self.target}"
+
+
+@dataclass(frozen=True)
+class ChangeMedium:
+    """Ask a running guest to let the medium in a drive be changed."""
+
+    target: str
+    drive: MachineDisk
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"insert {self.drive.medium_uid or 'nothing'} into drive {self.target}"
+
+
+@dataclass(frozen=True)
 class RemoveDisk:
     """Remove a disk for good."""
 
@@ -153,7 +187,10 @@ class Undefine:
         return "undefine"
 
 
-DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitDisk | ResizeDisk | Undefine
+DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitDisk | ResizeDisk | DetachDisk | Undefine
 """Actions that the hypervisor carries out as they are."""
 
-Action = WriteRecord | PrepareDisk | GrowDisk | Start | DomainAction | RemoveDisk | RemoveMedia
+DiskAction = PrepareDisk | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk
+"""Actions for which files are looked up."""
+
+Action = WriteRecord | Start | DomainAction | DiskAction | RemoveMedia

@@ -1,9 +1,13 @@
 """What is, as one frozen value: the domain, its stored document, and what lies on disk for it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
+from virtfleet_api.machine import MachineDisk
+from virtfleet_node.core.places import Places
 from virtfleet_node.core.record import Record, Stored
 from virtfleet_node.core.stored import StoredDisk
 
@@ -32,11 +36,16 @@ class OffReason(StrEnum):
 
 @dataclass(frozen=True)
 class AttachedDisk:
-    """A disk that a running guest has."""
+    """A disk or drive that a running guest has."""
 
     file: str
+    """Path of its file or medium; empty for an empty drive."""
     target: str
     """Device name in the domain, such as vda."""
+    bus: str = "virtio"
+    cache: str = ""
+    drive: str = ""
+    """Name of the drive, for a drive of the document."""
     tuning: tuple[tuple[str, int | str], ...] = ()
     """Its limits, as libvirt's parameters."""
 
@@ -54,6 +63,10 @@ class ObservedDomain:
     machine_type: str = ""
     disks: tuple[AttachedDisk, ...] = ()
     """Those of a running guest."""
+    free_ports: frozenset[int] = frozenset()
+    """PCI Express ports of a running guest with nothing in them."""
+    has_scsi: bool = False
+    """The running guest has a SCSI controller."""
 
     @property
     def active(self) -> bool:
@@ -69,6 +82,22 @@ class ShutdownRequests:
     last: datetime | None = None
 
 
+HOLDS_AFTER: Final = timedelta(seconds=5)
+"""A guest lets go within a second or two; one that has not by then holds what it was asked for."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """When the guest was asked to let go of a disk or medium; kept in memory, asking again does no harm."""
+
+    first: datetime
+    last: datetime
+
+    def again(self, now: datetime) -> "Asking":
+        """Return the same with one more request."""
+        return Asking(self.first, now)
+
+
 @dataclass(frozen=True)
 class Observed:
     """Everything the plan looks at."""
@@ -80,7 +109,18 @@ class Observed:
     media_digest: str | None = None
     """The cloud-init medium that is there, of those the machine wants."""
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
+    asked: Mapping[str, Asking] = field(default_factory=dict)
+    """What the guest was asked to let go of, by target."""
     paused_at: datetime | None = None
+
+    def stored_disk(self, disk: MachineDisk) -> StoredDisk | None:
+        """Return the file of a disk, None when it is not there."""
+        return next((s for s in self.disks if (s.pool, s.name) == (disk.pool, disk.name)), None)
+
+    @property
+    def places(self) -> Places:
+        """Return where the machine's devices sit, as far as they have been given a place."""
+        return self.domain.stored.places if self.domain.stored else Places()
 
     @property
     def record(self) -> Record:

@@ -71,15 +71,16 @@ def restart_pending(desired: Machine, record: Record) -> bool:
 
 
 def missing_images(desired: Machine, observed: Observed) -> frozenset[str]:
-    """Return the images that must be there before the machine can start: those that disks come from, and the kernel."""
+    """Return the images that must be there before the machine can start: those of disks, media and kernel."""
     independent = {(d.pool, d.name) for d in observed.disks if d.backing_image_uid is None}
     needed = {
         disk.source.image_uid
-        for disk in desired.hardware.disks
+        for disk in desired.hardware.own_disks
         if disk.source.kind == "Image" and (disk.pool, disk.name) not in independent
     }
+    media = {drive.medium_uid for drive in desired.hardware.drives if drive.medium_uid is not None}
     kernel = {desired.hardware.kernel.image_uid} if desired.hardware.kernel else set()
-    return frozenset(needed | kernel) - observed.ready_images
+    return frozenset(needed | media | kernel) - observed.ready_images
 
 
 def media_missing(desired: Machine, observed: Observed) -> bool:
@@ -98,8 +99,13 @@ def _with_record(wanted: Plan, observed: Observed, record: Record) -> Plan:
 def _plan_running(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
     if restart_pending(desired, record) or record.stopping_since is not None:
         return _plan_stop(desired, observed, record, now)
-    if changes := plan_live(desired, observed):
-        return Plan(changes)
+    power = _plan_power(desired, observed, record, now)
+    changes, look_again = plan_live(desired, observed, now)
+    moments = [moment for moment in (power.wake_at, look_again) if moment is not None]
+    return Plan((*power.actions, *changes), min(moments, default=None))
+
+
+def _plan_power(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
     paused = observed.domain.state is DomainState.PAUSED
     if desired.run is Run.PAUSED:
         return Plan(() if paused else (Pause(),))
@@ -147,8 +153,7 @@ def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetim
         return Plan(wake_at=due)
     if missing_images(desired, observed) or media_missing(desired, observed):
         return Plan()
-    there = {(disk.pool, disk.name): disk for disk in observed.disks}
-    found = [(disk, there.get((disk.pool, disk.name))) for disk in desired.hardware.disks]
+    found = [(disk, observed.stored_disk(disk)) for disk in desired.hardware.own_disks]
     missing = tuple(PrepareDisk(disk) for disk, stored in found if stored is None)
     small = tuple(GrowDisk(disk) for disk, stored in found if stored is not None and is_too_small(disk, stored))
     return Plan((*missing, *small, Start(starting(desired, record, now), paused=desired.run is Run.PAUSED)))
@@ -167,5 +172,5 @@ def _plan_absent(desired: Machine, observed: Observed, record: Record, now: date
 
 def reclaimable(desired: Machine, record: Record) -> tuple[MachineDisk, ...]:
     """Return the disks that are removed with the machine: named by a document, with the policy Delete."""
-    named = {(d.pool, d.name): d for d in (*record.detached, *desired.hardware.disks)}
+    named = {(d.pool, d.name): d for d in (*record.detached, *desired.hardware.own_disks)}
     return tuple(d for d in named.values() if d.reclaim_policy is ReclaimPolicy.DELETE)

@@ -1,25 +1,42 @@
 """What can be changed while a guest runs, as the next actions."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
 
 from virtfleet_api.machine import Machine, MachineDisk
-from virtfleet_node.core.actions import Action, LimitDisk, ResizeDisk
+from virtfleet_node.core.actions import Action, AttachDisk, ChangeMedium, DetachDisk, LimitDisk, PrepareDisk, ResizeDisk
+from virtfleet_node.core.attached import attachable, attached, detachable, is_inserted, unwanted
 from virtfleet_node.core.desired.io_tune import build_tuning, effective
-from virtfleet_node.core.observed import AttachedDisk, Observed
+from virtfleet_node.core.observed import HOLDS_AFTER, AttachedDisk, Observed
 from virtfleet_node.core.stored import StoredDisk
 
+ASK_AGAIN: Final = timedelta(seconds=20)
+"""A guest that has not let go of a disk is asked again: it may have been booting, or the disk was mounted."""
 
-def plan_live(desired: Machine, observed: Observed) -> tuple[Action, ...]:
-    """Return the changes of a running guest that bring it closer to its document."""
-    stored = {(disk.pool, disk.name): disk for disk in observed.disks}
-    attached = {disk.file: disk for disk in observed.domain.disks}
-    found = ((disk, stored.get((disk.pool, disk.name))) for disk in desired.hardware.disks)
-    return tuple(
-        action
-        for disk, file in found
-        if file is not None and (seen := attached.get(str(file.path))) is not None
-        for action in _plan_disk(disk, file, seen)
+
+@dataclass(frozen=True)
+class Change:
+    """An action, or a moment before which it is not due."""
+
+    action: Action
+    due: datetime | None = None
+
+
+def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tuple[Action, ...], datetime | None]:
+    """Return the changes of a running guest that bring it closer to its document, and when to look again.
+
+    What is quick comes first: a disk that cannot be made must not keep another from being limited.
+    """
+    changes = (
+        *(Change(action) for action in _plan_attached(desired, observed)),
+        *_plan_media(desired, observed, now),
+        *_plan_removals(desired, observed, now),
+        *(Change(action) for action in _plan_new(desired, observed)),
     )
+    later = tuple(change.due for change in changes if change.due is not None)
+    return tuple(change.action for change in changes if change.due is None), min(later, default=None)
 
 
 def is_too_small(disk: MachineDisk, stored: StoredDisk) -> bool:
@@ -27,8 +44,50 @@ def is_too_small(disk: MachineDisk, stored: StoredDisk) -> bool:
     return disk.size_bytes is not None and stored.capacity_bytes < disk.size_bytes
 
 
+def _plan_attached(desired: Machine, observed: Observed) -> Iterator[Action]:
+    for disk in desired.hardware.own_disks:
+        stored, seen = observed.stored_disk(disk), attached(disk, observed)
+        if stored is not None and seen is not None:
+            yield from _plan_disk(disk, stored, seen)
+
+
 def _plan_disk(disk: MachineDisk, stored: StoredDisk, seen: AttachedDisk) -> Iterator[Action]:
     if is_too_small(disk, stored) and disk.size_bytes is not None:
         yield ResizeDisk(seen.target, disk.size_bytes)
     if effective(build_tuning(disk)) != effective(dict(seen.tuning)):
         yield LimitDisk(seen.target, tuple(build_tuning(disk).items()))
+
+
+def _plan_media(desired: Machine, observed: Observed, now: datetime) -> Iterator[Change]:
+    """Change media once the image is there; until then the old one stays in."""
+    for drive in desired.hardware.drives:
+        seen = attached(drive, observed)
+        ready = drive.medium_uid is None or drive.medium_uid in observed.ready_images
+        if seen is not None and ready and not is_inserted(drive, seen):
+            yield Change(ChangeMedium(seen.target, drive), _due(observed, seen.target, now))
+
+
+def _plan_removals(desired: Machine, observed: Observed, now: datetime) -> Iterator[Change]:
+    for seen in unwanted(desired.hardware, observed):
+        if detachable(seen):
+            yield Change(DetachDisk(seen.target), _due(observed, seen.target, now))
+
+
+def _due(observed: Observed, target: str, now: datetime) -> datetime | None:
+    """Return when to ask the guest again, or to tell that it holds on; None for now."""
+    asking = observed.asked.get(target)
+    if asking is None or now >= asking.last + ASK_AGAIN:
+        return None
+    told = asking.first + HOLDS_AFTER
+    return told if now < told else asking.last + ASK_AGAIN
+
+
+def _plan_new(desired: Machine, observed: Observed) -> Iterator[Action]:
+    """Attach the disks that are there, and make one that is missing once its image is ready."""
+    waiting = [disk for disk in desired.hardware.own_disks if attached(disk, observed) is None]
+    ready = [disk for disk in waiting if attachable(disk, desired.hardware, observed)]
+    yield from (AttachDisk(disk) for disk in ready if observed.stored_disk(disk) is not None)
+    for disk in ready:
+        source = disk.source.image_uid if disk.source.kind == "Image" else None
+        if observed.stored_disk(disk) is None and (source is None or source in observed.ready_images):
+            yield PrepareDisk(disk)

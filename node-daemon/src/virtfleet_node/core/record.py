@@ -9,6 +9,7 @@ from pydantic import Field
 from virtfleet_api.base import Document
 from virtfleet_api.machine import Hardware, Machine, MachineDisk, Run
 from virtfleet_api.report import StopReason
+from virtfleet_node.core.places import Places, assign
 
 ERROR_LENGTH: Final = 400
 """A sentence of libvirt's is shorter; QEMU's own words may be long."""
@@ -54,6 +55,8 @@ class Stored(Document):
     started: Hardware | None = None
     """What the running guest was started with."""
     record: Record = Record()
+    places: Places = Places()
+    """Where the devices sit, for the machine's life."""
 
     def to_json(self) -> str:
         """Return the form that is kept, without secrets."""
@@ -63,7 +66,11 @@ class Stored(Document):
 
 def new_stored(desired: Machine) -> Stored:
     """Return what is kept of a machine that is seen for the first time: its start token asks for nothing."""
-    return Stored(desired=desired.without_secrets(), record=Record(served_token=desired.start_token))
+    return Stored(
+        desired=desired.without_secrets(),
+        record=Record(served_token=desired.start_token),
+        places=assign(Places(), desired.hardware),
+    )
 
 
 def forgiven(record: Record) -> Record:
@@ -77,10 +84,11 @@ def with_desired(stored: Stored, desired: Machine) -> Stored:
     A machine that had ended and shall be off is forgiven here already: the document that wants it on again may come
     before the next plan.
     """
-    names = {(disk.pool, disk.name) for disk in desired.hardware.disks}
-    known = {(d.pool, d.name): d for d in (*stored.record.detached, *stored.desired.hardware.disks)}
+    names = {(disk.pool, disk.name) for disk in desired.hardware.own_disks}
+    known = {(d.pool, d.name): d for d in (*stored.record.detached, *stored.desired.hardware.own_disks)}
     detached = tuple(disk for key, disk in known.items() if key not in names)
     record = stored.record.model_copy(update={"detached": detached})
     if desired.run in {Run.STOPPED, Run.ABSENT} and record.life is Life.OFF:
         record = forgiven(record)
-    return stored.model_copy(update={"desired": desired.without_secrets(), "record": record})
+    places = assign(stored.places, desired.hardware)
+    return stored.model_copy(update={"desired": desired.without_secrets(), "record": record, "places": places})

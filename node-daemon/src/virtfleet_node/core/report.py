@@ -6,12 +6,13 @@ from pathlib import Path
 from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.report import DiskReport, InterfaceReport, MachineReport, Phase, StopReason
 from virtfleet_api.virtual_machine import ReclaimPolicy
+from virtfleet_node.core.attached import unwanted
 from virtfleet_node.core.backoff import next_start_at
-from virtfleet_node.core.changed import changed_fields
+from virtfleet_node.core.changed import changed_fields, held_disks
 from virtfleet_node.core.desired.boot import build_machine_type
-from virtfleet_node.core.desired.disks import build_targets
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, Observed
+from virtfleet_node.core.places import assign
 from virtfleet_node.core.plan import media_missing, missing_images, restart_pending
 from virtfleet_node.core.record import Record
 from virtfleet_node.core.settle import settle, stays_off
@@ -45,11 +46,12 @@ def build_report(
         cpu_model=hardware.cpu_model,
         vcpus=hardware.vcpus,
         memory_bytes=hardware.memory_bytes,
-        disks=_disks(hardware, observed),
+        disks=_disks(desired.hardware, observed),
         interfaces=_interfaces(hardware, facts if active else GuestFacts()),
         agent_connected=active and observed.domain.agent_connected,
         guest=facts.guest if active else None,
-        restart_required=changed_fields(started, desired.hardware) if started else (),
+        restart_required=changed_fields(started, desired.hardware, observed) if started else (),
+        held_disks=held_disks(desired.hardware, observed, now) if active else (),
         retained_disks=_retained(desired, observed, record) if phase is Phase.ABSENT else (),
     )
 
@@ -57,10 +59,11 @@ def build_report(
 def _stand(desired: Machine, observed: Observed, record: Record, now: datetime, trouble: Standing | None) -> Standing:
     if observed.domain.state is DomainState.ABSENT and desired.run is Run.ABSENT:
         return Phase.ABSENT, "", ""
+    if observed.domain.active:
+        standing = _stand_active(desired, observed, record)
+        return (standing[0], *trouble[1:]) if trouble and not standing[1] else standing
     if trouble is not None:
         return trouble
-    if observed.domain.active:
-        return _stand_active(desired, observed, record)
     if desired.run is Run.ABSENT:
         return Phase.STOPPING, "Removing", "The machine is being removed."
     if desired.run is Run.STOPPED:
@@ -89,8 +92,7 @@ def _stand_off(desired: Machine, observed: Observed, record: Record, now: dateti
         return Phase.PROVISIONING, "CloudInitMissing", "The cloud-init medium is missing and must be sent again."
     if images := missing_images(desired, observed):
         return Phase.PROVISIONING, "WaitingForImage", f"Waiting for {len(images)} image(s) to be ready on the node."
-    there = {(disk.pool, disk.name) for disk in observed.disks}
-    complete = all((disk.pool, disk.name) in there for disk in desired.hardware.disks)
+    complete = all(observed.stored_disk(disk) is not None for disk in desired.hardware.own_disks)
     return (Phase.STARTING if complete else Phase.PROVISIONING), "", ""
 
 
@@ -118,19 +120,21 @@ def _sentence(record: Record) -> str:
 
 
 def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
-    stored = {(disk.pool, disk.name): disk for disk in observed.disks}
-    targets = build_targets(hardware)
+    """Report the disks that are there: those of the document, and those that a guest still has."""
+    targets = assign(observed.places, hardware).targets
     seen = {Path(disk.file): disk.target for disk in observed.domain.disks}
+    wanted = (observed.stored_disk(disk) for disk in hardware.own_disks)
+    held = {disk.file for disk in unwanted(hardware, observed)}
+    found = (*(disk for disk in wanted if disk), *(disk for disk in observed.disks if str(disk.path) in held))
     return tuple(
         DiskReport(
-            name=found.name,
-            pool=found.pool,
-            target=seen.get(found.path, targets[disk.name]),
-            capacity_bytes=found.capacity_bytes,
-            backing_image_uid=found.backing_image_uid,
+            name=disk.name,
+            pool=disk.pool,
+            target=seen.get(disk.path) or targets[disk.name],
+            capacity_bytes=disk.capacity_bytes,
+            backing_image_uid=disk.backing_image_uid,
         )
-        for disk in hardware.disks
-        if (found := stored.get((disk.pool, disk.name))) is not None
+        for disk in found
     )
 
 
@@ -143,6 +147,6 @@ def _interfaces(hardware: Hardware, facts: GuestFacts) -> tuple[InterfaceReport,
 
 def _retained(desired: Machine, observed: Observed, record: Record) -> tuple[str, ...]:
     """Return the disks that are left: kept by their policy, or named by no document."""
-    named = {(d.pool, d.name): d.reclaim_policy for d in (*record.detached, *desired.hardware.disks)}
+    named = {(d.pool, d.name): d.reclaim_policy for d in (*record.detached, *desired.hardware.own_disks)}
     kept = (d for d in observed.disks if named.get((d.pool, d.name)) is not ReclaimPolicy.DELETE)
     return tuple(f"{disk.pool}/{desired.uid}/{disk.name}" for disk in kept)

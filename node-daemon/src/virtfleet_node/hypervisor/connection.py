@@ -29,6 +29,12 @@ _KEEPALIVE_SECONDS: Final = 5
 _KEEPALIVE_COUNT: Final = 6
 """A libvirtd that hangs is noticed after half a minute."""
 
+_DEVICE_EVENTS: Final = (
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED,
+    libvirt.VIR_DOMAIN_EVENT_ID_TRAY_CHANGE,
+)
+
 
 class Connection:
     """A connection that comes back."""
@@ -109,7 +115,9 @@ class Connection:
             connect.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_COUNT)
             connect.registerCloseCallback(_on_close, self._lost)
             connect.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._on_agent, None)
-        connect.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle, None)
+            for event in _DEVICE_EVENTS:
+                connect.domainEventRegisterAny(None, event, self._on_change, None)
+        connect.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_change, None)
         return connect
 
     async def _close(self) -> None:
@@ -118,7 +126,7 @@ class Connection:
             with suppress(NodeError):
                 await self._calls.run(connect.close)
 
-    def _on_lifecycle(self, _: libvirt.virConnect, domain: libvirt.virDomain, *_event: Any) -> None:
+    def _on_change(self, _: libvirt.virConnect, domain: libvirt.virDomain, *_event: Any) -> None:
         if (uid := parse_domain_name(domain.name())) is not None:
             self._tell().machine_changed(uid)
 

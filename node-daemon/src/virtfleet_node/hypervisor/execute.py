@@ -1,7 +1,7 @@
 """Carry out one action on a domain. Each succeeds when what it wants is so already. Everything here blocks."""
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import libvirt
@@ -9,6 +9,7 @@ import libvirt
 from virtfleet_api.names import METADATA_NAMESPACE
 from virtfleet_node.core.actions import (
     Destroy,
+    DetachDisk,
     DomainAction,
     LimitDisk,
     Pause,
@@ -20,6 +21,7 @@ from virtfleet_node.core.actions import (
 )
 from virtfleet_node.core.desired.metadata import METADATA_PREFIX, build_metadata_xml
 from virtfleet_node.core.record import Stored
+from virtfleet_node.hypervisor.observe import find_alias
 
 AGENT_SECONDS: Final = 5
 """A guest agent that does not answer in this time is taken for absent."""
@@ -58,10 +60,28 @@ def set_title(connect: libvirt.virConnect, uid: str, title: str) -> None:
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, title, None, None, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
 
+def attach_device(connect: libvirt.virConnect, uid: str, xml: str) -> None:
+    """Give a running guest a device."""
+    with _harmless():
+        connect.lookupByUUIDString(uid).attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def change_medium(connect: libvirt.virConnect, uid: str, xml: str) -> None:
+    """Change the medium in a drive of a running guest, unless the guest has locked it."""
+    with _harmless():
+        connect.lookupByUUIDString(uid).updateDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
 def execute(connect: libvirt.virConnect, uid: str, action: DomainAction) -> None:
     """Carry out the action; what libvirt calls invalid in the domain's present state is left to the next look."""
-    try:
+    with _harmless():
         _STEPS[type(action)](connect.lookupByUUIDString(uid), action)
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    try:
+        yield
     except libvirt.libvirtError as error:
         if error.get_error_code() not in _HARMLESS:
             raise
@@ -99,6 +119,12 @@ def _resize_disk(domain: libvirt.virDomain, action: DomainAction) -> None:
         domain.blockResize(action.target, action.size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
 
 
+def _detach_disk(domain: libvirt.virDomain, action: DomainAction) -> None:
+    """Press the attention button of the disk's port: the guest lets go of it when it can, and an event tells."""
+    if isinstance(action, DetachDisk) and (alias := find_alias(domain, action.target)):
+        domain.detachDeviceAlias(alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
 def _undefine(domain: libvirt.virDomain, _: DomainAction) -> None:
     domain.undefineFlags(0 if domain.connect().getType() == "Test" else _UNDEFINE)
 
@@ -110,5 +136,6 @@ _STEPS: Final[dict[type[DomainAction], Callable[[libvirt.virDomain, DomainAction
     Destroy: lambda domain, _: domain.destroy(),
     LimitDisk: _limit_disk,
     ResizeDisk: _resize_disk,
+    DetachDisk: _detach_disk,
     Undefine: _undefine,
 }

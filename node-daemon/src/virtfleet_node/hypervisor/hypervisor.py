@@ -109,6 +109,16 @@ class Hypervisor:
         connect = self._connection.get()
         await self._calls.run(lambda: execute.execute(connect, uid, action), CALL_SECONDS)
 
+    async def attach_device(self, uid: str, xml: str) -> None:
+        """Give a running guest a device."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: execute.attach_device(connect, uid, xml), CALL_SECONDS)
+
+    async def change_medium(self, uid: str, xml: str) -> None:
+        """Change the medium of a running guest's drive; ConflictError when the guest has locked it."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: execute.change_medium(connect, uid, xml), CALL_SECONDS)
+
     async def read_guest_facts(self, uid: str) -> GuestFacts:
         """Ask the guest agent; what it does not answer is left out."""
         connect = self._connection.get()

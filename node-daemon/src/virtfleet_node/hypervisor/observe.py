@@ -6,6 +6,7 @@ import libvirt
 from lxml import etree
 
 from virtfleet_api.names import METADATA_NAMESPACE
+from virtfleet_node.core.desired.disks import ALIAS_PREFIX
 from virtfleet_node.core.desired.io_tune import parse_io_tune
 from virtfleet_node.core.desired.metadata import parse_metadata_xml
 from virtfleet_node.core.desired.serial import AGENT_CHANNEL
@@ -55,7 +56,16 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         stored=_stored(domain),
         machine_type=_machine_type(xml),
         disks=_disks(xml),
+        free_ports=_free_ports(xml),
+        has_scsi=xml.find("devices/controller[@type='scsi']") is not None,
     )
+
+
+def find_alias(domain: libvirt.virDomain, target: str) -> str:
+    """Return libvirt's name of the disk with a target; empty when a running guest has none. Blocks."""
+    xml = etree.fromstring(domain.XMLDesc(0), _PARSER)
+    found = xml.find(f"devices/disk/target[@dev='{target}']/../alias")
+    return "" if found is None else found.get("name", "")
 
 
 def _stored(domain: libvirt.virDomain) -> Stored | None:
@@ -77,9 +87,31 @@ def _machine_type(xml: etree._Element) -> str:
 
 
 def _disks(xml: etree._Element) -> tuple[AttachedDisk, ...]:
-    found = ((disk, disk.find("source"), disk.find("target")) for disk in xml.findall("devices/disk[@device='disk']"))
-    return tuple(
-        AttachedDisk(source.get("file", ""), target.get("dev", ""), tuple(parse_io_tune(disk).items()))
-        for disk, source, target in found
-        if source is not None and target is not None
+    """Return the disks, and the drives that are ours to change: the cloud-init medium's has no name of ours."""
+    found = tuple(_disk(disk) for disk in xml.findall("devices/disk"))
+    return tuple(disk for disk in found if disk is not None)
+
+
+def _disk(disk: etree._Element) -> AttachedDisk | None:
+    is_drive, alias = disk.get("device") == "cdrom", _attribute(disk, "alias", "name")
+    if is_drive and not alias.startswith(ALIAS_PREFIX):
+        return None
+    return AttachedDisk(
+        file=_attribute(disk, "source", "file"),
+        target=_attribute(disk, "target", "dev"),
+        bus=_attribute(disk, "target", "bus"),
+        cache=_attribute(disk, "driver", "cache"),
+        drive=alias.removeprefix(ALIAS_PREFIX) if is_drive else "",
+        tuning=tuple(parse_io_tune(disk).items()),
     )
+
+
+def _attribute(parent: etree._Element, tag: str, name: str) -> str:
+    found = parent.find(tag)
+    return "" if found is None else found.get(name, "")
+
+
+def _free_ports(xml: etree._Element) -> frozenset[int]:
+    ports = {int(port.get("index", "0")) for port in xml.findall("devices/controller[@model='pcie-root-port']")}
+    taken = {int(address.get("bus", "0"), 16) for address in xml.findall("devices/*/address[@type='pci']")}
+    return frozenset(ports - taken)

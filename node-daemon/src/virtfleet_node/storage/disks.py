@@ -120,7 +120,7 @@ class DiskStore:
         folder = self._pools.folder(pool, "disks") / uid
         if folder.is_symlink() or not folder.is_dir():
             return ()
-        return tuple(path for path in folder.glob(f"*{_SUFFIX}") if not path.is_symlink())
+        return tuple(path for path in folder.glob(f"*{_SUFFIX}") if path.is_file() and not path.is_symlink())
 
 
 def _read(pool: str, path: Path) -> StoredDisk | None:

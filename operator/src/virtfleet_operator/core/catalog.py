@@ -31,7 +31,7 @@ def image_key(vm: VirtualMachine, reference: ImageReference) -> tuple[str, str]:
 
 def image_references(vm: VirtualMachine) -> tuple[tuple[str, str], ...]:
     """Return (namespace, name) of every image that a machine names, each once."""
-    named = [disk.source.image for disk in vm.spec.disks if disk.source.image]
+    named = [named for disk in vm.spec.disks if (named := disk.source.image or disk.source.iso)]
     if vm.spec.kernel_boot:
         named.append(vm.spec.kernel_boot.image)
     return tuple(dict.fromkeys(image_key(vm, reference) for reference in named))

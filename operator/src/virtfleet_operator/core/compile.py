@@ -9,9 +9,11 @@ from virtfleet_api.io_tune import IoTune
 from virtfleet_api.machine import (
     BlankSource,
     CloudInitFiles,
+    EmptySource,
     Hardware,
     ImageDiskSource,
     IoLimits,
+    IsoSource,
     Machine,
     MachineDisk,
     MachineInterface,
@@ -19,7 +21,7 @@ from virtfleet_api.machine import (
     Restart,
     Run,
 )
-from virtfleet_api.virtual_machine import Clone, Disk, Network, PowerState, RunStrategy, VirtualMachine
+from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, Network, PowerState, RunStrategy, VirtualMachine
 from virtfleet_operator.core.catalog import Catalog, image_key, image_references
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.references import Images, find_images
@@ -29,6 +31,8 @@ from virtfleet_operator.core.verdict import Invalid, Waiting
 _MAC_PREFIX: Final = "52:54:00"  # the range that QEMU and libvirt give to guests
 _SECTOR: Final = 512  # qcow2 rounds a size up to it; done here, a report agrees with the document
 _UNKNOWN_MEMORY: Final = 2**20  # of a machine that is only deleted; the document must name some
+
+_Source = BlankSource | ImageDiskSource | IsoSource | EmptySource
 
 _RESTARTS: Final = {
     RunStrategy.ALWAYS: Restart.ALWAYS,
@@ -122,7 +126,7 @@ def _disk(vm: VirtualMachine, disk: Disk, images: Images, default: IoTune | None
         name=disk.name,
         pool=disk.pool,
         source=_source(vm, disk, images),
-        size_bytes=-(-disk.size // _SECTOR) * _SECTOR if disk.size else None,
+        size_bytes=None if disk.bus is DiskBus.CDROM else -(-disk.size // _SECTOR) * _SECTOR if disk.size else None,
         bus=disk.bus,
         cache=disk.cache,
         boot_order=disk.boot_order,
@@ -136,8 +140,11 @@ def _limits(tune: IoTune | None) -> IoLimits | None:
     return IoLimits.model_validate(written) if written else None
 
 
-def _source(vm: VirtualMachine, disk: Disk, images: Images) -> BlankSource | ImageDiskSource:
+def _source(vm: VirtualMachine, disk: Disk, images: Images) -> _Source:
     """Return what a disk is made from; the status remembers the image of a linked disk when the catalog does not."""
+    if disk.bus is DiskBus.CDROM:
+        iso = disk.source.iso and images.get(image_key(vm, disk.source.iso))
+        return IsoSource(image_uid=iso.metadata.uid) if iso else EmptySource()
     image = disk.source.image and images.get(image_key(vm, disk.source.image))
     backing = next((d.backing for d in vm.status.disks if d.name == disk.name), None)
     uid = image.metadata.uid if image else backing

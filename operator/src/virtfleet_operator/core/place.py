@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Final
 
 from virtfleet_api.report import NodeReport
-from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.virtual_machine import DiskBus, VirtualMachine
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.verdict import Unschedulable
@@ -77,7 +77,7 @@ class Placed:
 
 def need(vm: VirtualMachine, sizing: Sizing) -> Need:
     """Return what a machine asks of its node."""
-    pools = frozenset(disk.pool for disk in vm.spec.disks)
+    pools = frozenset(disk.pool for disk in vm.spec.disks if disk.bus is not DiskBus.CDROM)
     return Need(sizing.vcpus, sizing.memory_bytes, pools, vm.spec.node_selector)
 
 

@@ -46,6 +46,8 @@ def _references(vm: VirtualMachine) -> Iterator[tuple[str, ImageReference]]:
     for index, disk in enumerate(vm.spec.disks):
         if disk.source.image:
             yield f"spec.disks[{index}].source.image", disk.source.image
+        if disk.source.iso:
+            yield f"spec.disks[{index}].source.iso", disk.source.iso
     if vm.spec.kernel_boot:
         yield "spec.kernelBoot.image", vm.spec.kernel_boot.image
 
@@ -74,6 +76,10 @@ def _problems(vm: VirtualMachine, images: Images) -> Iterator[str]:
         image = disk.source.image and images.get(image_key(vm, disk.source.image))
         if image:
             yield from _disk_problems(vm, f"spec.disks[{index}]", disk, image)
+        medium = disk.source.iso and images.get(image_key(vm, disk.source.iso))
+        if medium and medium.spec.type != ImageType.ISO:
+            said = f"{quote(medium.metadata.name)} is no CD-ROM: name a VMImage of type ISO"
+            yield f"spec.disks[{index}].source.iso: {said}"
     boot = vm.spec.kernel_boot
     kernel = boot and images.get(image_key(vm, boot.image))
     if kernel and kernel.spec.type != ImageType.KERNEL:

@@ -2,27 +2,43 @@
 
 from typing import Final
 
+from lxml import etree
+
 from virtfleet_api.image import ImageFormat
-from virtfleet_api.machine import Hardware, MachineDisk
+from virtfleet_api.machine import MachineDisk
 from virtfleet_api.virtual_machine import DiskBus
+from virtfleet_node.core.desired.addresses import add_port
 from virtfleet_node.core.desired.boot import build_boot_order
 from virtfleet_node.core.desired.element import Element, add, devices
-from virtfleet_node.core.desired.guest import FileLayer, Guest
+from virtfleet_node.core.desired.guest import DomainType, FileLayer, Guest
 from virtfleet_node.core.desired.io_tune import add_io_tune
+from virtfleet_node.core.places import CLOUD_INIT, disk_key
 
 SERIAL_LENGTH: Final = 20
 """virtio-blk's VIRTIO_BLK_ID_BYTES; QEMU cuts what is longer, and refuses it on SATA."""
 
-_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+ALIAS_PREFIX: Final = "ua-disk-"
+"""libvirt keeps a device's name of ours when it begins with `ua-`."""
 
 
 def configure_disks(domain: Element, guest: Guest) -> None:
     """Write a <disk> for each disk, in the order of the list."""
-    targets, order = build_targets(guest.hardware), build_boot_order(guest.hardware)
+    order = build_boot_order(guest.hardware)
     for disk in guest.hardware.disks:
-        element = _add_disk(devices(domain), guest, disk, targets[disk.name])
+        element = add(devices(domain), "disk", type_="file", device="cdrom" if disk.is_drive else "disk")
+        _fill(element, guest, disk)
         if disk.name in order:
             add(element, "boot", order=order[disk.name])
+
+
+def build_disk_xml(guest: Guest, disk: MachineDisk) -> str:
+    """Return the <disk> of one disk, to attach it to a running guest or to change a drive's medium.
+
+    It has no boot order: that of the running guest is known to its firmware already.
+    """
+    element = etree.Element("disk", {"type": "file", "device": "cdrom" if disk.is_drive else "disk"})
+    _fill(element, guest, disk)
+    return etree.tostring(element, encoding="unicode")
 
 
 def configure_cloud_init(domain: Element, guest: Guest) -> None:
@@ -33,41 +49,39 @@ def configure_cloud_init(domain: Element, guest: Guest) -> None:
     add(medium, "driver", name="qemu", type_="raw")
     add(medium, "source", file=str(guest.paths.cloud_init))
     add(medium, "backingStore")
-    add(medium, "target", dev=f"sd{_suffix(_count_sd(guest.hardware))}", bus="scsi")
+    add(medium, "target", dev=guest.places.targets[CLOUD_INIT], bus="scsi")
     add(medium, "readonly")
 
 
-def build_targets(hardware: Hardware) -> dict[str, str]:
-    """Return the device name of each disk: vda, vdb, … on virtio, sda, sdb, … on SCSI and SATA."""
-    counts = {"vd": 0, "sd": 0}
-    targets = {}
-    for disk in hardware.disks:
-        prefix = "vd" if disk.bus is DiskBus.VIRTIO else "sd"
-        targets[disk.name] = prefix + _suffix(counts[prefix])
-        counts[prefix] += 1
-    return targets
+def _fill(element: Element, guest: Guest, disk: MachineDisk) -> None:
+    if disk.is_drive:
+        _fill_drive(element, guest, disk)
+    else:
+        _fill_disk(element, guest, disk)
+    if guest.facts.domain_type is not DomainType.TEST:
+        add(element, "alias", name=f"{ALIAS_PREFIX}{disk.name}")
 
 
-def _count_sd(hardware: Hardware) -> int:
-    return sum(disk.bus is not DiskBus.VIRTIO for disk in hardware.disks)
-
-
-def _suffix(number: int) -> str:
-    """Return the letters Linux would give: a to z, then aa, ab and so on."""
-    high, low = divmod(number, len(_LETTERS))
-    return (_LETTERS[high - 1] if high else "") + _LETTERS[low]
-
-
-def _add_disk(parent: Element, guest: Guest, disk: MachineDisk, target: str) -> Element:
+def _fill_disk(element: Element, guest: Guest, disk: MachineDisk) -> None:
     resolved = guest.paths.disks[disk.name]
-    element = add(parent, "disk", type_="file", device="disk")
     add(element, "driver", name="qemu", type_=resolved.file.format, cache=disk.cache, discard="unmap")
     add(element, "source", file=str(resolved.file.path))
     _add_backing(element, resolved.backing)
-    add(element, "target", dev=target, bus=disk.bus)
+    add(element, "target", dev=guest.places.targets[disk.name], bus=disk.bus)
     add(element, "serial", disk.name[:SERIAL_LENGTH])
     add_io_tune(element, disk)
-    return element
+    if disk.bus is DiskBus.VIRTIO:
+        add_port(element, guest, disk_key(disk.name))
+
+
+def _fill_drive(element: Element, guest: Guest, disk: MachineDisk) -> None:
+    add(element, "driver", name="qemu", type_="raw")
+    medium = guest.paths.media.get(disk.name)
+    if medium is not None:
+        add(element, "source", file=str(medium))
+        add(element, "backingStore")
+    add(element, "target", dev=guest.places.targets[disk.name], bus="sata")
+    add(element, "readonly")
 
 
 def _add_backing(element: Element, layers: tuple[FileLayer, ...]) -> None:

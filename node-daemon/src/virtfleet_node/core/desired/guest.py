@@ -7,6 +7,7 @@ from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import Hardware, Machine
+from virtfleet_node.core.places import Places
 
 
 class DomainType(StrEnum):
@@ -49,6 +50,8 @@ class ResolvedPaths:
 
     console_log: Path
     disks: Mapping[str, ResolvedDisk] = field(default_factory=dict)
+    media: Mapping[str, Path] = field(default_factory=dict)
+    """What is in the drives, by name; empty ones are not named."""
     kernel: Path | None = None
     initrd: Path | None = None
     cloud_init: Path | None = None
@@ -61,6 +64,7 @@ class Guest:
     machine: Machine
     facts: HostFacts
     paths: ResolvedPaths
+    places: Places
 
     @property
     def hardware(self) -> Hardware:

@@ -1,13 +1,13 @@
 """Small devices every guest gets: memory balloon, random numbers, and the panic device that tells of a crash."""
 
+from virtfleet_node.core.desired.addresses import add_port
 from virtfleet_node.core.desired.element import Element, add, devices
 from virtfleet_node.core.desired.guest import DomainType, Guest
 
 
 def configure_balloon(domain: Element, guest: Guest) -> None:
     """Write the memory balloon."""
-    del guest  # the same for every guest
-    add(devices(domain), "memballoon", model="virtio")
+    add_port(add(devices(domain), "memballoon", model="virtio"), guest, "balloon")
 
 
 def configure_rng(domain: Element, guest: Guest) -> None:
@@ -15,6 +15,7 @@ def configure_rng(domain: Element, guest: Guest) -> None:
     if guest.facts.domain_type is not DomainType.TEST:
         rng = add(devices(domain), "rng", model="virtio")
         add(rng, "backend", "/dev/urandom", model="random")
+        add_port(rng, guest, "rng")
 
 
 def configure_panic(domain: Element, guest: Guest) -> None:

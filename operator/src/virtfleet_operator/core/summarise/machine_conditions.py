@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from virtfleet_api.conditions import ConditionType
-from virtfleet_api.report import MachineReport, Phase, StopReason
+from virtfleet_api.report import ACTION_FAILED, MachineReport, Phase, StopReason
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine import PrintableStatus
 from virtfleet_operator.core.summarise.bounds import count_of
@@ -50,10 +50,19 @@ def machine_says(word: PrintableStatus, generation: int, meta: ObjectMeta, facts
         yield _agent(report, generation)
     if report.phase == Phase.PAUSED:
         yield Says(ConditionType.PAUSED, YES, "Paused", "The guest is paused.", generation)
-    if report.restart_required:
-        fields = plain(", ".join(report.restart_required[:_MAX_FIELDS]))
-        message = f"Waiting for the next start: {fields}. Restart the machine with `kubectl vm restart`."
-        yield Says(ConditionType.RESTART_REQUIRED, YES, "SpecChanged", message, generation)
+    if report.restart_required or report.held_disks:
+        yield Says(ConditionType.RESTART_REQUIRED, YES, *_restart(report), generation)
+
+
+def _restart(report: MachineReport) -> tuple[str, str]:
+    """Say what waits for the next start, or for the guest."""
+    remedy = "Restart the machine with `kubectl vm restart`."
+    held = plain(", ".join(report.held_disks[:_MAX_FIELDS]))
+    asked = f"The guest still uses {held}: unmount it there, or restart the machine with `kubectl vm restart`."
+    if not report.restart_required:
+        return "GuestHolds", asked
+    fields = plain(", ".join(report.restart_required[:_MAX_FIELDS]))
+    return "SpecChanged", f"Waiting for the next start: {fields}. {asked if held else remedy}"
 
 
 def _ready(word: PrintableStatus, facts: MachineFacts) -> Saying:
@@ -120,6 +129,8 @@ def _synchronisation(meta: ObjectMeta, facts: MachineFacts) -> Saying:
         return NO, SYNCHRONIZING, f"Node {facts.node_name} has not reported on this spec yet."
     if facts.report.phase == Phase.FAILED:
         return NO, *_observed(facts.report)[1:]
+    if facts.report.reason == ACTION_FAILED:
+        return NO, ACTION_FAILED, plain(facts.report.message) or "A change of the running guest failed."
     return YES, "Synchronized", f"Node {facts.node_name} works to this spec."
 
 

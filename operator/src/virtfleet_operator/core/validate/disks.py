@@ -24,7 +24,7 @@ MAX_SATA: Final = 5
 
 
 def disk_problems(vm: VirtualMachine, old: VirtualMachine | None) -> Iterator[str]:
-    """Check the disks of a machine, and what changed of those that exist."""
+    """Check the disks and drives of a machine, and what changed of the disks that exist."""
     disks = vm.spec.disks
     yield from _repeated(disks)
     yield from _too_many_sata(disks)
@@ -33,9 +33,12 @@ def disk_problems(vm: VirtualMachine, old: VirtualMachine | None) -> Iterator[st
     before = {disk.name: disk for disk in old.spec.disks} if old else {}
     for index, disk in enumerate(disks):
         where = f"spec.disks[{index}]"
-        yield from _source_problems(where, disk)
-        yield from _size_problems(where, disk)
-        yield from io_tune_problems(f"{where}.ioTune", disk.io_tune)
+        if disk.bus == DiskBus.CDROM:
+            yield from _drive_problems(where, disk)
+        else:
+            yield from _source_problems(where, disk)
+            yield from _size_problems(where, disk)
+            yield from io_tune_problems(f"{where}.ioTune", disk.io_tune)
         if disk.boot_order is not None and vm.spec.kernel_boot:
             yield f"{where}.bootOrder: has no effect with kernelBoot: remove one of the two"
         if disk.name in existing:
@@ -58,16 +61,30 @@ def _repeated(disks: tuple[Disk, ...]) -> Iterator[str]:
 
 
 def _too_many_sata(disks: tuple[Disk, ...]) -> Iterator[str]:
-    on_sata = [index for index, disk in enumerate(disks) if disk.bus == DiskBus.SATA]
+    on_sata = [index for index, disk in enumerate(disks) if disk.bus in (DiskBus.SATA, DiskBus.CDROM)]
     if len(on_sata) > MAX_SATA:
+        where = f"spec.disks[{on_sata[MAX_SATA]}].bus"
         yield (
-            f"spec.disks[{on_sata[MAX_SATA]}].bus: is the {len(on_sata)}th disk on sata, which holds {MAX_SATA}: "
+            f"{where}: is the {len(on_sata)}th on sata, drives included, which holds {MAX_SATA}: "
             'write "virtio" or "scsi"'
         )
 
 
+def _drive_problems(where: str, disk: Disk) -> Iterator[str]:
+    """Refuse what means nothing for a drive: it holds an ISO image or nothing."""
+    if disk.source.image or disk.source.blank or disk.source.clone:
+        yield f'{where}.source: is no medium of a drive: write "iso: {{name: debian-12}}", or {{}} for an empty drive'
+    if disk.size is not None:
+        yield f"{where}.size: has no effect on a drive: remove it"
+    if disk.io_tune is not None:
+        yield f"{where}.ioTune: has no effect on a drive: remove it"
+
+
 def _source_problems(where: str, disk: Disk) -> Iterator[str]:
     source = disk.source
+    if source.iso:
+        yield f"{where}.source.iso: goes into a drive: write bus: cdrom, or name an image of type Disk in source.image"
+        return
     if (source.image is None) == (source.blank is None):
         both = "names both image and blank" if source.image else "names neither image nor blank"
         yield f'{where}.source: {both}: write exactly one, such as "image: {{name: debian-12}}" or "blank: {{}}"'
