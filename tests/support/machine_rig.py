@@ -228,6 +228,7 @@ class Rig:
         around = Surroundings(
             hypervisor=self.hypervisor,
             facts=FACTS,
+            pools=self.pools,
             disks=self.disks,
             images=self.images,
             media=self.media,

@@ -15,6 +15,7 @@ from virtfleet_api.report import NodeReport
 from virtfleet_node.agent.daemon import NodeDaemon
 from virtfleet_node.agent.node import NodeDescription
 from virtfleet_node.agent.relay import Relay
+from virtfleet_node.agent.storage_metrics import StorageMetrics
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.identity import Identity
@@ -75,6 +76,7 @@ async def build_daemon(config: Config, hypervisor: Hypervisor) -> tuple[NodeDaem
     around = Surroundings(
         hypervisor=hypervisor,
         facts=facts,
+        pools=pools,
         disks=disks,
         images=ImageStore(pools, disks),
         media=MediaStore(config.state_directory),
@@ -82,7 +84,9 @@ async def build_daemon(config: Config, hypervisor: Hypervisor) -> tuple[NodeDaem
         state_directory=config.state_directory,
         now=lambda: datetime.now(UTC),
     )
-    return NodeDaemon(around, describe), journal
+    daemon = NodeDaemon(around, describe)
+    StorageMetrics(REGISTRY, pools.reports, daemon.disk_figures)
+    return daemon, journal
 
 
 async def _until(stop: asyncio.Event, task: "asyncio.Task[None]") -> None:

@@ -5,7 +5,7 @@ import logging
 
 from virtfleet_api.machine import ImageDiskSource, Machine
 from virtfleet_node.agent.entry import Entry
-from virtfleet_node.agent.observe import count_shutdown
+from virtfleet_node.agent.observe import count_resume, count_shutdown
 from virtfleet_node.agent.resolve import resolve_paths
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import (
@@ -15,6 +15,7 @@ from virtfleet_node.core.actions import (
     RemoveDisk,
     RemoveMedia,
     RequestShutdown,
+    Resume,
     Start,
     WriteRecord,
 )
@@ -46,6 +47,8 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
         case _:
             if isinstance(action, RequestShutdown):
                 count_shutdown(around, entry)
+            elif isinstance(action, Resume):
+                count_resume(around, entry)
             await around.hypervisor.execute(desired.uid, action)
 
 

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from virtfleet_api.machine import Machine
 from virtfleet_api.report import MachineReport
+from virtfleet_node.core.full_pool import Resumes
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import ShutdownRequests
 from virtfleet_node.core.report import Standing
@@ -20,6 +21,7 @@ class Entry:
     report: MachineReport | None = None
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     paused_at: datetime | None = None
+    resumes: Resumes = field(default_factory=Resumes)
     facts: GuestFacts = field(default_factory=GuestFacts)
     trouble: Standing | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from virtfleet_node.core.full_pool import Resumes
+from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.record import Record, Stored
 from virtfleet_node.core.stored import StoredDisk
 
@@ -49,6 +51,8 @@ class ObservedDomain:
     off_reason: OffReason = OffReason.UNKNOWN
     disk_error: bool = False
     """Paused by QEMU because a disk could not be written, such as a full pool."""
+    full_disks: tuple[str, ...] = ()
+    """Device names of the disks that could not be written for lack of space."""
     agent_connected: bool = False
     stored: Stored | None = None
     machine_type: str = ""
@@ -81,6 +85,9 @@ class Observed:
     """The cloud-init medium that is there, of those the machine wants."""
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     paused_at: datetime | None = None
+    full_pools: tuple[PoolSpace, ...] = ()
+    """The pools for whose lack of space QEMU has paused the guest, as they are now."""
+    resumes: Resumes = field(default_factory=Resumes)
 
     @property
     def record(self) -> Record:

@@ -7,6 +7,7 @@ from typing import Protocol
 from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.machine import CloudInitFiles, MachineDisk
 from virtfleet_api.report import MachineReport, NodeReport, PoolReport
+from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 
 
@@ -65,7 +66,13 @@ class Pools(Protocol):
     """The storage pools of the node."""
 
     def reports(self) -> tuple[PoolReport, ...]:
-        """Return size and free space of each pool."""
+        """Return what was last seen of each pool."""
+
+    def refresh(self) -> None:
+        """Look at every pool. Blocks."""
+
+    def space(self, pool: str) -> PoolSpace:
+        """Return size and free space of a pool as they are now."""
 
 
 class Journal(Protocol):

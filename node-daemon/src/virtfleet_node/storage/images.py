@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from virtfleet_api.image import Image, ImageFormat, ImageReport
 from virtfleet_api.vm_image import ImagePhase, ImageType
-from virtfleet_node.core.errors import ConflictError, InvalidError
+from virtfleet_node.core.errors import ConflictError, InvalidError, PoolFullError, UnavailableError
 from virtfleet_node.core.stored import ImageFiles
 from virtfleet_node.storage.disks import DiskStore
 from virtfleet_node.storage.failures import ImportFailedError, retry_seconds
@@ -149,6 +149,7 @@ class ImageStore:
         image, folder = entry.image, self._folder(entry.image)
         try:
             make_folder(folder)
+            self._pools.check_open(image.pool)
             main = await self._fetch(entry, folder / _file_name(image))
             report = await self._inspect(entry, main)
             if image.initrd is not None:
@@ -160,6 +161,10 @@ class ImageStore:
             raise ImportFailedError("StorageError", f"The pool {image.pool} failed: {error.strerror}.") from None
         except InvalidError as error:
             raise ImportFailedError("NoSuchPool", str(error)) from None
+        except PoolFullError as error:
+            raise ImportFailedError("PoolFull", str(error)) from None
+        except UnavailableError as error:
+            raise ImportFailedError("StorageError", str(error)) from None
         for sidecar in folder.glob("*.partial.json"):
             sidecar.unlink()
         entry.report, entry.files = report, self._files(image, report)

@@ -31,7 +31,7 @@ def machine_events(old: VirtualMachineStatus, new: VirtualMachineStatus) -> tupl
         events.append(EventText("Normal", "Scheduled", f"The machine is bound to node {new.node_name}."))
     ready, before = _find(new.conditions, ConditionType.READY), _find(old.conditions, ConditionType.READY)
     if ready is not None and _changed(old, new, before, ready):
-        events.append(_event(new.printable_status in _WARNINGS, ready))
+        events.append(_event(new.printable_status in _WARNINGS or _stopped_by_disk(new, ready), ready))
     restart = _find(new.conditions, ConditionType.RESTART_REQUIRED)
     if restart is not None and _find(old.conditions, ConditionType.RESTART_REQUIRED) is None:
         events.append(EventText("Normal", "RestartRequired", restart.message[:_MAX_MESSAGE]))
@@ -63,6 +63,11 @@ def _changed(old: VirtualMachineStatus, new: VirtualMachineStatus, before: Condi
     if before is None or old.printable_status != new.printable_status or before.reason != ready.reason:
         return True
     return new.printable_status == PrintableStatus.INVALID and before.message != ready.message
+
+
+def _stopped_by_disk(status: VirtualMachineStatus, ready: Condition) -> bool:
+    """Tell whether nobody has asked for a pause."""
+    return status.printable_status == PrintableStatus.PAUSED and ready.reason != "Paused"
 
 
 def _event(warning: bool, condition: Condition) -> EventText:  # noqa: FBT001  private, called with an expression

@@ -49,7 +49,7 @@ def machine_says(word: PrintableStatus, generation: int, meta: ObjectMeta, facts
     if report.phase in (Phase.RUNNING, Phase.PAUSED):
         yield _agent(report, generation)
     if report.phase == Phase.PAUSED:
-        yield Says(ConditionType.PAUSED, YES, "Paused", "The guest is paused.", generation)
+        yield Says(ConditionType.PAUSED, YES, *_paused(report, "The guest is paused."), generation)
     if report.restart_required:
         fields = plain(", ".join(report.restart_required[:_MAX_FIELDS]))
         message = f"Waiting for the next start: {fields}. Restart the machine with `kubectl vm restart`."
@@ -74,7 +74,7 @@ def _observed(report: MachineReport) -> Saying:
         case Phase.RUNNING:
             return YES, "Running", "The guest runs."
         case Phase.PAUSED:
-            return NO, "Paused", "The guest is paused: set spec.powerState to Running to let it go on."
+            return NO, *_paused(report, "The guest is paused: set spec.powerState to Running to let it go on.")
         case Phase.STOPPED:
             return NO, "Stopped", _STOPPED[report.last_stop]
         case Phase.CRASH_LOOP:
@@ -83,6 +83,13 @@ def _observed(report: MachineReport) -> Saying:
             return NO, "CrashLoopBackOff", said
     reason = report.reason if _REASON.match(report.reason) else report.phase.value
     return NO, reason, plain(report.message) or _PASSING[report.phase]
+
+
+def _paused(report: MachineReport, asked: str) -> tuple[str, str]:
+    """Return why a guest is paused: by its disks, as the node says, or as somebody has asked."""
+    if _REASON.match(report.reason) and report.message:
+        return report.reason, plain(report.message)
+    return "Paused", asked
 
 
 def _terminating(facts: MachineFacts) -> str:
