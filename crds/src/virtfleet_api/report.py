@@ -114,6 +114,8 @@ class PoolReport(Document):
     watermark: str = DEFAULT_WATERMARK
     nearly_full: bool = False
     """It is above its watermark and takes nothing new."""
+    leaving: bool = False
+    """Nobody wants it any more; it takes nothing new and goes once it is empty."""
     reflink: bool = False
     """Its file system copies files without copying their data."""
     problem: str = ""

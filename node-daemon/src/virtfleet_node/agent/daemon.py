@@ -8,6 +8,8 @@ from typing import Final
 
 from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.machine import Machine, Run
+from virtfleet_api.node_api import PoolList
+from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NodeReport, Phase
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.entry import Entry
@@ -101,6 +103,15 @@ class NodeDaemon:
     def list_images(self) -> tuple[ImageReport, ...]:
         """Return a report of each image."""
         return self._around.images.reports()
+
+    async def put_pools(self, wanted: PoolSet) -> PoolList:
+        """Have these pools beside those of the configuration file; durable when this returns."""
+        fresh = await asyncio.to_thread(self._around.wanted_pools.put, wanted)
+        await self._around.images.take_up()
+        self._around.journal.publish_node(self._describe())
+        for uid in self._entries if fresh else ():
+            self._queue.add(uid)  # it may have waited for the pool
+        return PoolList(items=self._around.pools.reports())
 
     def node_report(self) -> NodeReport:
         """Return the inventory."""

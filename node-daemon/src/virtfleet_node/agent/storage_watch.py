@@ -51,7 +51,7 @@ class StorageWatch:
     async def look(self) -> None:
         """Look once, and publish what has moved by a step."""
         entries = tuple(self._entries())
-        await asyncio.to_thread(self._around.pools.refresh)
+        await asyncio.to_thread(self._around.wanted_pools.tidy)
         found = await asyncio.to_thread(self._read, tuple(entry.desired.uid for entry in entries))
         self.disks = tuple(
             DiskFigure(entry.desired.namespace, entry.desired.name, disk)

@@ -24,6 +24,8 @@ class PoolRules:
     type: PoolType = PoolType.DIRECTORY
     overcommit: str | None = None
     watermark: str = DEFAULT_WATERMARK
+    leaving: bool = False
+    """Nobody wants it any more."""
 
     @property
     def watermark_percent(self) -> int:
@@ -54,6 +56,8 @@ def has_room(space: PoolSpace) -> bool:
 
 def refusal(space: PoolSpace, rules: PoolRules, committed_bytes: int, asked_bytes: int, *, nearly_full: bool) -> str:
     """Return why a pool takes no new disk of this size; empty when it does."""
+    if rules.leaving:
+        return f"Pool {space.name} is being removed from the node and takes nothing new: use another pool."
     if nearly_full:
         return (
             f"Pool {space.name} is nearly full (more than {rules.watermark} are used) and takes nothing new: "

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
@@ -62,13 +62,16 @@ class DiskStore:
             return await self._prepare(uid, disk, image)
 
     async def _prepare(self, uid: str, disk: MachineDisk, image: ImageFiles | None) -> StoredDisk:
-        folder = make_folder(self._pools.folder(disk.pool, "disks") / uid)
+        folder = self._pools.folder(disk.pool, "disks") / uid
+        if os.path.lexists(folder):
+            check_real(folder)
         final = folder / f"{disk.name}{_SUFFIX}"
         if not final.exists():
             partial = final.with_name(final.name + PARTIAL)
-            partial.unlink(missing_ok=True)
             size = disk.size_bytes or (image.virtual_size_bytes if image else 0)
             with self._pools.commit(disk.pool, size), _removed_on_failure(partial):
+                make_folder(folder)
+                partial.unlink(missing_ok=True)
                 await self._make(partial, disk, image)
                 await asyncio.to_thread(publish, partial, final)
         stored = _read(disk.pool, final)
@@ -165,6 +168,8 @@ def _removed_on_failure(partial: Path) -> Iterator[None]:
         yield
     except (NodeError, OSError):
         partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds other disks
+            partial.parent.rmdir()
         raise
 
 

@@ -43,6 +43,7 @@ class Pools:
 
     def __init__(self, paths: Mapping[str, Path], rules: Mapping[str, PoolRules] | None = None) -> None:
         self._pools: dict[str, _Pool] = {}
+        self._notes: Mapping[str, str] = {}
         for name, path in paths.items():
             self.add(name, path, (rules or {}).get(name, PoolRules()))
 
@@ -70,7 +71,7 @@ class Pools:
 
     def paths(self) -> dict[str, Path]:
         """Return the directories by name."""
-        return {name: pool.path for name, pool in self._pools.items()}
+        return {name: pool.path for name, pool in tuple(self._pools.items())}
 
     def folder(self, pool: str, kind: str) -> Path:
         """Return the folder of a pool for `disks` or `images`; InvalidError when the node has no such pool."""
@@ -132,8 +133,14 @@ class Pools:
                 pool.reflink = can_reflink(pool.path)
 
     def reports(self) -> tuple[PoolReport, ...]:
-        """Return what was last seen of each pool."""
-        return tuple(_report(self._pools[name]) for name in self.names())
+        """Return what was last seen of each pool, and why others are not there."""
+        known = (_report(self._pools[name], self._notes.get(name, "")) for name in self.names())
+        missing = sorted(self._notes.keys() - self._pools.keys())
+        return (*known, *(PoolReport(name=n, capacity_bytes=0, free_bytes=0, problem=self._notes[n]) for n in missing))
+
+    def note(self, notes: Mapping[str, str]) -> None:
+        """Keep why pools are not as they are wanted, for the reports."""
+        self._notes = dict(notes)
 
     def _find(self, pool: str) -> _Pool:
         try:
@@ -173,7 +180,7 @@ def _count(pool: _Pool) -> None:
             return
 
 
-def _report(pool: _Pool) -> PoolReport:
+def _report(pool: _Pool, note: str) -> PoolReport:
     return PoolReport(
         name=pool.name,
         type=pool.rules.type,
@@ -183,6 +190,7 @@ def _report(pool: _Pool) -> PoolReport:
         limit_bytes=commit_limit(pool.space.capacity_bytes, pool.rules.overcommit),
         watermark=pool.rules.watermark,
         nearly_full=pool.nearly_full and not pool.problem,
+        leaving=pool.rules.leaving,
         reflink=bool(pool.reflink),
-        problem=pool.problem,
+        problem=pool.problem or note,
     )
