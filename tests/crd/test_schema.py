@@ -20,6 +20,7 @@ from virtfleet_api.names import (
     GROUP,
     VERSION,
 )
+from virtfleet_api.pool import OVERCOMMIT_PATTERN, POOL_PATH_PATTERN, WATERMARK_PATTERN
 from virtfleet_api.quantity import Bytes, Frequency
 from virtfleet_api.resource import Resource
 from virtfleet_dev.control_plane import ControlPlane
@@ -63,6 +64,13 @@ PATTERNS = {
     r"^sha256:[0-9a-f]{64}$": Text(("sha256:" + "0" * 64,), ("0" * 64, "sha256:" + "0" * 63, "md5:" + "0" * 32), None),
     r"^[1-9][0-9]?(\.[0-9]{1,2})?$": Text(("1", "12.25"), ("0", "100", "1.", "a"), None),
     r"^[1-9](\.[0-9]{1,2})?$": Text(("1", "1.5"), ("0.5", "10", "-1"), None),
+    OVERCOMMIT_PATTERN: Text(("1", "2.5", "999.99"), ("0.5", "1000", "2.", "a"), None),
+    WATERMARK_PATTERN: Text(("1%", "90%", "100%"), ("0%", "101%", "90", "9.5%"), None),
+    POOL_PATH_PATTERN: Text(
+        ("/mnt", "/srv/pools/fast-1.x_y"),
+        ("", "mnt", "/", "/mnt/", "//mnt", "/mnt/../etc", "/mnt/.ssh", "/a b", "/a,b"),
+        lambda n: "/" + "a" * (n - 1),
+    ),
 }
 
 WRONG_TYPE = {"string": 7, "integer": "seven", "boolean": "yes", "object": "none", "array": {"a": "b"}}

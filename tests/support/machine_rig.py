@@ -27,6 +27,7 @@ from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.storage.disks import DiskStore
 from virtfleet_node.storage.media import MediaStore
 from virtfleet_node.storage.pools import Pools
+from virtfleet_node.storage.wanted_pools import WantedPools
 
 KERNEL = "aaaaaaaa-0000-4000-8000-000000000000"
 GENERIC_KERNEL = "aaaaaaaa-0000-4000-8000-000000000001"
@@ -74,6 +75,9 @@ class PreparedImages:
 
     async def start(self) -> None:
         """Nothing to take up."""
+
+    async def take_up(self) -> None:
+        """Nothing has come."""
 
     async def stop(self) -> None:
         """Nothing to end."""
@@ -135,6 +139,7 @@ class Rig:
         self.pool = self.state / "pool"
         self.pools = Pools({"default": self.pool})
         self.pools.prepare()
+        self.wanted_pools = WantedPools(self.pools, self.state / "pools.json", (self.state / "pools",))
         self.disks = DiskStore(self.pools)
         self.media = MediaStore(self.state)
         self.images = PreparedImages(self.pool)
@@ -237,6 +242,8 @@ class Rig:
         around = Surroundings(
             hypervisor=self.hypervisor,
             facts=FACTS,
+            pools=self.pools,
+            wanted_pools=self.wanted_pools,
             disks=self.disks,
             images=self.images,
             media=self.media,

@@ -6,7 +6,7 @@ at the port `virtfleet_node.api.ports.Daemon`.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from virtfleet_api.image import Image, ImageFormat, ImageReport
 from virtfleet_api.machine import ImageDiskSource, Machine, Run
-from virtfleet_api.node_api import HEARTBEAT_SECONDS, WatchEvent
+from virtfleet_api.node_api import HEARTBEAT_SECONDS, PoolList, WatchEvent
+from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import DiskReport, InterfaceReport, MachineReport, NodeReport, Phase, PoolReport, StopReason
 from virtfleet_api.vm_image import ImagePhase, ImageType
 from virtfleet_node.api import server as server_module
@@ -62,6 +63,8 @@ class SimulatedDaemon:
     images: dict[str, ImageReport] = field(default_factory=dict)
     instructions: list[Machine | Image] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    wanted_pools: PoolSet | None = None
+    pools: tuple[PoolReport, ...] = ()
 
     async def put_machine(self, machine: Machine) -> MachineReport:
         """Take over a machine."""
@@ -107,9 +110,22 @@ class SimulatedDaemon:
         """Return all images."""
         return tuple(self.images.values())
 
+    async def put_pools(self, wanted: PoolSet) -> PoolList:
+        """Have these pools, each of 10 GiB."""
+        self.wanted_pools = wanted
+        report = build_node_report(self.name)
+        made = (PoolReport(name=p.name, type=p.type, capacity_bytes=10 * GIB, free_bytes=GIB) for p in wanted.items)
+        self.pools = (*report.pools, *made)
+        self.journal.publish_node(self.node_report())
+        return PoolList(items=self.pools)
+
     def node_report(self) -> NodeReport:
         """Return the inventory."""
-        return build_node_report(self.name)
+        report = build_node_report(self.name)
+        if not self.pools:
+            return report
+        disks = [disk for machine in self.reports.values() for disk in machine.disks]
+        return report.model_copy(update={"pools": tuple(_with_disks(pool, disks) for pool in self.pools)})
 
     async def open_console(self, uid: str) -> ConsoleStream:
         """There is no guest, so there is no console."""
@@ -190,6 +206,7 @@ class SimulatedDaemon:
 
     def _publish(self, report: MachineReport) -> MachineReport:
         self.reports[report.uid] = report
+        self.journal.publish_node(self.node_report())
         self.journal.publish_machine(report)
         return report
 
@@ -205,6 +222,12 @@ class SimulatedDaemon:
             virtual_size_bytes=GIB if ready else None,
             actual_size_bytes=GIB // 4 if ready else None,
         )
+
+
+def _with_disks(pool: PoolReport, disks: Iterable[DiskReport]) -> PoolReport:
+    """Return the pool with what is promised of it."""
+    committed = sum(disk.capacity_bytes for disk in disks if disk.pool == pool.name)
+    return pool.model_copy(update={"committed_bytes": pool.committed_bytes + committed})
 
 
 class QuickJournal(Journal):
@@ -238,7 +261,8 @@ class SimulatedNode:
         self.daemon = SimulatedDaemon(name, self._journal)
 
     def _build_journal(self) -> Journal:
-        journal = QuickJournal(build_node_report(self.name))
+        known = getattr(self, "daemon", None)
+        journal = QuickJournal(known.node_report() if known else build_node_report(self.name))
         journal.heartbeat_seconds = self.heartbeat_seconds
         return journal
 

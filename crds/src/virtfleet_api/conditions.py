@@ -28,6 +28,8 @@ class ConditionType(StrEnum):
     RESTART_REQUIRED = "RestartRequired"
     PAUSED = "Paused"
     ORPHANS = "Orphans"
+    PRESSURE = "Pressure"
+    POOLS_READY = "PoolsReady"
 
 
 class Condition(Model):

@@ -8,6 +8,7 @@
                                                                        sends the tail first, ?follow=false then closes
     PUT    /v1/images/{uid}            Image          → ImageReport
     GET    /v1/images                                 → ImageList
+    PUT    /v1/pools                   PoolSet        → PoolList        those beside the configuration file's
     GET    /v1/node                                   → NodeReport
     GET    /v1/watch?cursor=<cursor>                  → one JSON document a line: WatchEvent
 
@@ -22,7 +23,7 @@ from pydantic import Field, TypeAdapter
 
 from virtfleet_api.base import Document
 from virtfleet_api.image import ImageReport
-from virtfleet_api.report import MachineReport, NodeReport
+from virtfleet_api.report import MachineReport, NodeReport, PoolReport
 
 EPOCH_HEADER: Final = "Virtfleet-Epoch"
 """leaseTransitions of the Lease that the instructing operator holds."""
@@ -65,6 +66,12 @@ class ImageList(Document):
     """All images of the node."""
 
     items: tuple[ImageReport, ...]
+
+
+class PoolList(Document):
+    """All pools of the node, and those that it could not make."""
+
+    items: tuple[PoolReport, ...]
 
 
 class Snapshot(Document):

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from virtfleet_api.base import Document
+from virtfleet_api.pool import DEFAULT_WATERMARK, PoolType
 
 ACTION_FAILED: Final = "ActionFailed"
 """Reason of a report whose machine could not be changed as its document says; it is tried again."""
@@ -43,6 +44,8 @@ class DiskReport(Document):
     pool: str
     target: str
     capacity_bytes: int
+    allocated_bytes: int = 0
+    """What its file takes in the pool, told again when it has moved by a step; see `steady`."""
     backing_image_uid: str | None = None
 
 
@@ -103,11 +106,25 @@ class NumaCell(Document):
 
 
 class PoolReport(Document):
-    """A storage pool of the node."""
+    """A storage pool of the node. One that cannot be used has no capacity and a problem."""
 
     name: str
+    type: PoolType = PoolType.DIRECTORY
     capacity_bytes: int
     free_bytes: int
+    committed_bytes: int = 0
+    """Sizes that guests see of all disks in it."""
+    limit_bytes: int | None = None
+    """What may be committed; None for any number."""
+    watermark: str = DEFAULT_WATERMARK
+    nearly_full: bool = False
+    """It is above its watermark and takes nothing new."""
+    leaving: bool = False
+    """Nobody wants it any more; it takes nothing new and goes once it is empty."""
+    reflink: bool = False
+    """Its file system copies files without copying their data."""
+    problem: str = ""
+    """Why it is not, or not only, as the administrator wants it."""
 
 
 class NodeReport(Document):

@@ -318,6 +318,10 @@ class DiskStatus(Model):
     name: Annotated[str, Field(description="Name in the spec.")]
     pool: Annotated[str, Field(description="Pool that holds it.")]
     capacity: Annotated[Bytes, Field(description="Size the guest sees.")]
+    allocated: Annotated[
+        Bytes | None,
+        Field(description="What it takes in the pool; written again when it has moved by 16 MiB and by 5 %."),
+    ] = None
     backing: Annotated[str | None, Field(description="UID of the VMImage that a linked clone needs.")] = None
     target: Annotated[str, Field(description="Device name in the domain, such as vda.")]
 

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from virtfleet_api.base import Model
 from virtfleet_api.conditions import Condition
+from virtfleet_api.names import DNS_LABEL_PATTERN
+from virtfleet_api.pool import DEFAULT_WATERMARK, OVERCOMMIT_PATTERN, POOL_PATH_PATTERN, WATERMARK_PATTERN, PoolType
 from virtfleet_api.quantity import Bytes, Frequency
 from virtfleet_api.resource import PrinterColumn, Resource
 
@@ -31,11 +33,57 @@ class SystemReserved(Model):
     memory: Annotated[Bytes | None, Field(description='Memory kept for the host, such as "1Gi".')] = None
 
 
+class NodePool(Model):
+    """A storage pool that the node shall have beside those of its configuration file."""
+
+    name: Annotated[
+        str,
+        Field(pattern=DNS_LABEL_PATTERN, max_length=63, description="Name that disks and images use."),
+    ]
+    type: Annotated[
+        PoolType,
+        Field(
+            description=(
+                "Directory belongs to this node; Shared is one directory that several nodes see under the same path, "
+                "on a file system that an administrator has mounted."
+            )
+        ),
+    ] = PoolType.DIRECTORY
+    path: Annotated[
+        str,
+        Field(
+            pattern=POOL_PATH_PATTERN,
+            max_length=255,
+            description="Directory on the node, below one of the poolRoots of its configuration file.",
+        ),
+    ]
+    overcommit: Annotated[
+        str | None,
+        Field(
+            pattern=OVERCOMMIT_PATTERN,
+            max_length=6,
+            description='Disk sizes that may be promised per size of the pool, such as "2.5"; absent for any.',
+        ),
+    ] = None
+    watermark: Annotated[
+        str,
+        Field(
+            pattern=WATERMARK_PATTERN,
+            max_length=4,
+            description="Share in use from which the pool takes no new disks and images.",
+        ),
+    ] = DEFAULT_WATERMARK
+
+
 class VMNodeSpec(Model):
     """What the administrator wants."""
 
     overcommit: Annotated[Overcommit, Field(description="Promise more than the node has.")] = Overcommit()
     system_reserved: Annotated[SystemReserved, Field(description="Keep this for the host.")] = SystemReserved()
+    pools: Annotated[
+        tuple[NodePool, ...],
+        Field(max_length=32, description="Storage pools beside those of the node's configuration file."),
+    ] = ()
 
 
 class NodeVersions(Model):
@@ -65,8 +113,18 @@ class PoolStatus(Model):
     """A storage pool of the node."""
 
     name: Annotated[str, Field(description="Name that disks and images use.")]
-    capacity: Annotated[Bytes, Field(description="Size of the file system.")]
+    type: Annotated[PoolType, Field(description="Directory, or Shared with other nodes.")] = PoolType.DIRECTORY
+    capacity: Annotated[Bytes | None, Field(description="Size of the file system; absent when it cannot be read.")] = (
+        None
+    )
     free: Annotated[Bytes | None, Field(description="Free space; written again when it has moved by 5 %.")] = None
+    committed: Annotated[Bytes | None, Field(description="Sizes that guests see of all disks in it.")] = None
+    committable: Annotated[Bytes | None, Field(description="What may be committed; absent for any.")] = None
+    nearly_full: Annotated[
+        bool, Field(description="It is above its watermark and takes no new disks and images; those that exist go on.")
+    ] = False
+    reflink: Annotated[bool, Field(description="Its file system copies images without copying their data.")] = False
+    problem: Annotated[str | None, Field(description="Why it is not as the spec wants it.")] = None
 
 
 class VMNodeStatus(Model):

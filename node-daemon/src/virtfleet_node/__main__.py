@@ -15,6 +15,7 @@ from virtfleet_api.report import NodeReport
 from virtfleet_node.agent.daemon import NodeDaemon
 from virtfleet_node.agent.node import NodeDescription
 from virtfleet_node.agent.relay import Relay
+from virtfleet_node.agent.storage_metrics import StorageMetrics
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.identity import Identity
@@ -22,6 +23,7 @@ from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
 from virtfleet_node.api.server import Server
 from virtfleet_node.config import Config, read_config
+from virtfleet_node.core.pool_rules import PoolRules
 from virtfleet_node.host.inventory import read_inventory
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
 from virtfleet_node.logs import configure_logging
@@ -29,6 +31,7 @@ from virtfleet_node.storage.disks import DiskStore
 from virtfleet_node.storage.images import ImageStore
 from virtfleet_node.storage.media import MediaStore
 from virtfleet_node.storage.pools import Pools
+from virtfleet_node.storage.wanted_pools import WantedPools
 
 _LOG = logging.getLogger("virtfleet_node")
 
@@ -62,8 +65,11 @@ async def serve(config: Config) -> None:
 
 async def build_daemon(config: Config, hypervisor: Hypervisor) -> tuple[NodeDaemon, Journal]:
     """Return the daemon and the journal it publishes to, for a hypervisor that is connected."""
-    pools = Pools({pool.name: pool.path for pool in config.pools})
+    rules = {pool.name: PoolRules(pool.type, pool.overcommit, pool.watermark) for pool in config.pools}
+    pools = Pools({pool.name: pool.path for pool in config.pools}, rules)
     pools.prepare()
+    wanted_pools = WantedPools(pools, config.state_directory / "pools.json", config.roots)
+    wanted_pools.start()
     disks = DiskStore(pools)
     facts = await hypervisor.read_facts(config.state_directory)
     node = NodeDescription(config, read_inventory(), facts, await hypervisor.read_versions(), pools)
@@ -75,6 +81,8 @@ async def build_daemon(config: Config, hypervisor: Hypervisor) -> tuple[NodeDaem
     around = Surroundings(
         hypervisor=hypervisor,
         facts=facts,
+        pools=pools,
+        wanted_pools=wanted_pools,
         disks=disks,
         images=ImageStore(pools, disks),
         media=MediaStore(config.state_directory),
@@ -82,7 +90,9 @@ async def build_daemon(config: Config, hypervisor: Hypervisor) -> tuple[NodeDaem
         state_directory=config.state_directory,
         now=lambda: datetime.now(UTC),
     )
-    return NodeDaemon(around, describe), journal
+    daemon = NodeDaemon(around, describe)
+    StorageMetrics(REGISTRY, pools.reports, daemon.disk_figures)
+    return daemon, journal
 
 
 async def _until(stop: asyncio.Event, task: "asyncio.Task[None]") -> None:

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from virtfleet_api.base import Model
 from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
+from virtfleet_api.pool import DEFAULT_WATERMARK, OVERCOMMIT_PATTERN, WATERMARK_PATTERN, PoolType
 
 
 class ConfigError(ValueError):
@@ -29,6 +30,9 @@ class PoolConfig(Model):
 
     name: Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)]
     path: Path
+    type: PoolType = PoolType.DIRECTORY
+    overcommit: Annotated[str | None, Field(pattern=OVERCOMMIT_PATTERN)] = None
+    watermark: Annotated[str, Field(pattern=WATERMARK_PATTERN)] = DEFAULT_WATERMARK
 
     @field_validator("path")
     @classmethod
@@ -68,9 +72,24 @@ class Config(Model):
     libvirt_uri: str = "qemu:///system"
     state_directory: Path = Path("/var/lib/virtfleet")
     pools: Annotated[tuple[PoolConfig, ...], Field(min_length=1)]
+    pool_roots: tuple[Path, ...] | None = None
+    """Folders below which a VMNode may ask for pools; None for `pools` in the state directory."""
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
     enrolment: EnrolmentConfig
     metrics: Listen | None = None
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """Return the folders below which a VMNode may ask for pools."""
+        return (self.state_directory / "pools",) if self.pool_roots is None else self.pool_roots
+
+    @field_validator("pool_roots")
+    @classmethod
+    def _absolute_roots(cls, roots: tuple[Path, ...] | None) -> tuple[Path, ...] | None:
+        for root in roots or ():
+            if not root.is_absolute() or ".." in root.parts or root == Path("/"):
+                raise ValueError(f"{root} must be absolute, without .., and not /: write a folder for pools alone")
+        return roots
 
     @field_validator("pools")
     @classmethod

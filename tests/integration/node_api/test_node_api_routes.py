@@ -10,6 +10,7 @@ from yarl import URL
 from identities import NODE, UID, Identities
 from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.node_api import MAX_DOCUMENT_BYTES
+from virtfleet_api.pool import Pool, PoolSet
 from virtfleet_node.api import problems
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.core.errors import ConflictError, InvalidError, NodeError, UnavailableError
@@ -48,6 +49,19 @@ async def test_an_image_is_put_and_listed(operator: "Peer") -> None:
     assert (status, report["phase"]) == (200, "Ready")
     _, found = await operator.ask("GET", "/v1/images")
     assert [item["uid"] for item in found["items"]] == [UID]  # type: ignore[attr-defined]  # JSON
+
+
+async def test_pools_are_put_as_a_whole_and_by_the_leader_alone(operator: "Peer", node: "RunningNode") -> None:
+    pool = {"name": "fast", "path": "/srv/pools/fast"}
+    status, found = await operator.ask("PUT", "/v1/pools", json.dumps({"items": [pool]}).encode(), epoch="7")
+    assert status == 200
+    assert [item["name"] for item in found["items"]] == ["default", "fast"]  # type: ignore[attr-defined]  # JSON
+    assert (await operator.ask("PUT", "/v1/pools", b'{"items": []}', epoch="6"))[0] == 409
+    assert node.daemon.wanted_pools == PoolSet(items=(Pool(name="fast", path="/srv/pools/fast"),))
+    bad = json.dumps({"items": [{**pool, "path": "/srv/../etc"}]}).encode()
+    status, problem = await operator.ask("PUT", "/v1/pools", bad, epoch="7")
+    assert (status, problem["reason"]) == (400, "Invalid")
+    assert "items.0.path" in str(problem["message"])
 
 
 async def test_the_inventory_is_read(operator: "Peer") -> None:

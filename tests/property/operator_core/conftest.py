@@ -43,7 +43,7 @@ from virtfleet_api.virtual_machine import (
     VirtualMachineSpec,
 )
 from virtfleet_api.vm_image import ImagePhase
-from virtfleet_operator.core.place import Candidate, Load, Need
+from virtfleet_operator.core.place import Candidate, Load, Need, PoolRoom
 from virtfleet_operator.core.summarise import ImageFacts, MachineFacts
 from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting
 
@@ -209,7 +209,7 @@ needs = st.builds(
     Need,
     vcpus=st.integers(1, 8),
     memory_bytes=st.integers(1, 8),
-    pools=st.frozensets(st.sampled_from(["default", "fast"])),
+    pools=st.dictionaries(st.sampled_from(["default", "fast"]), st.integers(0, 8)),
     node_selector=st.dictionaries(st.just("zone"), st.sampled_from(["east", "west"])),
 )
 candidates = st.builds(
@@ -217,7 +217,9 @@ candidates = st.builds(
     name=labels,
     unready=st.sampled_from(["", "", "", "not ready", "being deleted"]),
     labels=st.dictionaries(st.just("zone"), st.sampled_from(["east", "west"])),
-    pools=st.dictionaries(st.sampled_from(["default", "fast"]), st.just(1)),
+    pools=st.dictionaries(
+        st.sampled_from(["default", "fast"]), st.builds(PoolRoom, st.booleans(), st.none() | st.integers(-2, 16))
+    ),
     vcpus=st.integers(0, 16),
     memory_bytes=st.integers(0, 16),
     load=st.builds(Load, machines=st.integers(0, 3), vcpus=st.integers(0, 16), memory_bytes=st.integers(0, 16)),

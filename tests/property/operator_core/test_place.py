@@ -7,9 +7,25 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtfleet_operator.core.place import Candidate, Load, Need, Placed, Unschedulable, place
+from virtfleet_api.report import NodeReport, PoolReport
+from virtfleet_api.vm_node import VMNode
+from virtfleet_operator.core.place import (
+    Candidate,
+    Load,
+    Need,
+    NodeView,
+    Placed,
+    PoolRoom,
+    Unschedulable,
+    candidate,
+    place,
+)
 
 fleets = st.lists(st.from_type(Candidate), max_size=6, unique_by=lambda node: node.name)
+
+
+def takes(room: PoolRoom | None, size: int) -> bool:
+    return room is not None and not room.nearly_full and (room.left_bytes is None or size <= room.left_bytes)
 
 
 def fits(need: Need, node: Candidate) -> bool:
@@ -17,7 +33,7 @@ def fits(need: Need, node: Candidate) -> bool:
     return (
         node.unready == ""
         and need.node_selector.items() <= node.labels.items()
-        and need.pools <= set(node.pools)
+        and all(takes(node.pools.get(pool), size) for pool, size in need.pools.items())
         and node.vcpus - node.load.vcpus >= need.vcpus
         and node.memory_bytes - node.load.memory_bytes >= need.memory_bytes
     )
@@ -72,3 +88,33 @@ def test_no_node_is_ever_promised_more_than_it_has(needs: list[Need], nodes: lis
     for node in nodes:
         assert loads[node.name].vcpus <= node.vcpus
         assert loads[node.name].memory_bytes <= node.memory_bytes
+
+
+loads = st.dictionaries(st.sampled_from(["default", "fast"]), st.integers(1, 9)).map(lambda disks: Load(disks=disks))
+
+
+@given(loads, loads)
+def test_what_is_added_to_a_load_can_be_taken_away_again(one: Load, other: Load) -> None:
+    assert one + other - other == one
+    assert one + other == other + one
+
+
+@given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 100), st.integers(1, 100))
+def test_a_pool_with_a_limit_promises_it_to_the_last_byte_and_no_more(
+    limit: int, committed: int, pending: int, asked: int
+) -> None:
+    report = NodeReport.model_construct(
+        cpus=1,
+        memory_bytes=1,
+        hypervisor_connected=True,
+        pools=(
+            PoolReport(name="default", capacity_bytes=1, free_bytes=1, committed_bytes=committed, limit_bytes=limit),
+        ),
+    )
+    node = VMNode.model_validate({"metadata": {"name": "a"}})
+    seen = candidate(NodeView(node, report, heard=True, load=Load(disks={"default": pending})))
+    answer = place(Need(1, 1, {"default": asked}), [seen])
+    if committed + pending + asked <= limit:
+        assert answer == Placed("a")
+    else:
+        assert answer == Unschedulable("0/1 nodes fit: 1 with too little room in pool default")

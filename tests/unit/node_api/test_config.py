@@ -27,6 +27,8 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
     assert config.libvirt_uri == "qemu:///system"
     assert config.state_directory == Path("/var/lib/virtfleet")
     assert config.metrics is None
+    assert config.roots == (Path("/var/lib/virtfleet/pools"),)
+    assert read_config(write(tmp_path, {**GOOD, "poolRoots": []})).roots == ()
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,11 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"pools": [{"name": "default", "path": "pool"}]}, "absolute"),
         ({"pools": [{"name": "a", "path": "/a"}, {"name": "a", "path": "/b"}]}, "two pools have the name a"),
         ({"pools": [{"name": "a", "path": "/a"}, {"name": "b", "path": "/a"}]}, "two pools have the path /a"),
+        ({"pools": [{"name": "a", "path": "/a", "watermark": "90"}]}, "watermark"),
+        ({"pools": [{"name": "a", "path": "/a", "type": "Logical"}]}, "type"),
+        ({"poolRoots": ["/"]}, "a folder for pools alone"),
+        ({"poolRoots": ["/srv/../etc"]}, "without .."),
+        ({"poolRoots": ["pools"]}, "must be absolute"),
         ({"colour": "red"}, "colour"),
         ({"enrolment": {**GOOD["enrolment"], "url": "http://operator"}}, "enrolment.url"),
         ({"enrolment": {"url": "https://operator", "caFile": "/ca"}}, "tokenFile"),

@@ -17,7 +17,18 @@ from virtfleet_operator.core.binding import Bound, Lost, Restore, Unbound, bindi
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.events import EventText, image_events, machine_events, node_events
 from virtfleet_operator.core.orphans import find_orphans
-from virtfleet_operator.core.place import Candidate, Load, Need, NodeView, Placed, Unschedulable, candidate, need, place
+from virtfleet_operator.core.place import (
+    Candidate,
+    Load,
+    Need,
+    NodeView,
+    Placed,
+    PoolRoom,
+    Unschedulable,
+    candidate,
+    need,
+    place,
+)
 from virtfleet_operator.core.writes import (
     AT_ONCE,
     image_write_due,
@@ -101,7 +112,7 @@ def test_a_node_offers_what_its_spec_allows_under_the_labels_of_its_object() -> 
         "a",
         "",
         {"kubernetes.io/hostname": "a", "zone": "east"},
-        {"default": 5},
+        {"default": PoolRoom()},
         8,
         1500,
         Load(1, 2, 100),
@@ -124,12 +135,12 @@ def test_a_node_that_takes_nothing_says_why(seen: NodeView, unready: str) -> Non
 
 def test_a_machine_needs_its_vcpus_memory_pools_and_labels(machine: Callable[..., VirtualMachine]) -> None:
     disks = [{"name": n, "size": "1Gi", "pool": pool, "source": {"blank": {}}} for n, pool in (("a", "x"), ("b", "y"))]
-    asked = need(machine(disks=disks, nodeSelector={"zone": "east"}), Sizing(2, 2, 1, "m", 64))
-    assert asked == Need(4, 64, frozenset({"x", "y"}), {"zone": "east"})
+    asked = need(machine(disks=disks, nodeSelector={"zone": "east"}), Sizing(2, 2, 1, "m", 64), {"x": 1, "y": 2})
+    assert asked == Need(4, 64, {"x": 1, "y": 2}, {"zone": "east"})
 
 
 def node(name: str, **more: Any) -> Candidate:
-    return Candidate(name, **({"vcpus": 8, "memory_bytes": 100, "pools": {"default": 1}} | more))
+    return Candidate(name, **({"vcpus": 8, "memory_bytes": 100, "pools": {"default": PoolRoom()}} | more))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +170,7 @@ def test_a_place_or_the_reasons_why_not(nodes: list[Candidate], answer: object) 
     nodes = [
         n if n.labels else Candidate(n.name, n.unready, zone, n.pools, n.vcpus, n.memory_bytes, n.load) for n in nodes
     ]
-    assert place(Need(2, 10, frozenset({"default"}), zone), nodes) == answer
+    assert place(Need(2, 10, {"default": 1}, zone), nodes) == answer
 
 
 def test_the_last_vcpu_and_the_last_byte_are_given() -> None:

@@ -6,7 +6,7 @@ from virtfleet_api.image import ImageFormat
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.vm_image import ImagePhase, NodeImageStatus, VMImage, VMImageStatus
 from virtfleet_operator.core.images import compile_image, image_homes, remembered_copies
-from virtfleet_operator.core.place import Candidate
+from virtfleet_operator.core.place import Candidate, PoolRoom
 
 MakeImage = Callable[..., VMImage]
 
@@ -26,16 +26,16 @@ def test_the_document_of_an_image(image: MakeImage) -> None:
 
 
 def test_an_image_is_held_where_it_is_used_and_where_it_is_already(image: MakeImage) -> None:
-    nodes = [Candidate(name, pools={"default": 1}) for name in ("a", "b", "c")]
+    nodes = [Candidate(name, pools={"default": PoolRoom()}) for name in ("a", "b", "c")]
     assert image_homes(image(), {"b"}, {"c"}, nodes) == ("b", "c")
     assert image_homes(image(), {"gone"}, (), nodes) == ("gone",)
 
 
 def test_an_image_without_users_is_tried_on_one_node_that_can(image: MakeImage) -> None:
     nodes = [
-        Candidate("a", unready="not ready", pools={"default": 1}),
-        Candidate("b", pools={"fast": 1}),
-        *(Candidate(f"n{n}", pools={"default": 1}) for n in range(10)),
+        Candidate("a", unready="not ready", pools={"default": PoolRoom()}),
+        Candidate("b", pools={"fast": PoolRoom()}),
+        *(Candidate(f"n{n}", pools={"default": PoolRoom()}) for n in range(10)),
     ]
     home = image_homes(image(), (), (), nodes)
     assert home == image_homes(image(), (), (), list(reversed(nodes)))

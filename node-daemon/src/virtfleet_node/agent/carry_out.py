@@ -5,7 +5,7 @@ import logging
 
 from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk
 from virtfleet_node.agent.entry import Entry
-from virtfleet_node.agent.observe import count_shutdown, remember_asking
+from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import (
@@ -19,6 +19,7 @@ from virtfleet_node.core.actions import (
     RemoveDisk,
     RemoveMedia,
     RequestShutdown,
+    Resume,
     Start,
     WriteRecord,
 )
@@ -49,6 +50,8 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
                 count_shutdown(around, entry)
             elif isinstance(action, DetachDisk):
                 remember_asking(around, entry, action.target)
+            elif isinstance(action, Resume):
+                count_resume(around, entry)
             await around.hypervisor.execute(desired.uid, action)
 
 

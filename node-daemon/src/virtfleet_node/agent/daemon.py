@@ -8,6 +8,8 @@ from typing import Final
 
 from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.machine import Machine, Run
+from virtfleet_api.node_api import PoolList
+from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NodeReport, Phase
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.entry import Entry
@@ -15,8 +17,9 @@ from virtfleet_node.agent.guests import Guests
 from virtfleet_node.agent.observe import observe, observe_around
 from virtfleet_node.agent.queue import KeyedQueue
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
+from virtfleet_node.agent.storage_watch import DiskFigure, StorageWatch
 from virtfleet_node.agent.surroundings import Surroundings
-from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
+from virtfleet_node.core.errors import ConflictError, NotFoundError, UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.plan import plan
@@ -33,9 +36,6 @@ _WORKERS: Final = 8
 RESYNC_SECONDS: Final = 300.0
 """Every machine is looked at this often even if no event told of it."""
 
-_NODE_SECONDS: Final = 30.0
-"""How often the free space of pools is looked at."""
-
 
 class NodeDaemon:
     """Everything a node does for its machines."""
@@ -45,6 +45,7 @@ class NodeDaemon:
         self._describe = describe
         self._entries: dict[str, Entry] = {}
         self._queue = KeyedQueue(self._work, _WORKERS)
+        self._storage = StorageWatch(around, self._entries.values, describe)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._reconciler = Reconciler(around, self._guests.watch)
         self._creating = asyncio.Lock()
@@ -61,7 +62,7 @@ class NodeDaemon:
         self._queue.start()
         for uid in self._entries:
             self._queue.add(uid)
-        self._tasks = [asyncio.create_task(self._resync()), asyncio.create_task(self._watch_node())]
+        self._tasks = [asyncio.create_task(self._resync()), asyncio.create_task(self._storage.run())]
 
     async def stop(self) -> None:
         """End all work; guests run on."""
@@ -103,9 +104,22 @@ class NodeDaemon:
         """Return a report of each image."""
         return self._around.images.reports()
 
+    async def put_pools(self, wanted: PoolSet) -> PoolList:
+        """Have these pools beside those of the configuration file; durable when this returns."""
+        fresh = await asyncio.to_thread(self._around.wanted_pools.put, wanted)
+        await self._around.images.take_up()
+        self._around.journal.publish_node(self._describe())
+        for uid in self._entries if fresh else ():
+            self._queue.add(uid)  # it may have waited for the pool
+        return PoolList(items=self._around.pools.reports())
+
     def node_report(self) -> NodeReport:
         """Return the inventory."""
         return self._describe()
+
+    def disk_figures(self) -> tuple[DiskFigure, ...]:
+        """Return the disks of machines as last seen; may be called by any thread."""
+        return self._storage.disks
 
     async def open_console(self, uid: str) -> ConsoleStream:
         """Open the serial console of a running guest; ConflictError when it does not run."""
@@ -241,12 +255,6 @@ class NodeDaemon:
             await asyncio.sleep(RESYNC_SECONDS)
             for uid in tuple(self._entries):
                 self._queue.add(uid)
-
-    async def _watch_node(self) -> None:
-        while True:
-            await asyncio.sleep(_NODE_SECONDS)
-            with contextlib.suppress(OSError, NodeError):  # a pool that is unmounted is told as it last was
-                self._around.journal.publish_node(self._describe())
 
 
 def _reported(entry: Entry) -> MachineReport:

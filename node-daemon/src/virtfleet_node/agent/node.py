@@ -47,8 +47,8 @@ class NodeDescription:
 
 
 def _steady(told: tuple[PoolReport, ...], pool: PoolReport) -> PoolReport:
-    """Return what was told before of this pool unless it changed by a step."""
+    """Return the pool with the free space that was told before, unless that changed by a step."""
     before = next((t for t in told if t.name == pool.name and t.capacity_bytes == pool.capacity_bytes), None)
     if before is None or abs(before.free_bytes - pool.free_bytes) * _STEP > pool.capacity_bytes:
         return pool
-    return before
+    return pool.model_copy(update={"free_bytes": before.free_bytes})

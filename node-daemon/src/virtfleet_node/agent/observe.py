@@ -1,12 +1,16 @@
 """Look at a machine: its domain, its disks, the images and the medium it needs."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.core.full_pool import Resumes, remembered
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import Asking, DomainState, Observed, ObservedDomain, ShutdownRequests
+from virtfleet_node.core.pool_rules import PoolSpace
+from virtfleet_node.core.stored import StoredDisk
 
 
 async def observe(around: Surroundings, uid: str, entry: Entry) -> Observed:
@@ -29,7 +33,18 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         shutdown=entry.shutdown,
         asked=dict(entry.asked),
         paused_at=entry.paused_at,
+        full_pools=await _full_pools(around, domain, disks),
+        resumes=entry.resumes,
     )
+
+
+async def _full_pools(
+    around: Surroundings, domain: ObservedDomain, disks: Sequence[StoredDisk]
+) -> tuple[PoolSpace, ...]:
+    """Return the pools of the disks that QEMU could not write, with the space that they have now."""
+    files = {attached.file for attached in domain.disks if attached.target in domain.full_disks}
+    names = sorted({disk.pool for disk in disks if str(disk.path) in files})
+    return tuple([await asyncio.to_thread(around.pools.space, name) for name in names])
 
 
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:
@@ -41,6 +56,12 @@ def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> Non
         entry.paused_at = None
     elif entry.paused_at is None:
         entry.paused_at = around.now()
+        entry.resumes = remembered(entry.resumes, entry.paused_at)
+
+
+def count_resume(around: Surroundings, entry: Entry) -> None:
+    """Remember that the guest has just been let go on."""
+    entry.resumes = Resumes(entry.resumes.count + 1, around.now())
 
 
 def remember_asking(around: Surroundings, entry: Entry, target: str) -> None:

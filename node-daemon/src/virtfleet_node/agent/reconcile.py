@@ -12,11 +12,11 @@ from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.observe import observe
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import Action, WriteRecord
-from virtfleet_node.core.errors import NodeError, UnavailableError
+from virtfleet_node.core.errors import NodeError, PoolFullError, UnavailableError
 from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain
 from virtfleet_node.core.plan import plan
 from virtfleet_node.core.record import new_stored
-from virtfleet_node.core.report import build_report
+from virtfleet_node.core.report import Standing, build_report, with_steady_disks
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ class Reconciler:
 
     def publish(self, entry: Entry, observed: Observed) -> MachineReport:
         """Publish the machine's report, and have its guest agent asked while there is one."""
-        report = build_report(entry.desired, observed, entry.facts, self._around.now(), entry.trouble)
-        entry.report = report
+        built = build_report(entry.desired, observed, entry.facts, self._around.now(), entry.trouble)
+        report = entry.report = with_steady_disks(built, entry.report)
         self._around.journal.publish_machine(report)
         self._watch_guest(entry.desired.uid, report.agent_connected)
         return report
@@ -81,11 +81,19 @@ class Reconciler:
         except UnavailableError:
             raise
         except NodeError as error:
-            phase = Phase.STOPPING if desired.run is Run.ABSENT else Phase.FAILED
-            entry.trouble = (phase, ACTION_FAILED, str(error))
+            entry.trouble = _trouble(desired, error)
             self.publish(entry, observed)
             raise
         entry.trouble = None
+
+
+def _trouble(desired: Machine, error: NodeError) -> Standing:
+    """Return how a machine stands whose plan could not be carried out; one that waits for room has not failed."""
+    if desired.run is Run.ABSENT:
+        return Phase.STOPPING, ACTION_FAILED, str(error)
+    if isinstance(error, PoolFullError):
+        return Phase.PROVISIONING, "PoolFull", str(error)
+    return Phase.FAILED, ACTION_FAILED, str(error)
 
 
 async def keep_new(around: Surroundings, desired: Machine, domain: ObservedDomain) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from virtfleet_node.core.desired.guest import HostFacts
-from virtfleet_node.core.ports import DiskStore, ImageStore, Journal, MediaStore
+from virtfleet_node.core.ports import DiskStore, ImageStore, Journal, MediaStore, Pools, WantedPools
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
 
 
@@ -16,6 +16,8 @@ class Surroundings:
 
     hypervisor: Hypervisor
     facts: HostFacts
+    pools: Pools
+    wanted_pools: WantedPools
     disks: DiskStore
     images: ImageStore
     media: MediaStore

@@ -4,6 +4,8 @@ from typing import Protocol
 
 from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.machine import Machine
+from virtfleet_api.node_api import PoolList
+from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NodeReport
 from virtfleet_node.core.ports import ConsoleStream
 
@@ -28,6 +30,9 @@ class Daemon(Protocol):
 
     def list_images(self) -> tuple[ImageReport, ...]:
         """Return a report of each image."""
+
+    async def put_pools(self, wanted: PoolSet) -> PoolList:
+        """Have these pools beside those of the configuration file."""
 
     def node_report(self) -> NodeReport:
         """Return the inventory."""

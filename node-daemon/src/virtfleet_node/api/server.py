@@ -16,6 +16,7 @@ from virtfleet_api.image import Image
 from virtfleet_api.machine import Machine
 from virtfleet_api.names import UID_PATTERN
 from virtfleet_api.node_api import EPOCH_HEADER, MAX_DOCUMENT_BYTES, ImageList, MachineList, ProblemReason
+from virtfleet_api.pool import PoolSet
 from virtfleet_node.api.access import check_operator
 from virtfleet_node.api.console import Consoles
 from virtfleet_node.api.epoch import EpochGuard
@@ -80,6 +81,7 @@ class Server:
         app.router.add_get("/v1/machines/{uid}/console", self._console)
         app.router.add_get("/v1/images", self._list_images)
         app.router.add_put("/v1/images/{uid}", self._put_image)
+        app.router.add_put("/v1/pools", self._put_pools)
         app.router.add_get("/v1/node", self._node)
         app.router.add_get("/v1/watch", self._streams.serve)
         return app
@@ -139,6 +141,11 @@ class Server:
         _check_same(_parse_uid(request), image.uid)
         self._admit(request)
         return answer(await self._daemon.put_image(image))
+
+    async def _put_pools(self, request: web.Request) -> web.Response:
+        wanted = await read_document(request, PoolSet)
+        self._admit(request)
+        return answer(await self._daemon.put_pools(wanted))
 
     async def _node(self, _: web.Request) -> web.Response:
         return answer(self._daemon.node_report())

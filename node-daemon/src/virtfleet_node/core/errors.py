@@ -4,6 +4,7 @@ NodeError
 ├── InvalidError       the document cannot be served as it is; repeating it is of no use
 ├── NotFoundError      no such machine, image or console
 ├── ConflictError      the state of things forbids it now
+│   └── PoolFullError  a pool takes nothing new
 └── UnavailableError   the hypervisor does not answer; the same request may succeed later
 """
 
@@ -34,6 +35,10 @@ class ConflictError(NodeError):
     """The state of things forbids it now."""
 
     reason = ProblemReason.CONFLICT
+
+
+class PoolFullError(ConflictError):
+    """A pool takes nothing new; the same will be done once there is room."""
 
 
 class UnavailableError(NodeError):

@@ -7,7 +7,9 @@ from enum import StrEnum
 from typing import Final
 
 from virtfleet_api.machine import MachineDisk
+from virtfleet_node.core.full_pool import Resumes
 from virtfleet_node.core.places import Places
+from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.record import Record, Stored
 from virtfleet_node.core.stored import StoredDisk
 
@@ -58,6 +60,8 @@ class ObservedDomain:
     off_reason: OffReason = OffReason.UNKNOWN
     disk_error: bool = False
     """Paused by QEMU because a disk could not be written, such as a full pool."""
+    full_disks: tuple[str, ...] = ()
+    """Device names of the disks that could not be written for lack of space."""
     agent_connected: bool = False
     stored: Stored | None = None
     machine_type: str = ""
@@ -112,6 +116,9 @@ class Observed:
     asked: Mapping[str, Asking] = field(default_factory=dict)
     """What the guest was asked to let go of, by target."""
     paused_at: datetime | None = None
+    full_pools: tuple[PoolSpace, ...] = ()
+    """The pools for whose lack of space QEMU has paused the guest, as they are now."""
+    resumes: Resumes = field(default_factory=Resumes)
 
     def stored_disk(self, disk: MachineDisk) -> StoredDisk | None:
         """Return the file of a disk, None when it is not there."""

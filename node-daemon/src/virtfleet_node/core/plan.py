@@ -22,6 +22,7 @@ from virtfleet_node.core.actions import (
     WriteRecord,
 )
 from virtfleet_node.core.backoff import STEADY, next_start_at
+from virtfleet_node.core.full_pool import LOOK, have_room, next_attempt
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.plan_live import is_too_small, plan_live
 from virtfleet_node.core.record import Life, Record
@@ -32,9 +33,6 @@ REPEAT_SHUTDOWN: Final = timedelta(seconds=3)
 
 ACPI_FIRST: Final = 2
 """Requests by the power button before the guest agent is asked as well: the button is what every guest understands."""
-
-RETRY_DISK_ERROR: Final = timedelta(seconds=30)
-"""A guest that QEMU paused because a pool was full goes on by itself once there is room again."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +113,11 @@ def _plan_power(desired: Machine, observed: Observed, record: Record, now: datet
 
 
 def _plan_resume(observed: Observed, now: datetime) -> Plan:
-    due = (observed.paused_at or now) + RETRY_DISK_ERROR
-    if observed.domain.disk_error and now < due:
-        return Plan(wake_at=due)
+    """Let a guest go on; one that a disk error has stopped, when there is hope."""
+    if observed.domain.disk_error:
+        due = next_attempt(observed.paused_at or now, observed.resumes, full=bool(observed.full_pools))
+        if now < due or not have_room(observed.full_pools):
+            return Plan(wake_at=max(due, now + LOOK))
     return Plan((Resume(),))
 
 

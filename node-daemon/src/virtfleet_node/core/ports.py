@@ -6,7 +6,9 @@ from typing import Protocol
 
 from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.machine import CloudInitFiles, MachineDisk
+from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NodeReport, PoolReport
+from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 
 
@@ -44,6 +46,9 @@ class ImageStore(Protocol):
     async def start(self) -> None:
         """Take up what an earlier process left."""
 
+    async def take_up(self) -> None:
+        """Take up the images of pools that have come since."""
+
     async def stop(self) -> None:
         """End all work; what is partial is taken up at the next start."""
 
@@ -65,7 +70,20 @@ class Pools(Protocol):
     """The storage pools of the node."""
 
     def reports(self) -> tuple[PoolReport, ...]:
-        """Return size and free space of each pool."""
+        """Return what was last seen of each pool."""
+
+    def space(self, pool: str) -> PoolSpace:
+        """Return size and free space of a pool as they are now."""
+
+
+class WantedPools(Protocol):
+    """The pools that the operator wants beside those of the configuration file."""
+
+    def put(self, wanted: PoolSet) -> frozenset[str]:
+        """Make the pools those that are wanted; return the names of those that are new. Blocks."""
+
+    def tidy(self) -> None:
+        """Let pools go that have become empty, and look at all that there are. Blocks."""
 
 
 class Journal(Protocol):

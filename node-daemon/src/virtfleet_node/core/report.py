@@ -1,15 +1,18 @@
 """What the node says of a machine: desired and observed, summarised."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.report import DiskReport, InterfaceReport, MachineReport, Phase, StopReason
+from virtfleet_api.steady import steady_allocation
 from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_node.core.attached import unwanted
 from virtfleet_node.core.backoff import next_start_at
 from virtfleet_node.core.changed import changed_fields, held_disks
 from virtfleet_node.core.desired.boot import build_machine_type
+from virtfleet_node.core.full_pool import explain
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.places import assign
@@ -77,8 +80,14 @@ def _stand_active(desired: Machine, observed: Observed, record: Record) -> Stand
         return Phase.STOPPING, "", "The guest has been asked to shut down."
     if observed.domain.state is DomainState.CRASHED:
         return Phase.STOPPING, "GuestCrashed", "The guest crashed and is switched off."
+    if observed.full_pools:
+        return Phase.PAUSED, "PoolFull", explain(observed.full_pools)
     if observed.domain.disk_error:
-        return Phase.PAUSED, "DiskError", "A disk could not be written; free space in its pool and the guest goes on."
+        return (
+            Phase.PAUSED,
+            "DiskError",
+            "A disk could not be written: see the node's log; the guest goes on by itself.",
+        )
     return (Phase.PAUSED if observed.domain.state is DomainState.PAUSED else Phase.RUNNING), "", ""
 
 
@@ -132,10 +141,32 @@ def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
             pool=disk.pool,
             target=seen.get(disk.path) or targets[disk.name],
             capacity_bytes=disk.capacity_bytes,
+            allocated_bytes=disk.allocated_bytes,
             backing_image_uid=disk.backing_image_uid,
         )
         for disk in found
     )
+
+
+def with_steady_disks(report: MachineReport, before: MachineReport | None) -> MachineReport:
+    """Return the report with what disks take as it was told before, where that has not moved by a step."""
+    if before is None:
+        return report
+    told = {(disk.pool, disk.name): disk.allocated_bytes for disk in before.disks}
+    disks = (_with_allocation(disk, told.get((disk.pool, disk.name)), disk.allocated_bytes) for disk in report.disks)
+    return report.model_copy(update={"disks": tuple(disks)})
+
+
+def with_allocations(report: MachineReport, seen: Mapping[tuple[str, str], int]) -> MachineReport:
+    """Return the report with what disks take now, by pool and name, where that has moved by a step."""
+    disks = (_with_allocation(disk, disk.allocated_bytes, seen.get((disk.pool, disk.name))) for disk in report.disks)
+    return report.model_copy(update={"disks": tuple(disks)})
+
+
+def _with_allocation(disk: DiskReport, told: int | None, now: int | None) -> DiskReport:
+    if now is None:
+        return disk
+    return disk.model_copy(update={"allocated_bytes": steady_allocation(told, now)})
 
 
 def _interfaces(hardware: Hardware, facts: GuestFacts) -> tuple[InterfaceReport, ...]:

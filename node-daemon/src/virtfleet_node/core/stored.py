@@ -16,6 +16,8 @@ class StoredDisk:
     format: ImageFormat
     capacity_bytes: int
     backing_image_uid: str | None = None
+    allocated_bytes: int = 0
+    """What the file takes of its file system; less than its capacity as long as it is thin."""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
     return ObservedDomain(
         active,
         disk_error=paused and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR,
+        full_disks=_full_disks(domain) if paused and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR else (),
         agent_connected=bool(xml.xpath(f"devices/channel/target[@name='{AGENT_CHANNEL}'][@state='connected']")),
         stored=_stored(domain),
         machine_type=_machine_type(xml),
@@ -79,6 +80,12 @@ def _stored(domain: libvirt.virDomain) -> Stored | None:
         raise
     except (ValueError, etree.XMLSyntaxError):
         return None
+
+
+def _full_disks(domain: libvirt.virDomain) -> tuple[str, ...]:
+    """Return the disks that QEMU could not write for lack of space (virDomainGetDiskErrors)."""
+    found = domain.diskErrors(0)
+    return tuple(sorted(name for name, error in found.items() if error == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE))
 
 
 def _machine_type(xml: etree._Element) -> str:

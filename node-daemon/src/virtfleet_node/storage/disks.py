@@ -1,19 +1,26 @@
 """The disks of machines: <pool>/disks/<machine uid>/<name>.qcow2."""
 
 import asyncio
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import ImageDiskSource, MachineDisk
 from virtfleet_api.virtual_machine import Clone
-from virtfleet_node.core.errors import ConflictError, InvalidError
+from virtfleet_node.core.errors import ConflictError, InvalidError, NodeError, PoolFullError
 from virtfleet_node.core.qcow2 import HEADER_BYTES, UnsafeImageError, parse_header
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, subfolders, sync_folder
 from virtfleet_node.storage.pools import Pools
+from virtfleet_node.storage.reflink import clone_file
 
 _SUFFIX = ".qcow2"
+_BLOCK = 512
+"""Bytes that stat(2) counts st_blocks in, whatever the file system's own block is."""
 
 
 class DiskStore:
@@ -48,15 +55,25 @@ class DiskStore:
 
         Raises:
             InvalidError: the node has no such pool, or the size does not fit the image.
-            ConflictError: the pool has no room for a full copy.
+            PoolFullError: the pool takes no new disk of this size.
+            ConflictError: the pool has no room for a full copy, or its file system fails.
         """
-        folder = make_folder(self._pools.folder(disk.pool, "disks") / uid)
+        with _told_of(disk):
+            return await self._prepare(uid, disk, image)
+
+    async def _prepare(self, uid: str, disk: MachineDisk, image: ImageFiles | None) -> StoredDisk:
+        folder = self._pools.folder(disk.pool, "disks") / uid
+        if os.path.lexists(folder):
+            check_real(folder)
         final = folder / f"{disk.name}{_SUFFIX}"
         if not final.exists():
             partial = final.with_name(final.name + PARTIAL)
-            partial.unlink(missing_ok=True)
-            await self._make(partial, disk, image)
-            await asyncio.to_thread(publish, partial, final)
+            size = disk.size_bytes or (image.virtual_size_bytes if image else 0)
+            with self._pools.commit(disk.pool, size), _removed_on_failure(partial):
+                make_folder(folder)
+                partial.unlink(missing_ok=True)
+                await self._make(partial, disk, image)
+                await asyncio.to_thread(publish, partial, final)
         stored = _read(disk.pool, final)
         if stored is None:
             raise InvalidError(f"Disk {disk.name} is not a qcow2 file any more; an administrator must look at it.")
@@ -74,7 +91,8 @@ class DiskStore:
         if path is None or stored is None:
             raise InvalidError(f"There is no disk {disk.name} to grow.")
         if disk.size_bytes is not None and stored.capacity_bytes < disk.size_bytes:
-            await qemu_img.grow(path, disk.size_bytes)
+            with _told_of(disk):
+                await qemu_img.grow(path, disk.size_bytes)
 
     def remove_disk(self, uid: str, pool: str, name: str) -> None:
         """Remove the disk if it is there, and the machine's folder with its last disk."""
@@ -82,7 +100,10 @@ class DiskStore:
         if not folder.exists():
             return
         check_real(folder)
-        (folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
+        path = folder / f"{name}{_SUFFIX}"
+        if (stored := _read(pool, path)) is not None:
+            self._pools.release(pool, stored.capacity_bytes)
+        path.unlink(missing_ok=True)
         for leftover in folder.glob(f"*{PARTIAL}"):
             leftover.unlink()
         if not any(folder.iterdir()):
@@ -107,7 +128,11 @@ class DiskStore:
             await self._copy(partial, disk, image, size)
 
     async def _copy(self, partial: Path, disk: MachineDisk, image: ImageFiles, size: int) -> None:
-        needed = image.path.stat().st_blocks * 512
+        if image.format is ImageFormat.QCOW2 and await asyncio.to_thread(clone_file, image.path, partial):
+            if size > image.virtual_size_bytes:
+                await qemu_img.grow(partial, size)
+            return
+        needed = image.path.stat().st_blocks * _BLOCK
         if needed > (free := self._pools.free_bytes(disk.pool)):
             raise ConflictError(
                 f"Pool {disk.pool} has {free} bytes free; a full copy for disk {disk.name} needs {needed}."
@@ -123,11 +148,37 @@ class DiskStore:
         return tuple(path for path in folder.glob(f"*{_SUFFIX}") if path.is_file() and not path.is_symlink())
 
 
+@contextmanager
+def _told_of(disk: MachineDisk) -> Iterator[None]:
+    """Turn what a file system refuses into a sentence with the names that users know: PoolFullError, ConflictError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise PoolFullError(
+                f"Pool {disk.pool} is full: free space in it, or use another for {disk.name}."
+            ) from None
+        raise ConflictError(f"Pool {disk.pool} fails with disk {disk.name}: {error.strerror}.") from None
+
+
+@contextmanager
+def _removed_on_failure(partial: Path) -> Iterator[None]:
+    """Give back the space of a disk that could not be made."""
+    try:
+        yield
+    except (NodeError, OSError):
+        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it holds other disks
+            partial.parent.rmdir()
+        raise
+
+
 def _read(pool: str, path: Path) -> StoredDisk | None:
     """Return what the header of a disk says; None when it is no disk. A guest cannot write its own disk's header."""
     try:
         with path.open("rb") as file:
             header = parse_header(file.read(HEADER_BYTES))
+            blocks = os.fstat(file.fileno()).st_blocks
     except (FileNotFoundError, UnsafeImageError):
         return None
     return StoredDisk(
@@ -137,4 +188,5 @@ def _read(pool: str, path: Path) -> StoredDisk | None:
         format=ImageFormat.QCOW2,
         capacity_bytes=header.virtual_size_bytes,
         backing_image_uid=Path(header.backing_file).parent.name if header.backing_file else None,
+        allocated_bytes=blocks * _BLOCK,
     )

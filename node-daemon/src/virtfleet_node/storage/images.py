@@ -16,12 +16,13 @@ from pydantic import ValidationError
 
 from virtfleet_api.image import Image, ImageFormat, ImageReport
 from virtfleet_api.vm_image import ImagePhase, ImageType
-from virtfleet_node.core.errors import ConflictError, InvalidError
+from virtfleet_node.core.errors import ConflictError, InvalidError, PoolFullError, UnavailableError
 from virtfleet_node.core.stored import ImageFiles
+from virtfleet_node.storage.claims import PATIENCE_SECONDS, claimed, remove_claimed, sweep
 from virtfleet_node.storage.disks import DiskStore
 from virtfleet_node.storage.failures import ImportFailedError, retry_seconds
 from virtfleet_node.storage.fetch import STALL_SECONDS, Fetch, Limits
-from virtfleet_node.storage.files import make_folder, publish, remove_folder, subfolders, write_whole
+from virtfleet_node.storage.files import make_folder, publish, subfolders, write_whole
 from virtfleet_node.storage.pools import Pools
 from virtfleet_node.storage.probe import probe_disk, probe_iso, probe_kernel
 
@@ -71,13 +72,19 @@ class ImageStore:
 
     async def start(self) -> None:
         """Take up what an earlier process left: complete images, imports and removals."""
+        await self.take_up()
+
+    async def take_up(self) -> None:
+        """Take up the images of all pools that are not known yet; a pool that cannot be read has none."""
         for pool in self._pools.names():
-            for folder in subfolders(self._pools.folder(pool, "images")):
-                image = _read_document(folder)
-                if image is None:
-                    remove_folder(folder)  # a crash before the document was written: nothing can be backed by it
-                else:
-                    self._take_up(image)
+            images = self._pools.folder(pool, "images")
+            with contextlib.suppress(OSError):
+                # A folder without a document is left by a crash: nothing can be backed by it.
+                sweep(images, lambda folder: _read_document(folder) is not None)
+                for folder in subfolders(images):
+                    image = _read_document(folder)
+                    if image is not None and image.uid == folder.name and image.uid not in self._entries:
+                        self._take_up(image.model_copy(update={"pool": pool}))
 
     async def stop(self) -> None:
         """End all work; what is partial is taken up at the next start."""
@@ -102,9 +109,11 @@ class ImageStore:
             raise ConflictError(f"Image {image.namespace}/{image.name} is imported already; its source cannot change.")
         if entry is not None:
             await _end(entry.task)
-            remove_folder(self._folder(entry.image))
-        folder = make_folder(self._folder(image))
-        write_whole(folder / _DOCUMENT, image.model_dump_json().encode())
+            await self._drop(entry)
+        folder = self._folder(image)
+        if _read_document(folder) != image:
+            async with claimed(folder, _idle, PATIENCE_SECONDS):
+                write_whole(make_folder(folder) / _DOCUMENT, image.model_dump_json().encode())
         return self._take_up(image).report
 
     def _take_up(self, image: Image) -> _Entry:
@@ -123,12 +132,18 @@ class ImageStore:
             raise ConflictError(f"Disks of these machines are backed by the image: {', '.join(users)}.")
         if entry is not None:
             await _end(entry.task)
+            await self._drop(entry)
             del self._entries[image.uid]
-            # The mark of completeness goes first: a crash from here on leaves what is imported again or removed.
-            (self._folder(entry.image) / _READY).unlink(missing_ok=True)
-            await asyncio.to_thread(remove_folder, self._folder(entry.image))
             self._tell(image.uid)
         return _report(image, ImagePhase.PENDING)
+
+    async def _drop(self, entry: _Entry) -> None:
+        """Remove the files of an image; of a shared pool, when no other node works on them."""
+        folder = self._folder(entry.image)
+        async with claimed(folder, _idle, PATIENCE_SECONDS):
+            # The mark of completeness goes first: a crash from here on leaves what is imported again or removed.
+            (folder / _READY).unlink(missing_ok=True)
+            await asyncio.to_thread(remove_claimed, folder)
 
     async def _import(self, entry: _Entry) -> None:
         attempt = 0
@@ -148,22 +163,37 @@ class ImageStore:
     async def _attempt(self, entry: _Entry) -> None:
         image, folder = entry.image, self._folder(entry.image)
         try:
-            make_folder(folder)
-            main = await self._fetch(entry, folder / _file_name(image))
-            report = await self._inspect(entry, main)
-            if image.initrd is not None:
-                initrd = Fetch(image.initrd, folder / _INITRD, self._limits(image), _silent)
-                await asyncio.to_thread(publish, await initrd.run(), folder / _INITRD)
-            await asyncio.to_thread(publish, main, folder / _file_name(image))
-            await asyncio.to_thread(write_whole, folder / _READY, report.model_dump_json().encode())
+            async with claimed(folder, lambda: self._wait_for_another(entry)):
+                report = _read_report(folder / _READY) or await self._fill(entry, make_folder(folder))
         except OSError as error:
             raise ImportFailedError("StorageError", f"The pool {image.pool} failed: {error.strerror}.") from None
         except InvalidError as error:
             raise ImportFailedError("NoSuchPool", str(error)) from None
+        except PoolFullError as error:
+            raise ImportFailedError("PoolFull", str(error)) from None
+        except UnavailableError as error:
+            raise ImportFailedError("StorageError", str(error)) from None
         for sidecar in folder.glob("*.partial.json"):
             sidecar.unlink()
         entry.report, entry.files = report, self._files(image, report)
         self._tell(image.uid)
+
+    def _wait_for_another(self, entry: _Entry) -> None:
+        message = f"Another node imports the image into the shared pool {entry.image.pool}."
+        self._change(entry, phase=ImagePhase.IMPORTING, reason="ImportedByAnother", message=message)
+
+    async def _fill(self, entry: _Entry, folder: Path) -> ImageReport:
+        """Bring the files of an image into its folder; the mark of completeness comes last."""
+        image = entry.image
+        self._pools.check_open(image.pool)
+        main = await self._fetch(entry, folder / _file_name(image))
+        report = await self._inspect(entry, main)
+        if image.initrd is not None:
+            initrd = Fetch(image.initrd, folder / _INITRD, self._limits(image), _silent)
+            await asyncio.to_thread(publish, await initrd.run(), folder / _INITRD)
+        await asyncio.to_thread(publish, main, folder / _file_name(image))
+        await asyncio.to_thread(write_whole, folder / _READY, report.model_dump_json().encode())
+        return report
 
     async def _fetch(self, entry: _Entry, target: Path) -> Path:
         self._change(entry, phase=ImagePhase.IMPORTING, progress_percent=0)
@@ -256,6 +286,10 @@ def _read_report(path: Path) -> ImageReport | None:
         return ImageReport.model_validate_json(path.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
+
+
+def _idle() -> None:
+    """Wait for another node without a word: the sender of an instruction is told when it takes too long."""
 
 
 def _silent(_: int, __: int | None) -> None:

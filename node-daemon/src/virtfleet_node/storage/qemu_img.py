@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from pathlib import Path
@@ -59,7 +60,13 @@ def _quoted(path: Path) -> str:
 
 
 async def _run(seconds: float, *command: str) -> None:
-    """Run a command; InvalidError with the end of its complaint, UnavailableError when it takes too long."""
+    """Run a command.
+
+    Raises:
+        InvalidError: it failed; the message is the end of its complaint.
+        UnavailableError: it took too long.
+        OSError: ENOSPC, the file system is full.
+    """
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -80,6 +87,8 @@ async def _run(seconds: float, *command: str) -> None:
             await process.wait()
     if process.returncode:
         text = complaint[-_MESSAGE_BYTES:].decode(errors="replace").strip()
+        if (full := os.strerror(errno.ENOSPC)) in text:
+            raise OSError(errno.ENOSPC, full)
         raise InvalidError(f"{_name(command)} failed: {text or f'exit code {process.returncode}'}")
 
 

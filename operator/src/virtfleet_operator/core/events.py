@@ -1,6 +1,6 @@
 """What is worth an Event: a change from one written status to the next, never a state by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -31,7 +31,7 @@ def machine_events(old: VirtualMachineStatus, new: VirtualMachineStatus) -> tupl
         events.append(EventText("Normal", "Scheduled", f"The machine is bound to node {new.node_name}."))
     ready, before = _find(new.conditions, ConditionType.READY), _find(old.conditions, ConditionType.READY)
     if ready is not None and _changed(old, new, before, ready):
-        events.append(_event(new.printable_status in _WARNINGS, ready))
+        events.append(_event(new.printable_status in _WARNINGS or _stopped_by_disk(new, ready), ready))
     restart = _find(new.conditions, ConditionType.RESTART_REQUIRED)
     if restart is not None and _find(old.conditions, ConditionType.RESTART_REQUIRED) is None:
         events.append(EventText("Normal", "RestartRequired", restart.message[:_MAX_MESSAGE]))
@@ -55,7 +55,19 @@ def node_events(old: VMNodeStatus, new: VMNodeStatus) -> tuple[EventText, ...]:
     if added := sorted(set(new.orphans) - set(old.orphans)):
         message = f"Machine {added[0]} on the node has no object and is kept; {len(new.orphans)} such machines in all."
         events.append(EventText("Warning", "OrphanFound", message))
-    return tuple(events)
+    return (*events, *_pool_events(old, new))
+
+
+def _pool_events(old: VMNodeStatus, new: VMNodeStatus) -> Iterator[EventText]:
+    """Yield the Events of a node's pools: pressure that came, changed or went, and pools that are not as wanted."""
+    before, now = (_find(status.conditions, ConditionType.PRESSURE) for status in (old, new))
+    if now is None and before is not None:
+        yield EventText("Normal", "PressureRelieved", "Every pool takes new disks and images again.")
+    for kind in (ConditionType.PRESSURE, ConditionType.POOLS_READY):
+        before, now = (_find(status.conditions, kind) for status in (old, new))
+        bad = now is not None and now.reason not in {"Ready", "Synchronizing"}
+        if now is not None and bad and (before is None or before.message != now.message):
+            yield EventText("Warning", now.reason, now.message[:_MAX_MESSAGE])
 
 
 def _changed(old: VirtualMachineStatus, new: VirtualMachineStatus, before: Condition | None, ready: Condition) -> bool:
@@ -63,6 +75,11 @@ def _changed(old: VirtualMachineStatus, new: VirtualMachineStatus, before: Condi
     if before is None or old.printable_status != new.printable_status or before.reason != ready.reason:
         return True
     return new.printable_status == PrintableStatus.INVALID and before.message != ready.message
+
+
+def _stopped_by_disk(status: VirtualMachineStatus, ready: Condition) -> bool:
+    """Tell whether nobody has asked for a pause."""
+    return status.printable_status == PrintableStatus.PAUSED and ready.reason != "Paused"
 
 
 def _event(warning: bool, condition: Condition) -> EventText:  # noqa: FBT001  private, called with an expression

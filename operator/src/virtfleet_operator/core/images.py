@@ -34,9 +34,13 @@ def image_homes(
     """
     homes = {*user_nodes, *holding}
     if not homes:
-        able = [node.name for node in nodes if not node.unready and image.spec.pool in node.pools]
+        able = [node.name for node in nodes if not node.unready and _takes(node, image.spec.pool)]
         homes = set(sorted(able, key=lambda name: hashlib.sha256(f"{image.metadata.uid}/{name}".encode()).digest())[:1])
     return tuple(sorted(homes))
+
+
+def _takes(node: Candidate, pool: str) -> bool:
+    return pool in node.pools and not node.pools[pool].nearly_full
 
 
 def remembered_copies(image: ObjectMeta, status: VMImageStatus, silent: Collection[str]) -> dict[str, ImageReport]:

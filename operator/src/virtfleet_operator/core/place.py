@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
-from virtfleet_api.report import NodeReport
-from virtfleet_api.virtual_machine import DiskBus, VirtualMachine
+from virtfleet_api.report import NodeReport, PoolReport
+from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.verdict import Unschedulable
@@ -25,7 +25,8 @@ class Need:
 
     vcpus: int
     memory_bytes: int
-    pools: frozenset[str] = frozenset()
+    pools: Mapping[str, int] = field(default_factory=dict)
+    """Sizes of its disks in bytes, by pool."""
     node_selector: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -36,12 +37,23 @@ class Load:
     machines: int = 0
     vcpus: int = 0
     memory_bytes: int = 0
+    disks: Mapping[str, int] = field(default_factory=dict)
+    """Sizes in bytes, by pool, of disks that their node does not report yet."""
 
     def __add__(self, other: "Load") -> "Load":
-        return Load(self.machines + other.machines, self.vcpus + other.vcpus, self.memory_bytes + other.memory_bytes)
+        return self._plus(other, 1)
 
     def __sub__(self, other: "Load") -> "Load":
-        return Load(self.machines - other.machines, self.vcpus - other.vcpus, self.memory_bytes - other.memory_bytes)
+        return self._plus(other, -1)
+
+    def _plus(self, other: "Load", sign: int) -> "Load":
+        sums = {p: self.disks.get(p, 0) + sign * other.disks.get(p, 0) for p in self.disks.keys() | other.disks.keys()}
+        return Load(
+            self.machines + sign * other.machines,
+            self.vcpus + sign * other.vcpus,
+            self.memory_bytes + sign * other.memory_bytes,
+            {pool: size for pool, size in sums.items() if size},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +67,22 @@ class NodeView:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolRoom:
+    """What a pool still takes."""
+
+    nearly_full: bool = False
+    left_bytes: int | None = None
+    """Sizes of disks that may still be promised; None for any."""
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A node as placement sees it. `unready` says why it takes no machine; empty when it does."""
 
     name: str
     unready: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
-    pools: Mapping[str, int] = field(default_factory=dict)
-    """Free bytes by pool."""
+    pools: Mapping[str, PoolRoom] = field(default_factory=dict)
     vcpus: int = 0
     memory_bytes: int = 0
     load: Load = Load()
@@ -75,15 +95,14 @@ class Placed:
     node_name: str
 
 
-def need(vm: VirtualMachine, sizing: Sizing) -> Need:
-    """Return what a machine asks of its node."""
-    pools = frozenset(disk.pool for disk in vm.spec.disks if disk.bus is not DiskBus.CDROM)
-    return Need(sizing.vcpus, sizing.memory_bytes, pools, vm.spec.node_selector)
+def need(vm: VirtualMachine, sizing: Sizing, disks: Mapping[str, int]) -> Need:
+    """Return what a machine asks of its node; `disks` are the sizes by pool, see `disk_sizes`."""
+    return Need(sizing.vcpus, sizing.memory_bytes, disks, vm.spec.node_selector)
 
 
-def load_of(sizing: Sizing) -> Load:
+def load_of(sizing: Sizing, disks: Mapping[str, int]) -> Load:
     """Return what one machine adds to its node."""
-    return Load(1, sizing.vcpus, sizing.memory_bytes)
+    return Load(1, sizing.vcpus, sizing.memory_bytes, disks)
 
 
 def allocatable(node: VMNode, report: NodeReport) -> Load:
@@ -103,11 +122,17 @@ def candidate(view: NodeView) -> Candidate:
         name=name,
         unready=_unready(view, view.report),
         labels={HOSTNAME_LABEL: name} | view.node.metadata.labels,
-        pools={pool.name: pool.free_bytes for pool in view.report.pools},
+        pools={p.name: _room(p, view.load) for p in view.report.pools if p.capacity_bytes and not p.leaving},
         vcpus=promised.vcpus,
         memory_bytes=promised.memory_bytes,
         load=view.load,
     )
+
+
+def _room(pool: PoolReport, load: Load) -> PoolRoom:
+    if pool.limit_bytes is None:
+        return PoolRoom(pool.nearly_full)
+    return PoolRoom(pool.nearly_full, pool.limit_bytes - pool.committed_bytes - load.disks.get(pool.name, 0))
 
 
 def _unready(view: NodeView, report: NodeReport) -> str:
@@ -143,12 +168,23 @@ def _refusal(asked: Need, node: Candidate) -> str:
         return node.unready
     if any(node.labels.get(key) != value for key, value in asked.node_selector.items()):
         return "not matching nodeSelector"
-    if missing := sorted(asked.pools - node.pools.keys()):
-        return f"without pool {missing[0]}"
+    if refusal := next(filter(None, (_pool_refusal(*item, node) for item in sorted(asked.pools.items()))), ""):
+        return refusal
     if node.load.vcpus + asked.vcpus > node.vcpus:
         return "with too few free vCPUs"
     if node.load.memory_bytes + asked.memory_bytes > node.memory_bytes:
         return "with too little free memory"
+    return ""
+
+
+def _pool_refusal(pool: str, size_bytes: int, node: Candidate) -> str:
+    room = node.pools.get(pool)
+    if room is None:
+        return f"without pool {pool}"
+    if room.nearly_full:
+        return f"with pool {pool} nearly full"
+    if room.left_bytes is not None and size_bytes > room.left_bytes:
+        return f"with too little room in pool {pool}"
     return ""
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
+from virtfleet_api.pool import OVERCOMMIT_PATTERN, POOL_PATH_PATTERN, WATERMARK_PATTERN
 from virtfleet_operator.core.verdict import quote
 
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
@@ -30,6 +31,9 @@ PATTERN_REMEDIES: Final[Mapping[str, str]] = {
     r"^[ -~]*$": "write printable ASCII on one line",
     r"^[1-9][0-9]?(\.[0-9]{1,2})?$": 'write a number from 1 to 99.99 in quotes, such as "4"',
     r"^[1-9](\.[0-9]{1,2})?$": 'write a number from 1 to 9.99 in quotes, such as "1.5"',
+    OVERCOMMIT_PATTERN: 'write a number from 1 to 999.99 in quotes, such as "2.5"',
+    WATERMARK_PATTERN: 'write a share from 1% to 100%, such as "90%"',
+    POOL_PATH_PATTERN: 'write a path from the root, without "..", such as "/var/lib/virtfleet/pools/fast"',
 }
 """What to write for each pattern of the API. A test holds it against the models."""
 

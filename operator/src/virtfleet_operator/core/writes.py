@@ -20,6 +20,9 @@ PASSING_AFTER: Final = timedelta(seconds=5)
 GUEST_INTERVAL: Final = timedelta(seconds=5)
 """Between writes of what only the guest's words changed: a guest must not be able to make the operator write."""
 
+ALLOCATION_INTERVAL: Final = timedelta(seconds=30)
+"""Between writes of what disks take, for the same reason; a disk that fills is seen soon enough."""
+
 PROGRESS_INTERVAL: Final = timedelta(seconds=2)
 """Between writes of an import's progress; quick enough to look alive."""
 
@@ -59,6 +62,8 @@ def machine_write_due(
         return max(since, last_written or since) + PASSING_AFTER
     if last_written is not None and _without_guest(old) == _without_guest(new):
         return max(since, last_written + GUEST_INTERVAL)
+    if last_written is not None and _without_allocations(old) == _without_allocations(new):
+        return max(since, last_written + ALLOCATION_INTERVAL)
     return since
 
 
@@ -90,6 +95,12 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
         elif key not in old or before != value:
             patch[key] = value
     return patch
+
+
+def _without_allocations(status: VirtualMachineStatus) -> VirtualMachineStatus:
+    """Return a status without what the guest decides by writing to its disks, or says."""
+    disks = tuple(disk.model_copy(update={"allocated": None}) for disk in status.disks)
+    return _without_guest(status.model_copy(update={"disks": disks}))
 
 
 def _without_guest(status: VirtualMachineStatus) -> VirtualMachineStatus:

@@ -15,7 +15,16 @@ from pydantic import ValidationError
 from virtfleet_api.base import Document
 from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.machine import Machine
-from virtfleet_api.node_api import EPOCH_HEADER, MAX_DOCUMENT_BYTES, WATCH_EVENT, Problem, ProblemReason, WatchEvent
+from virtfleet_api.node_api import (
+    EPOCH_HEADER,
+    MAX_DOCUMENT_BYTES,
+    WATCH_EVENT,
+    PoolList,
+    Problem,
+    ProblemReason,
+    WatchEvent,
+)
+from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport
 from virtfleet_operator.fleet.errors import (
     NodeError,
@@ -67,6 +76,10 @@ class NodeClient:
     async def put_image(self, image: Image) -> ImageReport:
         """Instruct the node about one image."""
         return await self._instruct("PUT", f"/v1/images/{image.uid}", image, ImageReport)
+
+    async def put_pools(self, pools: PoolSet) -> PoolList:
+        """Instruct the node about its pools."""
+        return await self._instruct("PUT", "/v1/pools", pools, PoolList)
 
     async def delete_machine(self, uid: str) -> MachineReport:
         """Have the node remove a machine by the document it has stored itself."""

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import aiohttp
 
@@ -17,6 +17,7 @@ from virtfleet_api.base import Document
 from virtfleet_api.image import Image
 from virtfleet_api.machine import Machine, Run
 from virtfleet_api.node_api import ProblemReason
+from virtfleet_api.pool import PoolSet
 from virtfleet_operator.fleet.client import Dialer, NodeClient
 from virtfleet_operator.fleet.console import open_console
 from virtfleet_operator.fleet.errors import NodeRefusedError, NodeUnavailableError, StaleEpochError
@@ -24,6 +25,9 @@ from virtfleet_operator.fleet.state import Contact, FleetListener, NodeState
 from virtfleet_operator.fleet.stream import SILENCE_SECONDS, NodeStream
 
 A = TypeVar("A")
+
+_POOLS: Final = "pools"
+"""Stands for the set of a node's pools where machines and images have their UID."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,18 @@ class Fleet:
         instruction = _Instruction(member.state, image.uid, _digest(image))
         if not instruction.known():
             await self._guard(member.client.put_image(image))
+            instruction.acknowledge()
+
+    async def put_pools(self, node: str, pools: PoolSet) -> None:
+        """Instruct a node about its pools unless it knows.
+
+        Raises:
+            NodeError: the node did not acknowledge it.
+        """
+        member = self._member(node)
+        instruction = _Instruction(member.state, _POOLS, _digest(pools))
+        if not instruction.known():
+            await self._guard(member.client.put_pools(pools))
             instruction.acknowledge()
 
     async def delete_machine(self, node: str, uid: str) -> None:

@@ -119,6 +119,8 @@ class Controller:
         if before != after:
             for key in before | after:
                 self.queue.add(key)
+        if old is not None and new is not None and old.status.disks != new.status.disks:
+            self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)  # they are counted by the node's report from now on
         if new is None and old is not None:
             self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
             state = self._context.fleet.node(bound_node(old)) if self._context else None

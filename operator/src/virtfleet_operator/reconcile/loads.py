@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from virtfleet_api.virtual_machine import VirtualMachine, VirtualMachineStatus
+from virtfleet_operator.core.disk_sizes import missing_sizes
 from virtfleet_operator.core.effective import Sizing, resolve
 from virtfleet_operator.core.place import Load, load_of
 from virtfleet_operator.kube.cache import Cache, Stored
@@ -64,7 +65,7 @@ class Loads:
         if isinstance(vm, VirtualMachine):
             sizing = resolve(vm, self._catalog.class_of(vm))
             if isinstance(sizing, Sizing):
-                return load_of(sizing)
+                return load_of(sizing, missing_sizes(vm, self._catalog))
         return _running_load(stored.status)
 
 

@@ -12,6 +12,7 @@ from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_operator.core.binding import Binding, Bound, Lost, Restore, Unbound, binding
 from virtfleet_operator.core.catalog import image_references
 from virtfleet_operator.core.compile import compile_machine
+from virtfleet_operator.core.disk_sizes import disk_sizes
 from virtfleet_operator.core.effective import Sizing, resolve
 from virtfleet_operator.core.images import compile_image
 from virtfleet_operator.core.place import Placed, load_of, need, place
@@ -109,10 +110,11 @@ async def _prepare(context: Context, stored: Stored) -> Prepared | Waiting | Inv
 
 
 async def _place(context: Context, stored: Stored, prepared: Prepared) -> Placed | Unschedulable:
-    placed = place(need(prepared.vm, prepared.sizing), context.candidates())
+    disks = disk_sizes(prepared.vm, context.catalog)
+    placed = place(need(prepared.vm, prepared.sizing, disks), context.candidates())
     if isinstance(placed, Placed):
         # No await between choosing and reserving: the next machine must see this one.
-        with context.loads.reserve(stored.key, placed.node_name, load_of(prepared.sizing)):
+        with context.loads.reserve(stored.key, placed.node_name, load_of(prepared.sizing, disks)):
             await _bind(context, stored, placed.node_name)
     return placed
 

@@ -1,10 +1,13 @@
 """VMNode: keep a stream to the node, and show what it reports and what it is promised."""
 
+from virtfleet_api.node_api import ProblemReason
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.events import node_events
 from virtfleet_operator.core.orphans import find_orphans
+from virtfleet_operator.core.pools import compile_pools
 from virtfleet_operator.core.summarise import NodeFacts, summarise_node
 from virtfleet_operator.core.writes import node_write_due
+from virtfleet_operator.fleet.errors import NodeError, NodeRefusedError, StaleEpochError
 from virtfleet_operator.fleet.state import Contact, NodeState
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import Key
@@ -28,12 +31,35 @@ async def reconcile_node(context: Context, key: Key) -> float | None:
         return None  # a snapshot or the end of patience comes within seconds
     if not isinstance(stored.resource, VMNode):
         return None  # the schema refuses what would not parse; there is nothing to say it with
-    return await _write(context, stored, stored.resource, state)
+    failure: NodeError | None = None
+    try:
+        await _instruct(context, stored, stored.resource, state)
+    except StaleEpochError:
+        raise
+    except NodeError as error:
+        failure = error
+    refused = str(failure) if isinstance(failure, NodeRefusedError) else ""
+    delay = await _write(context, stored, stored.resource, state, refused)
+    if failure:
+        raise failure  # the queue tries again, later and later
+    return delay
 
 
-async def _write(context: Context, stored: Stored, node: VMNode, state: NodeState | None) -> float | None:
+async def _instruct(context: Context, stored: Stored, node: VMNode, state: NodeState | None) -> None:
+    """Tell the node which pools it shall have; a daemon too old to know is none of a problem while there are none."""
+    if state is None or state.contact is not Contact.HEARD or problems_of(context, stored):
+        return
+    try:
+        await context.fleet.put_pools(stored.key.name, compile_pools(node))
+    except NodeRefusedError as error:
+        if error.reason is not ProblemReason.NOT_FOUND or node.spec.pools:
+            raise
+
+
+async def _write(context: Context, stored: Stored, node: VMNode, state: NodeState | None, refused: str) -> float | None:
     facts = NodeFacts(
         problems=problems_of(context, stored),
+        pools_refused=refused,
         report=state.report if state else None,
         heard=bool(state and state.contact is Contact.HEARD),
         address=stored.status.address,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from virtfleet_api.conditions import ConditionType
-from virtfleet_api.report import ACTION_FAILED, MachineReport, Phase, StopReason
+from virtfleet_api.report import MachineReport, Phase, StopReason
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine import PrintableStatus
 from virtfleet_operator.core.summarise.bounds import count_of
@@ -49,7 +49,7 @@ def machine_says(word: PrintableStatus, generation: int, meta: ObjectMeta, facts
     if report.phase in (Phase.RUNNING, Phase.PAUSED):
         yield _agent(report, generation)
     if report.phase == Phase.PAUSED:
-        yield Says(ConditionType.PAUSED, YES, "Paused", "The guest is paused.", generation)
+        yield Says(ConditionType.PAUSED, YES, *_paused(report, "The guest is paused."), generation)
     if report.restart_required or report.held_disks:
         yield Says(ConditionType.RESTART_REQUIRED, YES, *_restart(report), generation)
 
@@ -83,7 +83,7 @@ def _observed(report: MachineReport) -> Saying:
         case Phase.RUNNING:
             return YES, "Running", "The guest runs."
         case Phase.PAUSED:
-            return NO, "Paused", "The guest is paused: set spec.powerState to Running to let it go on."
+            return NO, *_paused(report, "The guest is paused: set spec.powerState to Running to let it go on.")
         case Phase.STOPPED:
             return NO, "Stopped", _STOPPED[report.last_stop]
         case Phase.CRASH_LOOP:
@@ -92,6 +92,13 @@ def _observed(report: MachineReport) -> Saying:
             return NO, "CrashLoopBackOff", said
     reason = report.reason if _REASON.match(report.reason) else report.phase.value
     return NO, reason, plain(report.message) or _PASSING[report.phase]
+
+
+def _paused(report: MachineReport, asked: str) -> tuple[str, str]:
+    """Return why a guest is paused: by its disks, as the node says, or as somebody has asked."""
+    if _REASON.match(report.reason) and report.message:
+        return report.reason, plain(report.message)
+    return "Paused", asked
 
 
 def _terminating(facts: MachineFacts) -> str:
@@ -129,8 +136,8 @@ def _synchronisation(meta: ObjectMeta, facts: MachineFacts) -> Saying:
         return NO, SYNCHRONIZING, f"Node {facts.node_name} has not reported on this spec yet."
     if facts.report.phase == Phase.FAILED:
         return NO, *_observed(facts.report)[1:]
-    if facts.report.reason == ACTION_FAILED:
-        return NO, ACTION_FAILED, plain(facts.report.message) or "A change of the running guest failed."
+    if facts.report.phase == Phase.RUNNING and _REASON.match(facts.report.reason):
+        return NO, facts.report.reason, plain(facts.report.message) or "A change of the running guest failed."
     return YES, "Synchronized", f"Node {facts.node_name} works to this spec."
 
 

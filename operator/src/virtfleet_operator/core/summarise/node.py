@@ -6,27 +6,23 @@ from datetime import datetime
 from typing import Final
 
 from virtfleet_api.conditions import ConditionType
-from virtfleet_api.quantity import Bytes, Frequency
-from virtfleet_api.report import NodeReport, PoolReport
+from virtfleet_api.quantity import Frequency
+from virtfleet_api.report import NodeReport
 from virtfleet_api.vm_node import (
     NodeResources,
     NodeVersions,
     NumaCellStatus,
-    PoolStatus,
     VMNode,
     VMNodeStatus,
 )
 from virtfleet_operator.core.place import Load, allocatable
 from virtfleet_operator.core.summarise.bounds import count_of, size_of
 from virtfleet_operator.core.summarise.conditions import NO, NOBODY_KNOWS, YES, Saying, Says, conditions
+from virtfleet_operator.core.summarise.pools import pool_statuses, pools_said, pools_say
 from virtfleet_operator.core.verdict import join_problems, plain
-
-FREE_STEP: Final = 0.05
-"""Share of a pool's capacity by which its free space must move to be written again (docs/adr/0003)."""
 
 _MAX_WORD: Final = 128
 _MAX_CELLS: Final = 64  # NUMA cells; the largest servers have 32
-_MAX_POOLS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +35,15 @@ class NodeFacts:
     address: str | None = None
     load: Load = field(default_factory=Load)
     orphans: Sequence[str] = ()
+    pools_refused: str = ""
+    """Why the node did not take the pools that it shall have."""
 
 
 def summarise_node(node: VMNode, facts: NodeFacts, now: datetime) -> VMNodeStatus:
     """Return the status of a node; the inventory of one that is not heard is what was last known."""
     old, meta = node.status, node.metadata
     inventory = _inventory(node, facts.report) if facts.report else {}
-    said = tuple(_says(meta.generation, facts))
+    said = (*_says(meta.generation, facts), *_pools_say(node, facts))
     return old.model_copy(
         update=inventory
         | {
@@ -78,25 +76,8 @@ def _inventory(node: VMNode, report: NodeReport) -> dict[str, object]:
             for cell in report.numa[:_MAX_CELLS]
             if (memory := size_of(cell.memory_bytes))
         ),
-        "pools": tuple(_pools(node.status, report.pools[:_MAX_POOLS])),
+        "pools": tuple(pool_statuses(node.status, report.pools)),
     }
-
-
-def _pools(old: VMNodeStatus, reported: Sequence[PoolReport]) -> Iterator[PoolStatus]:
-    before = {pool.name: pool for pool in old.pools}
-    for pool in sorted(reported, key=lambda p: p.name):
-        if capacity := size_of(pool.capacity_bytes):
-            name = plain(pool.name, _MAX_WORD)
-            yield PoolStatus(name=name, capacity=capacity, free=_steady_free(before.get(name), pool))
-
-
-def _steady_free(before: PoolStatus | None, pool: PoolReport) -> Bytes | None:
-    """Keep the figure that is written until it is wrong by a step; an empty pool is always told."""
-    free = size_of(pool.free_bytes)
-    if before is None or before.free is None or free is None:
-        return free
-    moved = abs(free - before.free) >= FREE_STEP * pool.capacity_bytes
-    return free if moved or before.free > pool.capacity_bytes else before.free
 
 
 def _says(generation: int, facts: NodeFacts) -> Iterator[Says]:
@@ -107,6 +88,12 @@ def _says(generation: int, facts: NodeFacts) -> Iterator[Says]:
             "removes them, see status.orphans."
         )
         yield Says(ConditionType.ORPHANS, YES, "Found", message, generation)
+
+
+def _pools_say(node: VMNode, facts: NodeFacts) -> Iterator[Says]:
+    if facts.report is None:
+        return pools_said(node.status.conditions)
+    return pools_say(node.metadata.generation, node.spec.pools, facts.report.pools, facts.pools_refused)
 
 
 def _ready(facts: NodeFacts) -> Saying:

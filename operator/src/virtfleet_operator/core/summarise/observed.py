@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from virtfleet_api.quantity import Bytes
 from virtfleet_api.report import DiskReport, GuestReport, InterfaceReport, MachineReport
+from virtfleet_api.steady import steady_allocation
 from virtfleet_api.virtual_machine import (
     DiskStatus,
     GuestStatus,
@@ -25,6 +27,7 @@ from virtfleet_operator.core.verdict import plain
 _MAX_ADDRESSES: Final = 16  # of one card; a guest can give itself any number
 _MAX_DISKS: Final = 64  # twice what a spec can hold
 _MAX_CARDS: Final = 16  # twice what a spec can hold
+_MIB: Final = 2**20
 _MAX_WORD: Final = 128  # of a name that a node or a guest says
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -45,11 +48,14 @@ def kept(old: VirtualMachineStatus) -> Observed:
     return Observed(old.machine, old.disks, old.interfaces, old.guest)
 
 
-def observed(report: MachineReport) -> Observed:
-    """Return what a report says."""
+def observed(report: MachineReport, old: VirtualMachineStatus) -> Observed:
+    """Return what a report says; figures that move all the time stay as they were written until they move by a step."""
+    before = {(disk.pool, disk.name): disk for disk in old.disks}
     return Observed(
         machine=_machine(report),
-        disks=tuple(shown for disk in report.disks[:_MAX_DISKS] if (shown := _disk(disk))),
+        disks=tuple(
+            shown for disk in report.disks[:_MAX_DISKS] if (shown := _disk(disk, before.get((disk.pool, disk.name))))
+        ),
         interfaces=tuple(_interface(card) for card in report.interfaces[:_MAX_CARDS]),
         guest=_guest(report.guest),
     )
@@ -71,7 +77,14 @@ def _machine(report: MachineReport) -> MachineStatus | None:
     )
 
 
-def _disk(disk: DiskReport) -> DiskStatus | None:
+def _allocated(disk: DiskReport, before: DiskStatus | None) -> Bytes | None:
+    """Return what the disk takes in whole MiB; what is written stays until it is wrong by a step."""
+    told = before.allocated if before else None
+    steady = steady_allocation(told, disk.allocated_bytes)
+    return told if steady == told else size_of(-(-steady // _MIB) * _MIB)
+
+
+def _disk(disk: DiskReport, before: DiskStatus | None) -> DiskStatus | None:
     capacity = size_of(disk.capacity_bytes)
     if capacity is None:
         return None
@@ -79,6 +92,7 @@ def _disk(disk: DiskReport) -> DiskStatus | None:
         name=plain(disk.name, _MAX_WORD),
         pool=plain(disk.pool, _MAX_WORD),
         capacity=capacity,
+        allocated=_allocated(disk, before),
         backing=plain(disk.backing_image_uid, _MAX_WORD) if disk.backing_image_uid else None,
         target=plain(disk.target, _MAX_WORD),
     )
