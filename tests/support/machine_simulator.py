@@ -4,9 +4,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from virtfleet_api.image import ImageFormat
-from virtfleet_api.machine import Machine
+from virtfleet_api.machine import Machine, MachineDisk
 from virtfleet_node.core.actions import (
     Action,
+    CloneDisks,
     Destroy,
     GrowDisk,
     LimitDisk,
@@ -59,6 +60,8 @@ class Node:
     removed: set[tuple[str, str]] = field(default_factory=set)
     tuning: dict[tuple[str, str], Tuning] = field(default_factory=dict)
     """Limits of the running guest's disks."""
+    clones: list[tuple[str, ...]] = field(default_factory=list)
+    """Names of disks that were copied from other machines, together at one moment."""
 
     @property
     def active(self) -> bool:
@@ -108,6 +111,8 @@ class Node:
                     self.end(OffReason.SHUTDOWN)
             case RemoveMedia():
                 self.media = False
+            case CloneDisks(_, disks):
+                self._clone(disks)
             case PrepareDisk() | GrowDisk() | ResizeDisk() | LimitDisk() | RemoveDisk():
                 self._apply_to_disk(action)
             case _:
@@ -142,6 +147,11 @@ class Node:
             case LimitDisk(target, tuning):
                 assert _disk_of(target) in self.tuning, "a disk was limited that the guest does not have"
                 self.tuning[_disk_of(target)] = effective(dict(tuning))
+
+    def _clone(self, disks: tuple[MachineDisk, ...]) -> None:
+        assert not {(disk.pool, disk.name) for disk in disks} & self.disks, "a disk was copied over one that exists"
+        self.disks |= {(disk.pool, disk.name) for disk in disks}
+        self.clones.append(tuple(disk.name for disk in disks))
 
     def _apply_plain(self, action: Action) -> None:
         if isinstance(action, Destroy):

@@ -54,6 +54,25 @@ class ImageDiskSource(Document):
     clone: Clone = Clone.LINKED
 
 
+class DiskCopySource(Document):
+    """A disk copied from a disk of another machine of this node, as it is at one moment."""
+
+    kind: Literal["Disk"] = "Disk"
+    machine_uid: Uid
+    pool: Label
+    name: Label
+    clone: Clone = Clone.LINKED
+
+
+class ExistingSource(Document):
+    """A disk that has been made already; what from no longer matters."""
+
+    kind: Literal["Existing"] = "Existing"
+
+
+AnyDiskSource = BlankSource | ImageDiskSource | DiskCopySource | ExistingSource
+
+
 class IoLimits(Document):
     """Limits of a disk's input and output; 0 is no limit."""
 
@@ -79,7 +98,7 @@ class MachineDisk(Document):
 
     name: Label
     pool: Label
-    source: Annotated[BlankSource | ImageDiskSource, Field(discriminator="kind")]
+    source: Annotated[AnyDiskSource, Field(discriminator="kind")]
     size_bytes: Annotated[int | None, Field(gt=0, lt=2**63)] = None
     bus: DiskBus = DiskBus.VIRTIO
     cache: DiskCache = DiskCache.NONE

@@ -2,11 +2,17 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from virtfleet_api.base import Document
+
+CLONING: Final = "Cloning"
+"""Reason of PROVISIONING while disks are copied from another machine."""
+
+WAITING_FOR_COPIES: Final = "WaitingForCopies"
+"""Reason of STOPPING while other machines copy the disks of one that shall go."""
 
 
 class Phase(StrEnum):

@@ -9,12 +9,12 @@ from virtfleet_node.agent.observe import count_shutdown
 from virtfleet_node.agent.resolve import resolve_paths
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import (
-    Action,
     GrowDisk,
     PrepareDisk,
     RemoveDisk,
     RemoveMedia,
     RequestShutdown,
+    ShortAction,
     Start,
     WriteRecord,
 )
@@ -27,7 +27,7 @@ from virtfleet_node.core.settle import failed_start
 _LOG = logging.getLogger(__name__)
 
 
-async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action: Action) -> None:
+async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action: ShortAction) -> None:
     """Carry out one action that was planned for `desired`."""
     match action:
         case WriteRecord(record):
@@ -36,12 +36,15 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
             image = around.images.files(disk.source.image_uid) if isinstance(disk.source, ImageDiskSource) else None
             await around.disks.prepare_disk(desired.uid, disk, image)
         case GrowDisk(disk):
-            await around.disks.grow_disk(desired.uid, disk)
+            async with entry.lock:
+                await entry.end_readers()
+                await around.disks.grow_disk(desired.uid, disk)
         case Start():
             await _start(around, entry, desired, action)
         case RemoveDisk(pool, name):
             await asyncio.to_thread(around.disks.remove_disk, desired.uid, pool, name)
         case RemoveMedia():
+            await asyncio.to_thread(around.disks.remove_leftovers, desired.uid)
             await asyncio.to_thread(around.media.remove, desired.uid)
         case _:
             if isinstance(action, RequestShutdown):
@@ -63,6 +66,7 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
         stored = (await around.hypervisor.read(desired.uid)).stored
         if stored is None or stored.desired != desired:
             return
+        await entry.end_readers()
         starting = _with_record(stored, action.record).model_copy(update={"started": desired.hardware})
         try:
             await _start_now(around, desired, starting, paused=action.paused)

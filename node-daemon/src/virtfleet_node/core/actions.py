@@ -37,6 +37,18 @@ class PrepareDisk:
 
 
 @dataclass(frozen=True)
+class CloneDisks:
+    """Copy disks of another machine, all as they are at one moment. Goes on beside the plans until it is done."""
+
+    source_uid: str
+    disks: tuple[MachineDisk, ...]
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"clone {', '.join(disk.name for disk in self.disks)} from disks of machine {self.source_uid}"
+
+
+@dataclass(frozen=True)
 class GrowDisk:
     """Make a disk larger that no guest uses."""
 
@@ -156,4 +168,10 @@ class Undefine:
 DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitDisk | ResizeDisk | Undefine
 """Actions that the hypervisor carries out as they are."""
 
-Action = WriteRecord | PrepareDisk | GrowDisk | Start | DomainAction | RemoveDisk | RemoveMedia
+LongAction = CloneDisks
+"""Actions that take minutes or hours: begun when planned, left alone while still planned, ended when not."""
+
+ShortAction = WriteRecord | PrepareDisk | GrowDisk | Start | DomainAction | RemoveDisk | RemoveMedia
+"""Actions that are over when they have been carried out."""
+
+Action = ShortAction | LongAction

@@ -20,7 +20,6 @@ _PLAIN: Final = {
 
 _DISK: Final = {
     "pool": "pool",
-    "source": "source",
     "bus": "bus",
     "cache": "cache",
     "boot_order": "bootOrder",

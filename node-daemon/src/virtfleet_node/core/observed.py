@@ -81,6 +81,12 @@ class Observed:
     """The cloud-init medium that is there, of those the machine wants."""
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     paused_at: datetime | None = None
+    work: str = ""
+    """How far the long action is that goes on."""
+    is_copied: bool = False
+    """The running guest's disks are being copied just now, and must keep their size."""
+    wanted_by: tuple[str, ...] = ()
+    """Machines, as namespace/name, that have yet to copy disks of this one; looked up when it is to be removed."""
 
     @property
     def record(self) -> Record:

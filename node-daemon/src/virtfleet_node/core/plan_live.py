@@ -18,7 +18,7 @@ def plan_live(desired: Machine, observed: Observed) -> tuple[Action, ...]:
         action
         for disk, file in found
         if file is not None and (seen := attached.get(str(file.path))) is not None
-        for action in _plan_disk(disk, file, seen)
+        for action in _plan_disk(disk, file, seen, keep_size=observed.is_copied)
     )
 
 
@@ -27,8 +27,8 @@ def is_too_small(disk: MachineDisk, stored: StoredDisk) -> bool:
     return disk.size_bytes is not None and stored.capacity_bytes < disk.size_bytes
 
 
-def _plan_disk(disk: MachineDisk, stored: StoredDisk, seen: AttachedDisk) -> Iterator[Action]:
-    if is_too_small(disk, stored) and disk.size_bytes is not None:
+def _plan_disk(disk: MachineDisk, stored: StoredDisk, seen: AttachedDisk, *, keep_size: bool) -> Iterator[Action]:
+    if is_too_small(disk, stored) and disk.size_bytes is not None and not keep_size:
         yield ResizeDisk(seen.target, disk.size_bytes)
     if effective(build_tuning(disk)) != effective(dict(seen.tuning)):
         yield LimitDisk(seen.target, tuple(build_tuning(disk).items()))

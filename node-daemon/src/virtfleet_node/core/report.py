@@ -4,7 +4,15 @@ from datetime import datetime
 from pathlib import Path
 
 from virtfleet_api.machine import Hardware, Machine, Run
-from virtfleet_api.report import DiskReport, InterfaceReport, MachineReport, Phase, StopReason
+from virtfleet_api.report import (
+    CLONING,
+    WAITING_FOR_COPIES,
+    DiskReport,
+    InterfaceReport,
+    MachineReport,
+    Phase,
+    StopReason,
+)
 from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_node.core.backoff import next_start_at
 from virtfleet_node.core.changed import changed_fields
@@ -13,6 +21,7 @@ from virtfleet_node.core.desired.disks import build_targets
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.plan import media_missing, missing_images, restart_pending
+from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.record import Record
 from virtfleet_node.core.settle import settle, stays_off
 
@@ -57,14 +66,16 @@ def build_report(
 def _stand(desired: Machine, observed: Observed, record: Record, now: datetime, trouble: Standing | None) -> Standing:
     if observed.domain.state is DomainState.ABSENT and desired.run is Run.ABSENT:
         return Phase.ABSENT, "", ""
-    if trouble is not None:
-        return trouble
+    if (obstacle := trouble or _stand_wanted(desired, observed)) is not None:
+        return obstacle
     if observed.domain.active:
         return _stand_active(desired, observed, record)
     if desired.run is Run.ABSENT:
         return Phase.STOPPING, "Removing", "The machine is being removed."
     if desired.run is Run.STOPPED:
-        return Phase.STOPPED, "", ""
+        return (
+            (Phase.PROVISIONING, CLONING, observed.work) if plan_clones(desired, observed) else (Phase.STOPPED, "", "")
+        )
     return _stand_off(desired, observed, record, now)
 
 
@@ -85,6 +96,8 @@ def _stand_off(desired: Machine, observed: Observed, record: Record, now: dateti
         return _stand_ended(record)
     if not asked and (record.ended or record.start_error) and now < next_start_at(record, now):
         return _stand_waiting(record)
+    if plan_clones(desired, observed):
+        return Phase.PROVISIONING, CLONING, observed.work
     if media_missing(desired, observed):
         return Phase.PROVISIONING, "CloudInitMissing", "The cloud-init medium is missing and must be sent again."
     if images := missing_images(desired, observed):
@@ -92,6 +105,14 @@ def _stand_off(desired: Machine, observed: Observed, record: Record, now: dateti
     there = {(disk.pool, disk.name) for disk in observed.disks}
     complete = all((disk.pool, disk.name) in there for disk in desired.hardware.disks)
     return (Phase.STARTING if complete else Phase.PROVISIONING), "", ""
+
+
+def _stand_wanted(desired: Machine, observed: Observed) -> Standing | None:
+    if desired.run is not Run.ABSENT or not observed.wanted_by:
+        return None
+    names = ", ".join(observed.wanted_by)
+    said = f"The machine stays until its disks are copied for {names}; delete what shall not be made."
+    return Phase.STOPPING, WAITING_FOR_COPIES, said
 
 
 def _stand_ended(record: Record) -> Standing:

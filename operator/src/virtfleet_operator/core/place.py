@@ -27,6 +27,8 @@ class Need:
     memory_bytes: int
     pools: frozenset[str] = frozenset()
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    node_name: str | None = None
+    """The node with the disks that the machine's own are copied from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,10 @@ class Placed:
     node_name: str
 
 
-def need(vm: VirtualMachine, sizing: Sizing) -> Need:
+def need(vm: VirtualMachine, sizing: Sizing, node_name: str | None = None) -> Need:
     """Return what a machine asks of its node."""
     pools = frozenset(disk.pool for disk in vm.spec.disks)
-    return Need(sizing.vcpus, sizing.memory_bytes, pools, vm.spec.node_selector)
+    return Need(sizing.vcpus, sizing.memory_bytes, pools, vm.spec.node_selector, node_name)
 
 
 def load_of(sizing: Sizing) -> Load:
@@ -141,10 +143,16 @@ def _refusal(asked: Need, node: Candidate) -> str:
     """Return why a node cannot take the machine; the first reason of a fixed order, or nothing."""
     if node.unready:
         return node.unready
+    if asked.node_name not in (None, node.name):
+        return "without the disk that is to be copied"
     if any(node.labels.get(key) != value for key, value in asked.node_selector.items()):
         return "not matching nodeSelector"
     if missing := sorted(asked.pools - node.pools.keys()):
         return f"without pool {missing[0]}"
+    return _shortage(asked, node)
+
+
+def _shortage(asked: Need, node: Candidate) -> str:
     if node.load.vcpus + asked.vcpus > node.vcpus:
         return "with too few free vCPUs"
     if node.load.memory_bytes + asked.memory_bytes > node.memory_bytes:

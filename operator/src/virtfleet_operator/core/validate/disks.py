@@ -35,6 +35,8 @@ def disk_problems(vm: VirtualMachine, old: VirtualMachine | None) -> Iterator[st
         where = f"spec.disks[{index}]"
         yield from _source_problems(where, disk)
         yield from _size_problems(where, disk)
+        if disk.source.disk is not None and disk.source.disk.virtual_machine == vm.metadata.name:
+            yield f"{where}.source.disk: is a disk of this machine itself: name another machine"
         yield from io_tune_problems(f"{where}.ioTune", disk.io_tune)
         if disk.boot_order is not None and vm.spec.kernel_boot:
             yield f"{where}.bootOrder: has no effect with kernelBoot: remove one of the two"
@@ -68,12 +70,13 @@ def _too_many_sata(disks: tuple[Disk, ...]) -> Iterator[str]:
 
 def _source_problems(where: str, disk: Disk) -> Iterator[str]:
     source = disk.source
-    if (source.image is None) == (source.blank is None):
-        both = "names both image and blank" if source.image else "names neither image nor blank"
-        yield f'{where}.source: {both}: write exactly one, such as "image: {{name: debian-12}}" or "blank: {{}}"'
+    given = [name for name in ("image", "disk", "blank") if getattr(source, name) is not None]
+    if len(given) != 1:
+        said = f"names {' and '.join(given)}" if given else "names neither image, disk nor blank"
+        yield f'{where}.source: {said}: write exactly one, such as "image: {{name: debian-12}}" or "blank: {{}}"'
     elif source.blank is not None and source.clone is not None:
         yield f"{where}.source.clone: has no effect on a blank disk: remove it"
-    if source.image is None and source.blank is not None and disk.size is None:
+    if given == ["blank"] and disk.size is None:
         yield f'{where}.size: is missing, and a blank disk has no size of its own: write one, such as "20Gi"'
 
 
