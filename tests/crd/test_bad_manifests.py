@@ -21,6 +21,7 @@ from kubernetes import client, config
 
 from virtfleet_api.kinds import KINDS
 from virtfleet_api.names import FINALIZER, GROUP, NODE_LABEL, VERSION
+from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_image import VMImage
 from virtfleet_dev.control_plane import ControlPlane, free_port
@@ -62,6 +63,9 @@ class Objects:
 
     def image(self, namespace: str, name: str) -> VMImage | None:
         return self.images.get((namespace, name))
+
+    def machine(self, _namespace: str, _name: str) -> VirtualMachine | None:
+        return None
 
     def vm_class(self, name: str) -> VMClass | None:
         return self.classes.get(name)

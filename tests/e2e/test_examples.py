@@ -81,12 +81,21 @@ def starts_from_the_drive_and_is_changed_while_it_runs(fleet: Fleet) -> None:
     fleet.delete("installer-iso", kind="vmimage")  # nobody needs it any more
 
 
+def clone_is_a_machine_of_its_own(fleet: Fleet) -> None:
+    golden, clone = fleet.wait_ready("golden"), fleet.wait_ready("worker-1")
+    assert clone["status"]["nodeName"] == golden["status"]["nodeName"]
+    assert clone["status"]["interfaces"][0]["mac"] != golden["status"]["interfaces"][0]["mac"]
+    fleet.delete("golden")
+    assert fleet.wait_ready("worker-1")["status"]["machine"]["startedAt"] == clone["status"]["machine"]["startedAt"]
+
+
 PROOFS: dict[str, Callable[[Fleet], object]] = {
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
     "data-disk.yaml": data_disk_is_kept,
     "disk-limits.yaml": limits_change_while_it_runs,
     "installer.yaml": starts_from_the_drive_and_is_changed_while_it_runs,
+    "clone.yaml": clone_is_a_machine_of_its_own,
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),
     "kernel-boot.yaml": prints("tiny", "READY"),
     "run-once.yaml": job_ends,

@@ -1,6 +1,7 @@
 """A node daemon without its server, on a real libvirtd: what tests of machines drive and look at."""
 
 import asyncio
+import contextlib
 import itertools
 import os
 import shutil
@@ -179,6 +180,19 @@ class Rig:
         self.relay.target = None
         await self.daemon.stop()
 
+    async def crash_daemon(self) -> None:
+        """End the daemon without its tidying up: what it had begun goes on or stays as it is."""
+        for entry in self.daemon._entries.values():
+            if entry.work and entry.work.task:
+                with contextlib.suppress(asyncio.CancelledError):
+                    self.hypervisor.abort_backup = _never  # type: ignore[method-assign]
+                    entry.work.task.cancel()
+                    await entry.work.task
+        self.relay.target = None
+        await self.daemon.stop()
+        del self.hypervisor.abort_backup  # type: ignore[method-assign]
+        await self._start_daemon()
+
     async def put(self, machine: Machine, **change: object) -> Machine:
         """Put a document with some fields changed, and return it."""
         changed = machine.model_copy(update=change)
@@ -272,6 +286,10 @@ class Rig:
             labels={},
             hypervisor_connected=self.hypervisor.connected,
         )
+
+
+async def _never(_: str) -> None:
+    """Stand for what a killed process does not do any more."""
 
 
 def new_machine(**change: object) -> Machine:

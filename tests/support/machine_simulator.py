@@ -4,11 +4,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from virtfleet_api.image import ImageFormat
-from virtfleet_api.machine import Machine
+from virtfleet_api.machine import Machine, MachineDisk
 from virtfleet_node.core.actions import (
     Action,
     AttachDisk,
     ChangeMedium,
+    CloneDisks,
     Destroy,
     DetachDisk,
     GrowDisk,
@@ -67,6 +68,8 @@ class Node:
     drives: dict[str, str | None] = field(default_factory=dict)
     """The running guest's drives, with the UID of what is in them."""
     asked: dict[str, Asking] = field(default_factory=dict)
+    clones: list[tuple[str, ...]] = field(default_factory=list)
+    """Names of disks that were copied from other machines, together at one moment."""
 
     @property
     def active(self) -> bool:
@@ -132,6 +135,8 @@ class Node:
                 self.media = False
             case AttachDisk() | DetachDisk() | ChangeMedium():
                 self._apply_to_guest(action)
+            case CloneDisks(_, disks):
+                self._clone(disks)
             case PrepareDisk() | GrowDisk() | ResizeDisk() | LimitDisk() | RemoveDisk():
                 self._apply_to_disk(action)
             case _:
@@ -187,6 +192,11 @@ class Node:
             case LimitDisk(target, tuning):
                 assert _disk_of(target) in self.tuning, "a disk was limited that the guest does not have"
                 self.tuning[_disk_of(target)] = effective(dict(tuning))
+
+    def _clone(self, disks: tuple[MachineDisk, ...]) -> None:
+        assert not {(disk.pool, disk.name) for disk in disks} & self.disks, "a disk was copied over one that exists"
+        self.disks |= {(disk.pool, disk.name) for disk in disks}
+        self.clones.append(tuple(disk.name for disk in disks))
 
     def _apply_plain(self, action: Action) -> None:
         if isinstance(action, Destroy):

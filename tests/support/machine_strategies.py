@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from machine_simulator import EPOCH, Node
 from virtfleet_api.machine import (
     BlankSource,
+    DiskCopySource,
     EmptySource,
     Hardware,
     IoLimits,
@@ -23,7 +24,15 @@ from virtfleet_node.core.record import Life, Record, Stored
 
 UID = "00000000-0000-4000-8000-000000000001"
 ISOS = ("00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b")
+OTHERS = ("00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b")
 NAMES = ("root", "data", "logs")
+
+
+def sources(name: str) -> st.SearchStrategy[BlankSource | DiskCopySource]:
+    """Return an empty disk, or a copy of that disk of one of two other machines."""
+    copies = (DiskCopySource(machine_uid=uid, pool="default", name=name) for uid in OTHERS)
+    return st.sampled_from((BlankSource(), BlankSource(), *copies))
+
 
 limits = st.none() | st.builds(
     IoLimits,
@@ -40,7 +49,7 @@ disks = st.lists(st.sampled_from(NAMES), unique=True).flatmap(
                 MachineDisk,
                 name=st.just(name),
                 pool=st.just("default"),
-                source=st.just(BlankSource()),
+                source=sources(name),
                 size_bytes=st.just(1 << 20),
                 reclaim_policy=st.sampled_from(ReclaimPolicy),
                 limits=limits,

@@ -9,11 +9,12 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
+from virtfleet_cli.clone import build_clone, check_names, describe_created, plan_clone, render
 from virtfleet_cli.cluster import Choice, Cluster
 from virtfleet_cli.console import print_history, run_console
 from virtfleet_cli.describe import describe_machine
 from virtfleet_cli.errors import CliError
-from virtfleet_cli.options import Duration, connection_options, wait_options
+from virtfleet_cli.options import Duration, connection_options, output_options, wait_options
 from virtfleet_cli.power import (
     Change,
     describe_state,
@@ -87,6 +88,35 @@ def pause(name: str, *, wait: bool, timeout: float) -> None:
 def resume(name: str, *, wait: bool, timeout: float) -> None:
     """Let a paused machine go on."""
     _power(name, plan_resume, timeout if wait else None)
+
+
+@main.command()
+@click.argument("source")
+@click.argument("name")
+@click.option("--full", is_flag=True, help="Copy disks whole; by default they share the image of the source's disks.")
+@click.option("--start/--no-start", default=None, help="Run the clone, or keep it off; by default as the source.")
+@output_options
+@wait_options
+@connection_options
+def clone(
+    source: str, name: str, *, full: bool, start: bool | None, output: str | None, dry_run: str, **wait: Any
+) -> None:
+    """Make a machine NAME like the machine SOURCE, with copies of its disks.
+
+    SOURCE may run: its disks are copied as they are at one moment. What must be its own alone, such as a MAC address,
+    is left out. With `-o yaml --dry-run` the manifest is only printed.
+    """
+    check_names(source, name)
+
+    async def act(cluster: Cluster) -> None:
+        made = build_clone(await cluster.get_machine(source), name, full=full, start=start)
+        if dry_run != "client":
+            made = await cluster.create_machine(made, dry_run=dry_run == "server")
+        click.echo(render(made, output) if output else describe_created(made, dry_run))
+        if wait["wait"] and dry_run == "none":
+            click.echo(await _wait(cluster, name, plan_clone(made), wait["timeout"]))
+
+    _run(act)
 
 
 @main.command()

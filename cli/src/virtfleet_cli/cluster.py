@@ -86,6 +86,19 @@ class Cluster:
         """Change a VirtualMachine by a JSON merge patch and return what it became."""
         return await self._request("PATCH", self._path(API_VERSION, name), self._what(name), body=patch)
 
+    async def create_machine(self, manifest: Mapping[str, Any], *, dry_run: bool) -> dict[str, Any]:
+        """Create a VirtualMachine and return it; with `dry_run` the API server does all but keep it."""
+        path = self._path(API_VERSION, "").removesuffix("/")
+        query = {"dryRun": "All"} if dry_run else {}
+        return await self._request(
+            "POST",
+            path,
+            self._what(manifest["metadata"]["name"]),
+            query=query,
+            body=manifest,
+            content="application/json",
+        )
+
     async def list_events(self, uid: str) -> list[dict[str, Any]]:
         """Return the latest events about an object, oldest first; none without the right to read events."""
         path = f"/api/v1/namespaces/{quote(self.namespace, safe='')}/events"
@@ -134,6 +147,7 @@ class Cluster:
         *,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
+        content: str = "application/merge-patch+json",
     ) -> dict[str, Any]:
         try:
             async with (
@@ -143,16 +157,16 @@ class Cluster:
                     self._url(path),
                     params={**(query or {}), **({"fieldManager": FIELD_MANAGER} if body else {})},
                     data=None if body is None else json.dumps(body),
-                    headers={"Content-Type": "application/merge-patch+json"} if body else None,
+                    headers={"Content-Type": content} if body else None,
                     server_hostname=self._configuration.tls_server_name,
                 ) as response,
             ):
-                content = await response.read()
+                answer = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
         if response.status >= 400:  # noqa: PLR2004 -- HTTP: from here on it is an error
-            raise explain(response.status, content, what)
-        document: dict[str, Any] = json.loads(content)
+            raise explain(response.status, answer, what)
+        document: dict[str, Any] = json.loads(answer)
         return document
 
     def _open_session(self, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:

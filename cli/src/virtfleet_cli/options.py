@@ -52,3 +52,19 @@ def wait_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--timeout", type=Duration(), default="120s", show_default=True, help="With --wait: give up after this time."
     )(command)
     return click.option("--wait", is_flag=True, help="Return once it has happened.")(command)
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add -o and --dry-run, as `kubectl create` has them."""
+    command = click.option(
+        "--dry-run",
+        type=click.Choice(("none", "client", "server")),
+        is_flag=False,
+        flag_value="client",
+        default="none",
+        show_default=True,
+        help="Create nothing: client only makes the manifest, server has the cluster check it.",
+    )(command)
+    return click.option(
+        "-o", "--output", type=click.Choice(("yaml", "json", "name")), default=None, help="Print the object so."
+    )(command)

@@ -67,6 +67,25 @@ class EmptySource(Document):
     kind: Literal["Empty"] = "Empty"
 
 
+class DiskCopySource(Document):
+    """A disk copied from a disk of another machine of this node, as it is at one moment."""
+
+    kind: Literal["Disk"] = "Disk"
+    machine_uid: Uid
+    pool: Label
+    name: Label
+    clone: Clone = Clone.LINKED
+
+
+class ExistingSource(Document):
+    """A disk that has been made already; what from no longer matters."""
+
+    kind: Literal["Existing"] = "Existing"
+
+
+AnyDiskSource = BlankSource | ImageDiskSource | DiskCopySource | ExistingSource | IsoSource | EmptySource
+
+
 class IoLimits(Document):
     """Limits of a disk's input and output; 0 is no limit."""
 
@@ -95,7 +114,7 @@ class MachineDisk(Document):
 
     name: Label
     pool: Label
-    source: Annotated[BlankSource | ImageDiskSource | IsoSource | EmptySource, Field(discriminator="kind")]
+    source: Annotated[AnyDiskSource, Field(discriminator="kind")]
     size_bytes: Annotated[int | None, Field(gt=0, lt=2**63)] = None
     bus: DiskBus = DiskBus.VIRTIO
     cache: DiskCache = DiskCache.NONE

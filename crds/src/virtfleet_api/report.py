@@ -12,6 +12,12 @@ from virtfleet_api.pool import DEFAULT_WATERMARK, PoolType
 ACTION_FAILED: Final = "ActionFailed"
 """Reason of a report whose machine could not be changed as its document says; it is tried again."""
 
+CLONING: Final = "Cloning"
+"""Reason of PROVISIONING while disks are copied from another machine."""
+
+WAITING_FOR_COPIES: Final = "WaitingForCopies"
+"""Reason of STOPPING while other machines copy the disks of one that shall go."""
+
 
 class Phase(StrEnum):
     """Where a machine is. PROVISIONING, STARTING and STOPPING are passed through; the others are rested in."""

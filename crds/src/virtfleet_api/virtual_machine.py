@@ -53,7 +53,7 @@ class DiskCache(StrEnum):
 
 
 class Clone(StrEnum):
-    """How a disk is made from an image."""
+    """How a disk is made from an image or from another disk."""
 
     LINKED = "Linked"
     FULL = "Full"
@@ -115,13 +115,30 @@ class Blank(Model):
     """An empty disk."""
 
 
+class DiskReference(Model):
+    """A disk of another VirtualMachine of this namespace."""
+
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
+
+    virtual_machine: Annotated[
+        str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253, description="Name of the VirtualMachine.")
+    ]
+    name: Annotated[
+        str, Field(pattern=DNS_LABEL_PATTERN, max_length=63, description="Name of the disk in that machine.")
+    ]
+
+
 class DiskSource(Model):
-    """Where a disk's first content comes from: exactly one of `image` and `blank`.
+    """Where a disk's first content comes from: exactly one of `image`, `disk` and `blank`.
 
     A drive (`bus: cdrom`) has `iso`, or nothing when it is empty.
     """
 
     image: Annotated[ImageReference | None, Field(description="Start from this VMImage.")] = None
+    disk: Annotated[
+        DiskReference | None,
+        Field(description="Start from a copy of another machine's disk, taken while that machine runs or is off."),
+    ] = None
     blank: Annotated[Blank | None, Field(description="Start empty; needs `size`.")] = None
     iso: Annotated[
         ImageReference | None,
@@ -129,7 +146,10 @@ class DiskSource(Model):
     ] = None
     clone: Annotated[
         Clone | None,
-        Field(description="Linked (default): a difference file on the shared image. Full: an independent copy."),
+        Field(
+            description="Linked (default): a difference file on the shared image; a copy of another machine's disk "
+            "shares that disk's image, never the disk. Full: an independent copy."
+        ),
     ] = None
 
 

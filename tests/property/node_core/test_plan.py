@@ -1,15 +1,18 @@
+from dataclasses import replace
+
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from machine_simulator import Node, at_goal, converge
 from machine_strategies import disks, drives, limits, machines, pairs
-from virtfleet_api.machine import IoLimits, Machine, MachineDisk, Restart, Run
+from virtfleet_api.machine import DiskCopySource, IoLimits, Machine, MachineDisk, Restart, Run
 from virtfleet_api.report import StopReason
 from virtfleet_api.virtual_machine import ReclaimPolicy
-from virtfleet_node.core.actions import Start
+from virtfleet_node.core.actions import RemoveDisk, RequestShutdown, Start, Undefine
 from virtfleet_node.core.changed import changed_fields, held_disks
 from virtfleet_node.core.desired.io_tune import build_tuning, effective
 from virtfleet_node.core.observed import HOLDS_AFTER, DomainState, OffReason
+from virtfleet_node.core.plan import plan
 from virtfleet_node.core.plan_live import ASK_AGAIN
 from virtfleet_node.core.record import new_stored, with_desired
 from virtfleet_node.core.settle import settle, stays_off
@@ -258,6 +261,26 @@ def test_disks_grow_whether_the_guest_runs_or_not_and_never_shrink(desired: Mach
     converge(node, on.model_copy(update={"hardware": hardware}))
     assert set(node.capacity.values()) <= {max(size, 1 << 20)}
     assert node.starts == (1 if desired.run is Run.RUNNING else 2)
+
+
+@given(machines.filter(lambda m: m.run is not Run.ABSENT))
+def test_copies_of_one_machines_disks_are_made_together_and_before_the_start(desired: Machine) -> None:
+    node = fresh(desired)
+    converge(node, desired)
+    wanted: dict[str, set[str]] = {}
+    for disk in desired.hardware.disks:
+        if isinstance(disk.source, DiskCopySource):
+            wanted.setdefault(disk.source.machine_uid, set()).add(disk.name)
+    assert sorted(map(sorted, node.clones)) == sorted(map(sorted, wanted.values()))
+    assert desired.run is not Run.STOPPED or node.starts == 0
+
+
+@given(pairs)
+def test_nothing_is_removed_while_others_copy_from_it(pair: tuple[Machine, Node]) -> None:
+    desired, node = pair
+    observed = replace(node.observe(desired), wanted_by=("default/clone",))
+    wanted = plan(desired.model_copy(update={"run": Run.ABSENT}), observed, node.now)
+    assert not any(isinstance(action, RemoveDisk | Undefine | RequestShutdown) for action in wanted.actions)
 
 
 @given(pairs)

@@ -29,6 +29,7 @@ from virtfleet_api.virtual_machine import (
     Disk,
     DiskBus,
     DiskCache,
+    DiskReference,
     DiskSource,
     ImageReference,
     KernelBoot,
@@ -91,6 +92,19 @@ cloud_inits = st.none() | st.builds(
 )
 
 
+copied_disks = st.builds(
+    Disk,
+    name=labels,
+    source=st.builds(
+        DiskSource,
+        disk=st.tuples(labels, labels).map(
+            lambda names: DiskReference(virtual_machine=f"of-{names[0]}", name=names[1])  # never the machine itself
+        ),
+        clone=st.none() | st.sampled_from(Clone),
+    ),
+)
+
+
 @st.composite
 def specs(draw: st.DrawFn) -> VirtualMachineSpec:
     """A valid spec."""
@@ -102,7 +116,7 @@ def specs(draw: st.DrawFn) -> VirtualMachineSpec:
         restart_requested_at=draw(st.none() | times),
         cpu=draw(st.builds(Cpu, cores=st.none() | st.integers(1, 8), sockets=st.none() | st.integers(1, 4))),
         memory=Memory(guest=draw(st.integers(16, 4096).map(lambda n: Bytes(n * MIB)))),
-        disks=draw(unique_by_name(blank_disks | image_disks, 4)),
+        disks=draw(unique_by_name(blank_disks | image_disks | copied_disks, 4)),
         networks=draw(unique_by_name(networks, 3)),
         cloud_init=draw(cloud_inits),
         kernel_boot=draw(st.none() | st.builds(KernelBoot, image=images)),

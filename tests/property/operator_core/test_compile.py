@@ -21,6 +21,7 @@ class Images:
     def __init__(self, vm: VirtualMachine) -> None:
         kernel = vm.spec.kernel_boot and (vm.spec.kernel_boot.image.namespace or vm.metadata.namespace)
         self.kernel = (kernel, vm.spec.kernel_boot.image.name) if vm.spec.kernel_boot else None
+        self.vm = vm
         self.numbers = {key: number for number, key in enumerate(image_references(vm))}
 
     def image(self, namespace: str, name: str) -> VMImage:
@@ -32,6 +33,18 @@ class Images:
                     "type": "Kernel" if (namespace, name) == self.kernel else "Disk",
                     "shared": True,
                 },
+            }
+        )
+
+    def machine(self, namespace: str, name: str) -> VirtualMachine:
+        """Return a machine on node-a that has every disk that is asked for."""
+        names = sorted({d.source.disk.name for d in self.vm.spec.disks if d.source.disk})
+        made = [{"name": n, "pool": "default", "capacity": "1Mi", "target": "vda"} for n in names]
+        return VirtualMachine.model_validate(
+            {
+                "metadata": {"name": name, "namespace": namespace, "uid": UID.format(99)},
+                "spec": {"memory": {"guest": "1Gi"}, "disks": [{"name": n, "source": {"blank": {}}} for n in names]},
+                "status": {"nodeName": "node-a", "disks": made},
             }
         )
 

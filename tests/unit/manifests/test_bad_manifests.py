@@ -27,6 +27,9 @@ class NoObjects:
     def image(self, _namespace: str, _name: str) -> None:
         return None
 
+    def machine(self, _namespace: str, _name: str) -> None:
+        return None
+
     def vm_class(self, _name: str) -> None:
         return None
 

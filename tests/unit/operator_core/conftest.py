@@ -20,11 +20,15 @@ class Objects:
 
     images: dict[tuple[str, str], VMImage] = field(default_factory=dict)
     classes: dict[str, VMClass] = field(default_factory=dict)
+    sources: dict[tuple[str, str], VirtualMachine] = field(default_factory=dict)
     users: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
 
     def image(self, namespace: str, name: str) -> VMImage | None:
         return self.images.get((namespace, name))
+
+    def machine(self, namespace: str, name: str) -> VirtualMachine | None:
+        return self.sources.get((namespace, name))
 
     def vm_class(self, name: str) -> VMClass | None:
         return self.classes.get(name)

@@ -9,7 +9,6 @@ from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import (
-    Action,
     AttachDisk,
     ChangeMedium,
     DetachDisk,
@@ -20,6 +19,7 @@ from virtfleet_node.core.actions import (
     RemoveMedia,
     RequestShutdown,
     Resume,
+    ShortAction,
     Start,
     WriteRecord,
 )
@@ -34,7 +34,7 @@ from virtfleet_node.core.settle import failed_start
 _LOG = logging.getLogger(__name__)
 
 
-async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action: Action) -> None:
+async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action: ShortAction) -> None:
     """Carry out one action that was planned for `desired`."""
     match action:
         case WriteRecord(record):
@@ -44,6 +44,7 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
         case PrepareDisk() | GrowDisk() | AttachDisk() | ChangeMedium() | RemoveDisk():
             await _carry_out_disk(around, entry, desired, action)
         case RemoveMedia():
+            await asyncio.to_thread(around.disks.remove_leftovers, desired.uid)
             await asyncio.to_thread(around.media.remove, desired.uid)
         case _:
             if isinstance(action, RequestShutdown):
@@ -61,7 +62,9 @@ async def _carry_out_disk(around: Surroundings, entry: Entry, desired: Machine, 
             image = around.images.files(disk.source.image_uid) if isinstance(disk.source, ImageDiskSource) else None
             await around.disks.prepare_disk(desired.uid, disk, image)
         case GrowDisk(disk):
-            await around.disks.grow_disk(desired.uid, disk)
+            async with entry.lock:
+                await entry.end_readers()
+                await around.disks.grow_disk(desired.uid, disk)
         case AttachDisk(disk):
             await around.hypervisor.attach_device(desired.uid, await _disk_xml(around, entry, desired, disk))
         case ChangeMedium(target, drive):
@@ -99,6 +102,7 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
         stored = (await around.hypervisor.read(desired.uid)).stored
         if stored is None or stored.desired != desired:
             return
+        await entry.end_readers()
         places = reassign(stored.places, desired.hardware)
         starting = _with_record(stored, action.record).model_copy(
             update={"started": desired.hardware, "places": places}

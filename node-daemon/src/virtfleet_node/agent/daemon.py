@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.machine import Machine, Run
@@ -12,6 +12,7 @@ from virtfleet_api.node_api import PoolList
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NodeReport, Phase
 from virtfleet_node.agent.carry_out import carry_out
+from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.guests import Guests
 from virtfleet_node.agent.observe import observe, observe_around
@@ -19,7 +20,8 @@ from virtfleet_node.agent.queue import KeyedQueue
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
 from virtfleet_node.agent.storage_watch import DiskFigure, StorageWatch
 from virtfleet_node.agent.surroundings import Surroundings
-from virtfleet_node.core.errors import ConflictError, NotFoundError, UnavailableError
+from virtfleet_node.core.actions import LongAction
+from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.plan import plan
@@ -47,7 +49,8 @@ class NodeDaemon:
         self._queue = KeyedQueue(self._work, _WORKERS)
         self._storage = StorageWatch(around, self._entries.values, describe)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
-        self._reconciler = Reconciler(around, self._guests.watch)
+        self._copier = Copier(around, self._entries, self._queue.add)
+        self._reconciler = Reconciler(around, self._copier, self._guests.watch)
         self._creating = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -59,18 +62,20 @@ class NodeDaemon:
             self._around.journal.publish_image(report)
         for uid, domain in (await self._around.hypervisor.read_all()).items():
             await self._load(uid, domain)
+        await self._copier.recover()
         self._queue.start()
         for uid in self._entries:
             self._queue.add(uid)
-        self._tasks = [asyncio.create_task(self._resync()), asyncio.create_task(self._storage.run())]
+        self._tasks += [asyncio.create_task(self._resync()), asyncio.create_task(self._storage.run())]
 
     async def stop(self) -> None:
         """End all work; guests run on."""
-        for task in self._tasks:
+        for task in tuple(self._tasks):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self._queue.stop()
+        await self._copier.stop()
         await self._guests.stop()
         await self._around.images.stop()
 
@@ -142,16 +147,24 @@ class NodeDaemon:
         """Ask a guest agent that has just come up."""
         if uid in self._entries:
             self._guests.restart(uid)
+            self._begin(self._copier.thaw(uid))
 
     def connected(self) -> None:
         """Look at everything: events may have been missed."""
         self._around.journal.publish_node(self._describe())
+        self._begin(self._copier.recover())
         for uid in self._entries:
             self._queue.add(uid)
 
     def disconnected(self) -> None:
         """Tell that nothing is known for now."""
         self._around.journal.publish_node(self._describe())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the queue; what fails is done when the next event comes."""
+        task = asyncio.create_task(_forgive(work))
+        self._tasks.append(task)
+        task.add_done_callback(self._tasks.remove)
 
     def _entry(self, uid: str) -> Entry:
         try:
@@ -194,6 +207,7 @@ class NodeDaemon:
                 await self._around.hypervisor.write_stored(with_desired(stored, desired))
             entry.desired = desired
         self._queue.add(machine.uid)
+        self._wake_removals()
         return await self._report(entry)
 
     def _lacks_medium(self, machine: Machine) -> bool:
@@ -207,7 +221,10 @@ class NodeDaemon:
         if observed.domain.stored is not None:
             raise UnavailableError("The machine is being taken up; ask again.")
         for action in plan(entry.desired, observed, self._around.now()).actions:
+            if isinstance(action, LongAction):
+                continue  # never of a machine that shall go
             await carry_out(self._around, entry, entry.desired, action)
+        await asyncio.to_thread(self._around.disks.remove_leftovers, machine.uid)
         await asyncio.to_thread(self._around.media.remove, machine.uid)
         observed = await observe(self._around, machine.uid, entry)
         return build_report(entry.desired, observed, GuestFacts(), self._around.now())
@@ -220,6 +237,7 @@ class NodeDaemon:
         entry = self._entries.get(uid)
         if entry is None:
             return
+        await asyncio.to_thread(self._copier.look_for_copies, uid, entry)
         wake_at = await self._reconciler.reconcile(uid, entry)
         if entry.report is not None and entry.report.phase is Phase.ABSENT:
             self._forget(uid)
@@ -232,6 +250,13 @@ class NodeDaemon:
         self._entries.pop(uid, None)
         self._queue.forget_timer(uid)
         self._guests.watch(uid, connected=False)
+        self._wake_removals()
+
+    def _wake_removals(self) -> None:
+        """Look at the machines that shall go: they may have waited for copies that nobody wants any more."""
+        for uid, entry in self._entries.items():
+            if entry.desired.run is Run.ABSENT:
+                self._queue.add(uid)
 
     def _take_facts(self, uid: str, facts: GuestFacts) -> None:
         entry = self._entries.get(uid)
@@ -255,6 +280,11 @@ class NodeDaemon:
             await asyncio.sleep(RESYNC_SECONDS)
             for uid in tuple(self._entries):
                 self._queue.add(uid)
+
+
+async def _forgive(work: Coroutine[Any, Any, None]) -> None:
+    with contextlib.suppress(NodeError):
+        await work
 
 
 def _reported(entry: Entry) -> MachineReport:

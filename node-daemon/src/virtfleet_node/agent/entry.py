@@ -6,10 +6,27 @@ from datetime import datetime
 
 from virtfleet_api.machine import Machine
 from virtfleet_api.report import MachineReport
+from virtfleet_node.core.actions import LongAction
+from virtfleet_node.core.errors import NodeError
 from virtfleet_node.core.full_pool import Resumes
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import Asking, ShutdownRequests
 from virtfleet_node.core.report import Standing
+
+
+@dataclass
+class Work:
+    """A long action that goes on, or what it failed with."""
+
+    action: LongAction
+    about: str
+    percent: int = 0
+    task: "asyncio.Task[None] | None" = None
+    error: NodeError | None = None
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"{self.about}: {self.percent}%."
 
 
 @dataclass
@@ -28,3 +45,18 @@ class Entry:
     trouble: Standing | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while what is stored is read, changed and written."""
+    work: Work | None = None
+    copying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while disks of this machine are copied for another."""
+    readers: "set[asyncio.Task[None]]" = field(default_factory=set)
+    """Those that read the files of this machine's disks; joined and ended under `lock`."""
+    is_copied: bool = False
+    """QEMU copies disks of the running guest."""
+    wanted_by: tuple[str, ...] = ()
+
+    async def end_readers(self) -> None:
+        """Have nobody read the files of the disks any more, before they are changed; `lock` must be held."""
+        readers = tuple(self.readers)
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)

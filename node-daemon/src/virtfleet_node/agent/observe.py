@@ -25,16 +25,20 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
     desired = entry.desired
     digest = desired.hardware.cloud_init_digest
     disks = await asyncio.to_thread(around.disks.read_disks, desired.uid)
+    needed = desired.image_uids() | {disk.backing_image_uid for disk in disks if disk.backing_image_uid}
     return Observed(
         domain=domain,
         disks=disks,
-        ready_images=frozenset(uid for uid in desired.image_uids() if around.images.files(uid) is not None),
+        ready_images=frozenset(uid for uid in needed if around.images.files(uid) is not None),
         media_digest=digest if digest and around.media.path(desired.uid, digest) is not None else None,
         shutdown=entry.shutdown,
         asked=dict(entry.asked),
         paused_at=entry.paused_at,
         full_pools=await _full_pools(around, domain, disks),
         resumes=entry.resumes,
+        work=str(entry.work or ""),
+        is_copied=entry.is_copied,
+        wanted_by=entry.wanted_by,
     )
 
 

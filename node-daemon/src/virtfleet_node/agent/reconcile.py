@@ -8,10 +8,11 @@ from typing import Final
 from virtfleet_api.machine import Machine, Run
 from virtfleet_api.report import ACTION_FAILED, MachineReport, Phase
 from virtfleet_node.agent.carry_out import carry_out
+from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.observe import observe
 from virtfleet_node.agent.surroundings import Surroundings
-from virtfleet_node.core.actions import Action, WriteRecord
+from virtfleet_node.core.actions import Action, LongAction, ShortAction, WriteRecord
 from virtfleet_node.core.errors import NodeError, PoolFullError, UnavailableError
 from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain
 from virtfleet_node.core.plan import plan
@@ -27,8 +28,9 @@ ROUNDS: Final = 8
 class Reconciler:
     """Reconciles machines; holds nothing of its own."""
 
-    def __init__(self, around: Surroundings, watch_guest: Callable[[str, bool], None]) -> None:
+    def __init__(self, around: Surroundings, copier: Copier, watch_guest: Callable[[str, bool], None]) -> None:
         self._around = around
+        self._copier = copier
         self._watch_guest = watch_guest
 
     async def reconcile(self, uid: str, entry: Entry) -> datetime | None:
@@ -41,6 +43,7 @@ class Reconciler:
             observed = await self._observe(uid, entry)
             desired, now = entry.desired, self._around.now()
             wanted = plan(desired, observed, now)
+            await self._copier.settle(entry, wanted.actions)
             rest = wanted.actions
             if rest and isinstance(rest[0], WriteRecord):
                 await self._carry_out(entry, observed, rest[0])
@@ -50,8 +53,8 @@ class Reconciler:
                 return wanted.wake_at
             for action in rest:
                 await self._carry_out(entry, observed, action)
-            if wanted.wake_at is not None:
-                return wanted.wake_at
+            if wanted.wake_at is not None or any(isinstance(action, LongAction) for action in rest):
+                return wanted.wake_at  # a long action wakes the machine when it gets on
         return self._around.now()
 
     def publish(self, entry: Entry, observed: Observed) -> MachineReport:
@@ -73,6 +76,12 @@ class Reconciler:
         return await observe(self._around, uid, entry)
 
     async def _carry_out(self, entry: Entry, observed: Observed, action: Action) -> None:
+        if isinstance(action, LongAction):
+            self._further(entry, observed, action)
+        else:
+            await self._carry_out_now(entry, observed, action)
+
+    async def _carry_out_now(self, entry: Entry, observed: Observed, action: ShortAction) -> None:
         desired = entry.desired
         names = {"machine": f"{desired.namespace}/{desired.name}", "uid": desired.uid, "action": str(action)}
         _LOG.info("Executing an action", extra=names)
@@ -82,6 +91,15 @@ class Reconciler:
             raise
         except NodeError as error:
             entry.trouble = _trouble(desired, error)
+            self.publish(entry, observed)
+            raise
+        entry.trouble = None
+
+    def _further(self, entry: Entry, observed: Observed, action: LongAction) -> None:
+        try:
+            self._copier.further(entry, action)
+        except NodeError as error:
+            entry.trouble = (Phase.PROVISIONING, "CloneFailed", str(error))
             self.publish(entry, observed)
             raise
         entry.trouble = None

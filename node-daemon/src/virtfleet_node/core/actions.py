@@ -37,6 +37,18 @@ class PrepareDisk:
 
 
 @dataclass(frozen=True)
+class CloneDisks:
+    """Copy disks of another machine, all as they are at one moment. Goes on beside the plans until it is done."""
+
+    source_uid: str
+    disks: tuple[MachineDisk, ...]
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"clone {', '.join(disk.name for disk in self.disks)} from disks of machine {self.source_uid}"
+
+
+@dataclass(frozen=True)
 class GrowDisk:
     """Make a disk larger that no guest uses."""
 
@@ -190,7 +202,13 @@ class Undefine:
 DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitDisk | ResizeDisk | DetachDisk | Undefine
 """Actions that the hypervisor carries out as they are."""
 
+LongAction = CloneDisks
+"""Actions that take minutes or hours: begun when planned, left alone while still planned, ended when not."""
+
 DiskAction = PrepareDisk | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk
 """Actions for which files are looked up."""
 
-Action = WriteRecord | Start | DomainAction | DiskAction | RemoveMedia
+ShortAction = WriteRecord | Start | DomainAction | DiskAction | RemoveMedia
+"""Actions that are over when they have been carried out."""
+
+Action = ShortAction | LongAction

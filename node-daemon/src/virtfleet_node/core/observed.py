@@ -119,6 +119,12 @@ class Observed:
     full_pools: tuple[PoolSpace, ...] = ()
     """The pools for whose lack of space QEMU has paused the guest, as they are now."""
     resumes: Resumes = field(default_factory=Resumes)
+    work: str = ""
+    """How far the long action is that goes on."""
+    is_copied: bool = False
+    """The running guest's disks are being copied just now, and must keep their size."""
+    wanted_by: tuple[str, ...] = ()
+    """Machines, as namespace/name, that have yet to copy disks of this one; looked up when it is to be removed."""
 
     def stored_disk(self, disk: MachineDisk) -> StoredDisk | None:
         """Return the file of a disk, None when it is not there."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from virtfleet_api.machine import Machine, MachineDisk, Run
+from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, Run
 from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_node.core.actions import (
     Action,
@@ -24,6 +24,7 @@ from virtfleet_node.core.actions import (
 from virtfleet_node.core.backoff import STEADY, next_start_at
 from virtfleet_node.core.full_pool import LOOK, have_room, next_attempt
 from virtfleet_node.core.observed import DomainState, Observed
+from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.plan_live import is_too_small, plan_live
 from virtfleet_node.core.record import Life, Record
 from virtfleet_node.core.settle import settle, starting, stays_off
@@ -55,7 +56,9 @@ def plan(desired: Machine, observed: Observed, now: datetime) -> Plan:
     elif desired.run is Run.ABSENT:
         wanted = _plan_absent(desired, observed, record, now)
     elif desired.run is Run.STOPPED:
-        wanted = _plan_stop(desired, observed, record, now) if observed.domain.active else Plan()
+        wanted = (
+            _plan_stop(desired, observed, record, now) if observed.domain.active else _plan_stopped(desired, observed)
+        )
     elif observed.domain.active:
         wanted = _plan_running(desired, observed, record, now)
     else:
@@ -70,15 +73,19 @@ def restart_pending(desired: Machine, record: Record) -> bool:
 
 def missing_images(desired: Machine, observed: Observed) -> frozenset[str]:
     """Return the images that must be there before the machine can start: those of disks, media and kernel."""
-    independent = {(d.pool, d.name) for d in observed.disks if d.backing_image_uid is None}
+    backing = {(d.pool, d.name): d.backing_image_uid for d in observed.disks}
     needed = {
-        disk.source.image_uid
+        uid
         for disk in desired.hardware.own_disks
-        if disk.source.kind == "Image" and (disk.pool, disk.name) not in independent
+        if (uid := backing.get((disk.pool, disk.name), _image_of(disk))) is not None
     }
     media = {drive.medium_uid for drive in desired.hardware.drives if drive.medium_uid is not None}
     kernel = {desired.hardware.kernel.image_uid} if desired.hardware.kernel else set()
     return frozenset(needed | media | kernel) - observed.ready_images
+
+
+def _image_of(disk: MachineDisk) -> str | None:
+    return disk.source.image_uid if isinstance(disk.source, ImageDiskSource) else None
 
 
 def media_missing(desired: Machine, observed: Observed) -> bool:
@@ -144,10 +151,17 @@ def _shutdown_mode(observed: Observed) -> ShutdownMode:
     return ShutdownMode.AGENT if agent else ShutdownMode.ACPI
 
 
+def _plan_stopped(desired: Machine, observed: Observed) -> Plan:
+    """Copy other machines' disks at once, as they are now; whatever else is missing is made at the next start."""
+    return Plan() if observed.domain.state is DomainState.ABSENT else Plan(plan_clones(desired, observed))
+
+
 def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
     asked = restart_pending(desired, record)
     if observed.domain.state is DomainState.ABSENT or (stays_off(desired, record) and not asked):
         return Plan()
+    if copies := plan_clones(desired, observed):
+        return Plan(copies)
     due = next_start_at(record, now)
     if not asked and (record.ended or record.start_error) and now < due:
         return Plan(wake_at=due)
@@ -160,7 +174,12 @@ def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetim
 
 
 def _plan_absent(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
-    """Stop the guest, remove what its reclaim policy says, and the domain last, since it is the memory of the rest."""
+    """Stop the guest, remove what its reclaim policy says, and the domain last, since it is the memory of the rest.
+
+    Not before the machines have their copies that are being made from its disks.
+    """
+    if observed.wanted_by:
+        return Plan()
     if observed.domain.active:
         return _plan_stop(desired, observed, record, now)
     there = {(disk.pool, disk.name) for disk in observed.disks}

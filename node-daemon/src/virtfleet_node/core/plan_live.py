@@ -10,6 +10,7 @@ from virtfleet_node.core.actions import Action, AttachDisk, ChangeMedium, Detach
 from virtfleet_node.core.attached import attachable, attached, detachable, is_inserted, unwanted
 from virtfleet_node.core.desired.io_tune import build_tuning, effective
 from virtfleet_node.core.observed import HOLDS_AFTER, AttachedDisk, Observed
+from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.stored import StoredDisk
 
 ASK_AGAIN: Final = timedelta(seconds=20)
@@ -48,11 +49,11 @@ def _plan_attached(desired: Machine, observed: Observed) -> Iterator[Action]:
     for disk in desired.hardware.own_disks:
         stored, seen = observed.stored_disk(disk), attached(disk, observed)
         if stored is not None and seen is not None:
-            yield from _plan_disk(disk, stored, seen)
+            yield from _plan_disk(disk, stored, seen, keep_size=observed.is_copied)
 
 
-def _plan_disk(disk: MachineDisk, stored: StoredDisk, seen: AttachedDisk) -> Iterator[Action]:
-    if is_too_small(disk, stored) and disk.size_bytes is not None:
+def _plan_disk(disk: MachineDisk, stored: StoredDisk, seen: AttachedDisk, *, keep_size: bool) -> Iterator[Action]:
+    if is_too_small(disk, stored) and disk.size_bytes is not None and not keep_size:
         yield ResizeDisk(seen.target, disk.size_bytes)
     if effective(build_tuning(disk)) != effective(dict(seen.tuning)):
         yield LimitDisk(seen.target, tuple(build_tuning(disk).items()))
@@ -87,7 +88,12 @@ def _plan_new(desired: Machine, observed: Observed) -> Iterator[Action]:
     waiting = [disk for disk in desired.hardware.own_disks if attached(disk, observed) is None]
     ready = [disk for disk in waiting if attachable(disk, desired.hardware, observed)]
     yield from (AttachDisk(disk) for disk in ready if observed.stored_disk(disk) is not None)
-    for disk in ready:
-        source = disk.source.image_uid if disk.source.kind == "Image" else None
-        if observed.stored_disk(disk) is None and (source is None or source in observed.ready_images):
-            yield PrepareDisk(disk)
+    yield from (PrepareDisk(disk) for disk in ready if observed.stored_disk(disk) is None and can_make(disk, observed))
+    yield from plan_clones(desired, observed)
+
+
+def can_make(disk: MachineDisk, observed: Observed) -> bool:
+    """Tell whether a disk is made by itself, and what it is made from is there."""
+    if disk.source.kind == "Image":
+        return disk.source.image_uid in observed.ready_images
+    return disk.source.kind == "Blank"

@@ -1,6 +1,6 @@
 """What the agent needs from its edges, so that tests can stand in for them at our own border and nowhere else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -24,8 +24,52 @@ class DiskStore(Protocol):
     async def grow_disk(self, uid: str, disk: MachineDisk) -> None:
         """Make a disk that no guest uses as large as its document says, if it is smaller."""
 
+    @property
+    def clones(self) -> "CloneStore":
+        """What makes disks from disks of other machines."""
+
+    def remove_leftovers(self, uid: str) -> None:
+        """Remove unfinished work of a machine that is to go."""
+
     def remove_disk(self, uid: str, pool: str, name: str) -> None:
         """Remove the disk if it is there."""
+
+
+class CloneStore(Protocol):
+    """The files of copies of other machines' disks. Disks are named by (pool, name)."""
+
+    def begin(self, uid: str, disks: Iterable[MachineDisk]) -> dict[tuple[str, str], Path]:
+        """Return the file to write for each disk."""
+
+    def finish(self, uid: str, source_uid: str) -> bool:
+        """Let the disks of a copy appear that an earlier process has completed; tell whether there was one."""
+
+    def commit(self, uid: str, source_uid: str, disks: tuple[MachineDisk, ...]) -> None:
+        """Let all disks of a complete copy appear."""
+
+    def check(self, disk: MachineDisk, source: StoredDisk) -> None:
+        """Refuse a disk that is smaller than what it is copied from."""
+
+    def check_room(self, needs: Iterable[tuple[MachineDisk, StoredDisk, ImageFiles | None]]) -> None:
+        """Refuse copies of disks, each with its image, that do not fit their pools."""
+
+    async def copy(
+        self,
+        source: StoredDisk,
+        image: ImageFiles | None,
+        disk: MachineDisk,
+        target: Path,
+        progress: Callable[[float], None],
+    ) -> None:
+        """Copy a disk that no guest uses."""
+
+    async def make_targets(
+        self, sources: Mapping[tuple[str, str], StoredDisk], targets: Mapping[tuple[str, str], Path]
+    ) -> None:
+        """Make the empty files that QEMU copies a running guest's disks into."""
+
+    async def complete(self, disk: MachineDisk, target: Path, capacity_bytes: int) -> None:
+        """Wait until QEMU has let a copy go, and make it as large as its disk shall be."""
 
 
 class ImageStore(Protocol):

@@ -5,7 +5,15 @@ from datetime import datetime
 from pathlib import Path
 
 from virtfleet_api.machine import Hardware, Machine, Run
-from virtfleet_api.report import DiskReport, InterfaceReport, MachineReport, Phase, StopReason
+from virtfleet_api.report import (
+    CLONING,
+    WAITING_FOR_COPIES,
+    DiskReport,
+    InterfaceReport,
+    MachineReport,
+    Phase,
+    StopReason,
+)
 from virtfleet_api.steady import steady_allocation
 from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_node.core.attached import unwanted
@@ -17,6 +25,7 @@ from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.places import assign
 from virtfleet_node.core.plan import media_missing, missing_images, restart_pending
+from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.record import Record
 from virtfleet_node.core.settle import settle, stays_off
 
@@ -62,16 +71,25 @@ def build_report(
 def _stand(desired: Machine, observed: Observed, record: Record, now: datetime, trouble: Standing | None) -> Standing:
     if observed.domain.state is DomainState.ABSENT and desired.run is Run.ABSENT:
         return Phase.ABSENT, "", ""
+    if (wanted := _stand_wanted(desired, observed)) is not None:
+        return wanted
     if observed.domain.active:
         standing = _stand_active(desired, observed, record)
         return (standing[0], *trouble[1:]) if trouble and not standing[1] else standing
     if trouble is not None:
         return trouble
+    if desired.run in {Run.STOPPED, Run.ABSENT}:
+        return _stand_down(desired, observed)
+    return _stand_off(desired, observed, record, now)
+
+
+def _stand_down(desired: Machine, observed: Observed) -> Standing:
+    """Say how a machine rests that shall be off."""
     if desired.run is Run.ABSENT:
         return Phase.STOPPING, "Removing", "The machine is being removed."
-    if desired.run is Run.STOPPED:
-        return Phase.STOPPED, "", ""
-    return _stand_off(desired, observed, record, now)
+    if plan_clones(desired, observed):
+        return Phase.PROVISIONING, CLONING, observed.work
+    return Phase.STOPPED, "", ""
 
 
 def _stand_active(desired: Machine, observed: Observed, record: Record) -> Standing:
@@ -97,12 +115,22 @@ def _stand_off(desired: Machine, observed: Observed, record: Record, now: dateti
         return _stand_ended(record)
     if not asked and (record.ended or record.start_error) and now < next_start_at(record, now):
         return _stand_waiting(record)
+    if plan_clones(desired, observed):
+        return Phase.PROVISIONING, CLONING, observed.work
     if media_missing(desired, observed):
         return Phase.PROVISIONING, "CloudInitMissing", "The cloud-init medium is missing and must be sent again."
     if images := missing_images(desired, observed):
         return Phase.PROVISIONING, "WaitingForImage", f"Waiting for {len(images)} image(s) to be ready on the node."
     complete = all(observed.stored_disk(disk) is not None for disk in desired.hardware.own_disks)
     return (Phase.STARTING if complete else Phase.PROVISIONING), "", ""
+
+
+def _stand_wanted(desired: Machine, observed: Observed) -> Standing | None:
+    if desired.run is not Run.ABSENT or not observed.wanted_by:
+        return None
+    names = ", ".join(observed.wanted_by)
+    said = f"The machine stays until its disks are copied for {names}; delete what shall not be made."
+    return Phase.STOPPING, WAITING_FOR_COPIES, said
 
 
 def _stand_ended(record: Record) -> Standing:

@@ -1,5 +1,6 @@
 """The hypervisor as the agent sees it: read, execute, and be told that something happened."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import Stored
-from virtfleet_node.hypervisor import execute, observe
+from virtfleet_node.hypervisor import backup, execute, observe
 from virtfleet_node.hypervisor.agent_facts import read_guest_facts
 from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
@@ -123,6 +124,31 @@ class Hypervisor:
         """Ask the guest agent; what it does not answer is left out."""
         connect = self._connection.get()
         return await self._agent_calls.run(lambda: read_guest_facts(connect, uid))
+
+    async def begin_backup(self, uid: str, files: Mapping[str, str], *, freeze: bool) -> None:
+        """Begin to copy disks of a running guest, by their files, into other files that exist."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: backup.begin_backup(connect, uid, files, freeze=freeze))
+
+    async def read_backup(self, uid: str) -> float | None:
+        """Return the percentage that is copied, None when all is; ConflictError when it failed."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: backup.read_backup(connect, uid))
+
+    async def abort_backup(self, uid: str) -> None:
+        """End our copying of a guest's disks, if there is any."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: backup.abort_backup(connect, uid))
+
+    async def list_backups(self) -> tuple[str, ...]:
+        """Return the machines whose disks we have QEMU copy."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: backup.list_backups(connect))
+
+    async def thaw(self, uid: str) -> None:
+        """Let a guest's file systems go on that were frozen for a copy."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: backup.thaw(connect, uid))
 
     async def open_console(self, uid: str) -> ConsoleStream:
         """Open the serial console of a running guest; ConflictError when it does not run."""

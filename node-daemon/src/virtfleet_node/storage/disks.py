@@ -8,17 +8,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
-from virtfleet_api.machine import ImageDiskSource, MachineDisk
+from virtfleet_api.machine import BlankSource, ImageDiskSource, MachineDisk
 from virtfleet_api.virtual_machine import Clone
 from virtfleet_node.core.errors import ConflictError, InvalidError, NodeError, PoolFullError
 from virtfleet_node.core.qcow2 import HEADER_BYTES, UnsafeImageError, parse_header
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 from virtfleet_node.storage import qemu_img
+from virtfleet_node.storage.clones import SUFFIX as _SUFFIX
+from virtfleet_node.storage.clones import CloneStore
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, subfolders, sync_folder
 from virtfleet_node.storage.pools import Pools
 from virtfleet_node.storage.reflink import clone_file
 
-_SUFFIX = ".qcow2"
 _BLOCK = 512
 """Bytes that stat(2) counts st_blocks in, whatever the file system's own block is."""
 
@@ -28,6 +29,8 @@ class DiskStore:
 
     def __init__(self, pools: Pools) -> None:
         self._pools = pools
+        self.clones = CloneStore(pools)
+        """Makes disks from disks of other machines."""
 
     def read_disks(self, uid: str) -> tuple[StoredDisk, ...]:
         """Return the disks that exist of a machine, in any pool, by name."""
@@ -94,6 +97,10 @@ class DiskStore:
             with _told_of(disk):
                 await qemu_img.grow(path, disk.size_bytes)
 
+    def remove_leftovers(self, uid: str) -> None:
+        """Remove unfinished work of a machine that is to go."""
+        self.clones.remove_leftovers(uid)
+
     def remove_disk(self, uid: str, pool: str, name: str) -> None:
         """Remove the disk if it is there, and the machine's folder with its last disk."""
         folder = self._pools.folder(pool, "disks") / uid
@@ -111,11 +118,15 @@ class DiskStore:
         sync_folder(folder.parent)
 
     async def _make(self, partial: Path, disk: MachineDisk, image: ImageFiles | None) -> None:
-        if image is None or not isinstance(disk.source, ImageDiskSource):
+        if isinstance(disk.source, BlankSource):
             if disk.size_bytes is None:
                 raise InvalidError(f"Disk {disk.name} is blank and has no size; write one, such as size: 10Gi.")
             await qemu_img.create_blank(partial, disk.size_bytes)
             return
+        if image is None or not isinstance(disk.source, ImageDiskSource):
+            raise ConflictError(
+                f"Disk {disk.name} is not in pool {disk.pool}, or its image is gone; an administrator must look at it."
+            )
         size = disk.size_bytes or image.virtual_size_bytes
         if size < image.virtual_size_bytes:
             raise InvalidError(

@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from virtfleet_node.core.errors import InvalidError, UnavailableError
+from virtfleet_node.core.stored import ImageFiles
 
 PROBE_SECONDS: Final = 20.0
 """Reading the metadata of an image takes milliseconds; a hostile one may try to take for ever."""
@@ -19,6 +22,10 @@ CONVERT_SECONDS: Final = 4 * 3600.0
 _PROBE_MEMORY_BYTES: Final = 1 << 30
 _CONVERT_MEMORY_BYTES: Final = 4 << 30
 _MESSAGE_BYTES: Final = 400
+_OUTPUT_BYTES: Final = 4096
+_PERCENT: Final = re.compile(rb"\(([0-9]{1,3}\.[0-9]{2})/100%\)")
+_END_WITH_DAEMON: Final = ("setpriv", "--pdeathsig", "KILL", "--")
+"""A copy that outlives a killed daemon would hold its source's lock and fill a file that nobody wants."""
 
 
 async def check_image(path: Path, image_format: str) -> None:
@@ -49,6 +56,28 @@ async def copy_image(source: Path, source_format: str, target: Path) -> None:
     )
 
 
+async def is_in_use(path: Path) -> bool:
+    """Tell whether another process holds the lock of a qcow2 file that is open for writing."""
+    try:
+        await check_image(path, "qcow2")
+    except InvalidError as error:
+        if "lock" in str(error):
+            return True
+        raise
+    return False
+
+
+async def copy_disk(source: Path, target: Path, backing: ImageFiles | None, progress: Callable[[float], None]) -> None:
+    """Copy a qcow2 disk into a new qcow2 file; with `backing`, its image, only what differs from that.
+
+    `progress` is told the percentage.
+    """
+    limits = ("prlimit", f"--as={_CONVERT_MEMORY_BYTES}", "--nofile=64", "--")
+    base = ("-B", str(backing.path), "-F", backing.format) if backing else ()
+    files = ("-f", "qcow2", "-O", "qcow2", *base, str(source), str(target))
+    await _run(CONVERT_SECONDS, *_END_WITH_DAEMON, *limits, "qemu-img", "convert", "-p", *files, progress=progress)
+
+
 async def grow(path: Path, size_bytes: int) -> None:
     """Make a qcow2 file that no guest uses larger."""
     await _run(PROBE_SECONDS, "qemu-img", "resize", "-q", "-f", "qcow2", str(path), str(size_bytes))
@@ -59,7 +88,7 @@ def _quoted(path: Path) -> str:
     return str(path).replace(",", ",,")
 
 
-async def _run(seconds: float, *command: str) -> None:
+async def _run(seconds: float, *command: str, progress: Callable[[float], None] | None = None) -> None:
     """Run a command.
 
     Raises:
@@ -70,13 +99,15 @@ async def _run(seconds: float, *command: str) -> None:
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE if progress else asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env={"PATH": os.defpath, "LC_ALL": "C"},
         start_new_session=True,
     )
     try:
         async with asyncio.timeout(seconds):
+            if progress:
+                await _follow(process.stdout, progress)
             _, complaint = await process.communicate()
     except TimeoutError:
         raise UnavailableError(f"{_name(command)} took longer than {seconds:.0f} s.") from None
@@ -90,6 +121,13 @@ async def _run(seconds: float, *command: str) -> None:
         if (full := os.strerror(errno.ENOSPC)) in text:
             raise OSError(errno.ENOSPC, full)
         raise InvalidError(f"{_name(command)} failed: {text or f'exit code {process.returncode}'}")
+
+
+async def _follow(output: asyncio.StreamReader | None, progress: Callable[[float], None]) -> None:
+    """Pass on the percentages that qemu-img prints, until it prints no more."""
+    while output and (chunk := await output.read(_OUTPUT_BYTES)):
+        if found := _PERCENT.findall(chunk):
+            progress(float(found[-1]))
 
 
 def _name(command: tuple[str, ...]) -> str:

@@ -18,6 +18,7 @@ from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.effective import resolve
 from virtfleet_operator.core.parse import parse, parse_metadata
 from virtfleet_operator.core.references import find_images, reference_problems
+from virtfleet_operator.core.sources import find_sources, source_problems
 from virtfleet_operator.core.validate import check, image_deletion_problems, node_deletion_problems
 from virtfleet_operator.core.validate.machine import binding_problems
 from virtfleet_operator.core.verdict import Invalid, Waiting
@@ -69,10 +70,11 @@ def _metadata_problems(kind: type[Resource], body: Body, old_body: Body) -> tupl
 
 
 def _review_lookups(vm: VirtualMachine, catalog: Catalog) -> Review:
-    """Check a machine against class and images; what is not there yet is a hint, as it may come later."""
+    """Check a machine against class, images and sources; what is not there yet is a hint, as it may come later."""
     sizing = resolve(vm, catalog.vm_class(vm.spec.class_name) if vm.spec.class_name else None)
-    problems = (*(sizing.problems if isinstance(sizing, Invalid) else ()), *reference_problems(vm, catalog))
-    waits = (sizing, find_images(vm, catalog))
+    sizes = sizing.problems if isinstance(sizing, Invalid) else ()
+    problems = (*sizes, *reference_problems(vm, catalog), *source_problems(vm, catalog))
+    waits = (sizing, find_images(vm, catalog), find_sources(vm, catalog))
     return Review(_refusal(problems), tuple(wait.message for wait in waits if isinstance(wait, Waiting)))
 
 

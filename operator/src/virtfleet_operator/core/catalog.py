@@ -14,11 +14,14 @@ class Catalog(Protocol):
     def image(self, namespace: str, name: str) -> VMImage | None:
         """Return a VMImage that parses, or None."""
 
+    def machine(self, namespace: str, name: str) -> VirtualMachine | None:
+        """Return a VirtualMachine that parses, or None."""
+
     def vm_class(self, name: str) -> VMClass | None:
         """Return a VMClass that parses, or None."""
 
     def image_users(self, namespace: str, name: str) -> Sequence[str]:
-        """Return the machines, of any namespace, whose spec names the image."""
+        """Return the machines, of any namespace, whose spec names the image or whose disks are backed by it."""
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""

@@ -7,9 +7,12 @@ from typing import Final
 
 from virtfleet_api.io_tune import IoTune
 from virtfleet_api.machine import (
+    AnyDiskSource,
     BlankSource,
     CloudInitFiles,
+    DiskCopySource,
     EmptySource,
+    ExistingSource,
     Hardware,
     ImageDiskSource,
     IoLimits,
@@ -26,13 +29,12 @@ from virtfleet_operator.core.catalog import Catalog, image_key, image_references
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.references import Images, find_images
 from virtfleet_operator.core.secret import SecretData
+from virtfleet_operator.core.sources import Sources, find_sources
 from virtfleet_operator.core.verdict import Invalid, Waiting
 
 _MAC_PREFIX: Final = "52:54:00"  # the range that QEMU and libvirt give to guests
 _SECTOR: Final = 512  # qcow2 rounds a size up to it; done here, a report agrees with the document
 _UNKNOWN_MEMORY: Final = 2**20  # of a machine that is only deleted; the document must name some
-
-_Source = BlankSource | ImageDiskSource | IsoSource | EmptySource
 
 _RESTARTS: Final = {
     RunStrategy.ALWAYS: Restart.ALWAYS,
@@ -52,26 +54,28 @@ _RUNS: Final = {
 def compile_machine(
     vm: VirtualMachine, sizing: Sizing, catalog: Catalog, secret: SecretData | Waiting | None
 ) -> Machine | Waiting | Invalid:
-    """Compile a valid machine; Waiting when an image or the Secret is not there.
+    """Compile a valid machine; Waiting when an image, a disk to copy or the Secret is not there.
 
     A machine that shall be off is compiled without its Secret, so that it can be stopped when that is gone.
     """
-    images = find_images(vm, catalog)
+    images, sources = find_images(vm, catalog), find_sources(vm, catalog)
     if isinstance(images, Waiting | Invalid):
         return images
+    if isinstance(sources, Waiting | Invalid):
+        return sources
     run = run_of(vm)
     if isinstance(secret, Waiting):
         if run != Run.STOPPED:
             return secret
         secret = None
-    return _document(vm, run, _hardware(vm, sizing, images), _cloud_init(vm, secret))
+    return _document(vm, run, _hardware(vm, sizing, images, sources), _cloud_init(vm, secret))
 
 
 def compile_deletion(vm: VirtualMachine, sizing: Sizing | Waiting | Invalid | None, catalog: Catalog) -> Machine:
     """Compile the document that removes a machine. It waits for nothing: what is unknown is left out."""
     images = {key: image for key in image_references(vm) if (image := catalog.image(*key))}
     memory = sizing.memory_bytes if isinstance(sizing, Sizing) else _UNKNOWN_MEMORY
-    hardware = Hardware(memory_bytes=memory, disks=tuple(_disk(vm, disk, images, None) for disk in vm.spec.disks))
+    hardware = Hardware(memory_bytes=memory, disks=tuple(_disk(vm, disk, images, {}, None) for disk in vm.spec.disks))
     return _document(vm, Run.ABSENT, hardware, None)
 
 
@@ -103,7 +107,7 @@ def _document(vm: VirtualMachine, run: Run, hardware: Hardware, cloud_init: Clou
     )
 
 
-def _hardware(vm: VirtualMachine, sizing: Sizing, images: Images) -> Hardware:
+def _hardware(vm: VirtualMachine, sizing: Sizing, images: Images, sources: Sources) -> Hardware:
     boot = vm.spec.kernel_boot
     return Hardware(
         machine_type=vm.spec.machine_type,
@@ -112,7 +116,7 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, images: Images) -> Hardware:
         threads=sizing.threads,
         cpu_model=sizing.cpu_model,
         memory_bytes=sizing.memory_bytes,
-        disks=tuple(_disk(vm, disk, images, sizing.io_tune) for disk in vm.spec.disks),
+        disks=tuple(_disk(vm, disk, images, sources, sizing.io_tune) for disk in vm.spec.disks),
         interfaces=tuple(_interface(vm.metadata.uid, nic) for nic in vm.spec.networks),
         kernel=MachineKernel(image_uid=images[image_key(vm, boot.image)].metadata.uid, cmdline=boot.cmdline)
         if boot
@@ -121,11 +125,11 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, images: Images) -> Hardware:
     )
 
 
-def _disk(vm: VirtualMachine, disk: Disk, images: Images, default: IoTune | None) -> MachineDisk:
+def _disk(vm: VirtualMachine, disk: Disk, images: Images, sources: Sources, default: IoTune | None) -> MachineDisk:
     return MachineDisk(
         name=disk.name,
         pool=disk.pool,
-        source=_source(vm, disk, images),
+        source=_copied(disk, sources) if disk.source.disk else _source(vm, disk, images),
         size_bytes=None if disk.bus is DiskBus.CDROM else -(-disk.size // _SECTOR) * _SECTOR if disk.size else None,
         bus=disk.bus,
         cache=disk.cache,
@@ -140,7 +144,16 @@ def _limits(tune: IoTune | None) -> IoLimits | None:
     return IoLimits.model_validate(written) if written else None
 
 
-def _source(vm: VirtualMachine, disk: Disk, images: Images) -> _Source:
+def _copied(disk: Disk, sources: Sources) -> AnyDiskSource:
+    """Return what a disk is copied from; nothing is looked for once it exists, nor when it is to go."""
+    found = sources.get(disk.name)
+    if found is None or disk.source.disk is None:
+        return ExistingSource()
+    clone = disk.source.clone or Clone.LINKED
+    return DiskCopySource(machine_uid=found.machine_uid, pool=found.pool, name=disk.source.disk.name, clone=clone)
+
+
+def _source(vm: VirtualMachine, disk: Disk, images: Images) -> AnyDiskSource:
     """Return what a disk is made from; the status remembers the image of a linked disk when the catalog does not."""
     if disk.bus is DiskBus.CDROM:
         iso = disk.source.iso and images.get(image_key(vm, disk.source.iso))

@@ -28,6 +28,8 @@ class Need:
     pools: Mapping[str, int] = field(default_factory=dict)
     """Sizes of its disks in bytes, by pool."""
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    node_name: str | None = None
+    """The node with the disks that the machine's own are copied from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,9 @@ class Placed:
     node_name: str
 
 
-def need(vm: VirtualMachine, sizing: Sizing, disks: Mapping[str, int]) -> Need:
+def need(vm: VirtualMachine, sizing: Sizing, disks: Mapping[str, int], node_name: str | None = None) -> Need:
     """Return what a machine asks of its node; `disks` are the sizes by pool, see `disk_sizes`."""
-    return Need(sizing.vcpus, sizing.memory_bytes, disks, vm.spec.node_selector)
+    return Need(sizing.vcpus, sizing.memory_bytes, disks, vm.spec.node_selector, node_name)
 
 
 def load_of(sizing: Sizing, disks: Mapping[str, int]) -> Load:
@@ -166,10 +168,16 @@ def _refusal(asked: Need, node: Candidate) -> str:
     """Return why a node cannot take the machine; the first reason of a fixed order, or nothing."""
     if node.unready:
         return node.unready
+    if asked.node_name not in (None, node.name):
+        return "without the disk that is to be copied"
     if any(node.labels.get(key) != value for key, value in asked.node_selector.items()):
         return "not matching nodeSelector"
     if refusal := next(filter(None, (_pool_refusal(*item, node) for item in sorted(asked.pools.items()))), ""):
         return refusal
+    return _shortage(asked, node)
+
+
+def _shortage(asked: Need, node: Candidate) -> str:
     if node.load.vcpus + asked.vcpus > node.vcpus:
         return "with too few free vCPUs"
     if node.load.memory_bytes + asked.memory_bytes > node.memory_bytes:

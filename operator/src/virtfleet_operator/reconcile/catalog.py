@@ -8,6 +8,7 @@ from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_image import VMImage
 from virtfleet_operator.core.catalog import image_references
+from virtfleet_operator.core.sources import pending_sources
 from virtfleet_operator.kube.cache import Cache, IndexValues, Stored
 from virtfleet_operator.kube.paths import Key
 
@@ -19,6 +20,8 @@ CLASS: Final = "VMClass"
 BY_NODE: Final = "node"
 BY_IMAGE: Final = "image"
 BY_CLASS: Final = "class"
+BY_BACKING: Final = "backing"
+BY_SOURCE: Final = "source"
 UNBOUND: Final = ""
 """The value of index `node` for machines that are on no node yet."""
 
@@ -38,13 +41,34 @@ def named_images(stored: Stored) -> tuple[str, ...]:
     return tuple(map("/".join, image_references(vm))) if isinstance(vm, VirtualMachine) else ()
 
 
+def backing_images(stored: Stored) -> tuple[str, ...]:
+    """Return the UIDs of images that a machine's disks are backed by, whether its spec names them or not."""
+    vm = stored.resource
+    disks = vm.status.disks if isinstance(vm, VirtualMachine) else ()
+    return tuple(dict.fromkeys(disk.backing for disk in disks if disk.backing))
+
+
+def _sources(stored: Stored) -> Iterable[str]:
+    """Return the machines, as namespace/name, that a machine has yet to copy disks of."""
+    vm = stored.resource
+    if not isinstance(vm, VirtualMachine):
+        return ()
+    return {f"{stored.key.namespace}/{reference.virtual_machine}" for _, _, reference in pending_sources(vm)}
+
+
 def _classes(stored: Stored) -> Iterable[str]:
     vm = stored.resource
     return (vm.spec.class_name,) if isinstance(vm, VirtualMachine) and vm.spec.class_name else ()
 
 
 INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
-    MACHINE: {BY_NODE: _nodes, BY_IMAGE: named_images, BY_CLASS: _classes}
+    MACHINE: {
+        BY_NODE: _nodes,
+        BY_IMAGE: named_images,
+        BY_BACKING: backing_images,
+        BY_SOURCE: _sources,
+        BY_CLASS: _classes,
+    }
 }
 
 
@@ -59,6 +83,11 @@ class CacheCatalog:
         stored = self._cache.get(Key(IMAGE, namespace, name))
         return stored.resource if stored and isinstance(stored.resource, VMImage) else None
 
+    def machine(self, namespace: str, name: str) -> VirtualMachine | None:
+        """Return a VirtualMachine that parses, or None."""
+        stored = self._cache.get(Key(MACHINE, namespace, name))
+        return stored.resource if stored and isinstance(stored.resource, VirtualMachine) else None
+
     def vm_class(self, name: str) -> VMClass | None:
         """Return a VMClass that parses, or None."""
         stored = self._cache.get(Key(CLASS, "", name))
@@ -69,8 +98,14 @@ class CacheCatalog:
         return self.vm_class(vm.spec.class_name) if vm.spec.class_name else None
 
     def image_users(self, namespace: str, name: str) -> Sequence[str]:
-        """Return the machines, of any namespace, whose spec names the image."""
-        return sorted(_names(self._cache.find(MACHINE, BY_IMAGE, f"{namespace}/{name}")))
+        """Return the machines, of any namespace, whose spec names the image or whose disks are backed by it."""
+        return sorted(set(_names(self.image_machines(Key(IMAGE, namespace, name)))))
+
+    def image_machines(self, key: Key) -> Iterable[Stored]:
+        """Return the machines that use an image; one may be named twice."""
+        yield from self._cache.find(MACHINE, BY_IMAGE, f"{key.namespace}/{key.name}")
+        if (image := self._cache.get(key)) is not None:
+            yield from self._cache.find(MACHINE, BY_BACKING, image.uid)
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""

@@ -15,11 +15,13 @@ from virtfleet_operator.reconcile.catalog import (
     BY_CLASS,
     BY_IMAGE,
     BY_NODE,
+    BY_SOURCE,
     CLASS,
     IMAGE,
     MACHINE,
     NODE,
     UNBOUND,
+    backing_images,
     bound_node,
     named_images,
 )
@@ -105,6 +107,7 @@ class Controller:
         match key.kind:
             case "VirtualMachine":
                 self._machine_object_changed(old, new)
+                self._add(self._cache.find(MACHINE, BY_SOURCE, f"{key.namespace}/{key.name}"))
             case "VMImage":
                 self._add(self._cache.find(MACHINE, BY_IMAGE, f"{key.namespace}/{key.name}"))
             case "VMClass":
@@ -115,7 +118,7 @@ class Controller:
                     self._add(self._cache.find(MACHINE, BY_NODE, key.name))
 
     def _machine_object_changed(self, old: Stored | None, new: Stored | None) -> None:
-        before, after = _concerns(old), _concerns(new)
+        before, after = self._concerns(old), self._concerns(new)
         if before != after:
             for key in before | after:
                 self.queue.add(key)
@@ -127,19 +130,19 @@ class Controller:
             if state:
                 state.forget(old.uid)
 
+    def _concerns(self, machine: Stored | None) -> set[Key]:
+        """Return the node and the images whose status counts this machine."""
+        if machine is None:
+            return set()
+        keys = {Key(IMAGE, *reference.split("/", 1)) for reference in named_images(machine)}
+        keys |= {image.key for uid in backing_images(machine) for image in self._cache.find(IMAGE, "uid", uid)}
+        if node := bound_node(machine):
+            keys.add(Key(NODE, "", node))
+        return keys
+
     def _add(self, found: Iterable[Stored]) -> None:
         for stored in found:
             self.queue.add(stored.key)
-
-
-def _concerns(machine: Stored | None) -> set[Key]:
-    """Return the node and the images whose status counts this machine."""
-    if machine is None:
-        return set()
-    keys = {Key(IMAGE, *reference.split("/", 1)) for reference in named_images(machine)}
-    if node := bound_node(machine):
-        keys.add(Key(NODE, "", node))
-    return keys
 
 
 def _is_settled(context: Context, node: str, uid: str) -> bool:

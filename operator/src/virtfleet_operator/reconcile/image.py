@@ -10,7 +10,7 @@ from virtfleet_operator.core.writes import image_write_due
 from virtfleet_operator.fleet.state import Contact
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import Key
-from virtfleet_operator.reconcile.catalog import BY_IMAGE, MACHINE, NODE, bound_node
+from virtfleet_operator.reconcile.catalog import NODE, bound_node
 from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.status import drop_finalizer, write_metadata, write_status
 from virtfleet_operator.reconcile.vm_class import problems_of
@@ -76,8 +76,7 @@ async def _write(context: Context, stored: Stored, problems: tuple[str, ...]) ->
 
 
 def _user_nodes(context: Context, key: Key) -> set[str]:
-    users = context.cache.find(MACHINE, BY_IMAGE, f"{key.namespace}/{key.name}")
-    return {node for user in users if (node := bound_node(user))}
+    return {node for user in context.catalog.image_machines(key) if (node := bound_node(user))}
 
 
 def _reports(context: Context, stored: Stored) -> dict[str, ImageReport]:

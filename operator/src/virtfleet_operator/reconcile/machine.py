@@ -17,6 +17,7 @@ from virtfleet_operator.core.effective import Sizing, resolve
 from virtfleet_operator.core.images import compile_image
 from virtfleet_operator.core.place import Placed, load_of, need, place
 from virtfleet_operator.core.secret import parse_secret, secret_reference
+from virtfleet_operator.core.sources import find_sources, source_node
 from virtfleet_operator.core.validate import check
 from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting
 from virtfleet_operator.fleet.errors import NodeError, NodeRefusedError, StaleEpochError
@@ -111,7 +112,9 @@ async def _prepare(context: Context, stored: Stored) -> Prepared | Waiting | Inv
 
 async def _place(context: Context, stored: Stored, prepared: Prepared) -> Placed | Unschedulable:
     disks = disk_sizes(prepared.vm, context.catalog)
-    placed = place(need(prepared.vm, prepared.sizing, disks), context.candidates())
+    sources = find_sources(prepared.vm, context.catalog)
+    node = source_node(sources) if not isinstance(sources, Waiting | Invalid) else None
+    placed = place(need(prepared.vm, prepared.sizing, disks, node), context.candidates())
     if isinstance(placed, Placed):
         # No await between choosing and reserving: the next machine must see this one.
         with context.loads.reserve(stored.key, placed.node_name, load_of(prepared.sizing, disks)):

@@ -38,6 +38,7 @@ def disk_problems(vm: VirtualMachine, old: VirtualMachine | None) -> Iterator[st
         else:
             yield from _source_problems(where, disk)
             yield from _size_problems(where, disk)
+            yield from _itself(where, vm, disk)
             yield from io_tune_problems(f"{where}.ioTune", disk.io_tune)
         if disk.boot_order is not None and vm.spec.kernel_boot:
             yield f"{where}.bootOrder: has no effect with kernelBoot: remove one of the two"
@@ -70,9 +71,15 @@ def _too_many_sata(disks: tuple[Disk, ...]) -> Iterator[str]:
         )
 
 
+def _itself(where: str, vm: VirtualMachine, disk: Disk) -> Iterator[str]:
+    if disk.source.disk is not None and disk.source.disk.virtual_machine == vm.metadata.name:
+        yield f"{where}.source.disk: is a disk of this machine itself: name another machine"
+
+
 def _drive_problems(where: str, disk: Disk) -> Iterator[str]:
     """Refuse what means nothing for a drive: it holds an ISO image or nothing."""
-    if disk.source.image or disk.source.blank or disk.source.clone:
+    source = disk.source
+    if source.image or source.disk or source.blank or source.clone:
         yield f'{where}.source: is no medium of a drive: write "iso: {{name: debian-12}}", or {{}} for an empty drive'
     if disk.size is not None:
         yield f"{where}.size: has no effect on a drive: remove it"
@@ -85,12 +92,13 @@ def _source_problems(where: str, disk: Disk) -> Iterator[str]:
     if source.iso:
         yield f"{where}.source.iso: goes into a drive: write bus: cdrom, or name an image of type Disk in source.image"
         return
-    if (source.image is None) == (source.blank is None):
-        both = "names both image and blank" if source.image else "names neither image nor blank"
-        yield f'{where}.source: {both}: write exactly one, such as "image: {{name: debian-12}}" or "blank: {{}}"'
+    given = [name for name in ("image", "disk", "blank") if getattr(source, name) is not None]
+    if len(given) != 1:
+        said = f"names {' and '.join(given)}" if given else "names neither image, disk nor blank"
+        yield f'{where}.source: {said}: write exactly one, such as "image: {{name: debian-12}}" or "blank: {{}}"'
     elif source.blank is not None and source.clone is not None:
         yield f"{where}.source.clone: has no effect on a blank disk: remove it"
-    if source.image is None and source.blank is not None and disk.size is None:
+    if given == ["blank"] and disk.size is None:
         yield f'{where}.size: is missing, and a blank disk has no size of its own: write one, such as "20Gi"'
 
 

@@ -1,0 +1,196 @@
+"""Copies of other machines' disks, made whole: all that a machine takes from one source appear, or none.
+
+Files in work are `<disk>.qcow2.partial`. Once all of them are complete, the mark `clone-<source uid>.json` is written:
+from then on they are only given their names, by this process or the next. A copy never names the disk it was made
+from; it may name that disk's image.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from virtfleet_api.machine import Label, MachineDisk
+from virtfleet_api.virtual_machine import Clone
+from virtfleet_node.core.errors import ConflictError, InvalidError
+from virtfleet_node.core.stored import ImageFiles, StoredDisk
+from virtfleet_node.storage import qemu_img
+from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, sync_folder, write_whole
+from virtfleet_node.storage.pools import Pools
+
+SUFFIX: Final = ".qcow2"
+
+_RESERVE: Final = 0.02
+"""Share of a pool that a copy leaves free: a full pool would stop the guest whose disks are copied."""
+
+_FICLONE: Final = 0x40049409
+"""ioctl that has two files share their blocks (linux/fs.h), on XFS and btrfs."""
+
+_CLOSE_SECONDS: Final = 30.0
+_CLOSE_POLL_SECONDS: Final = 0.05
+
+_MARK: Final = "clone-*.json"
+_NAMES: Final = TypeAdapter(list[tuple[Label, Label]])
+
+Name = tuple[str, str]
+"""Pool and name of a disk."""
+
+
+class CloneStore:
+    """The files of copies in all pools."""
+
+    def __init__(self, pools: Pools) -> None:
+        self._pools = pools
+
+    def begin(self, uid: str, disks: Iterable[MachineDisk]) -> dict[Name, Path]:
+        """Return the file to write for each disk, after removing what an earlier copy has left unfinished."""
+        self.remove_leftovers(uid)
+        return {
+            (disk.pool, disk.name): self._partial(make_folder(self._folder(disk.pool, uid)), disk) for disk in disks
+        }
+
+    def finish(self, uid: str, source_uid: str) -> bool:
+        """Name the files of a copy that an earlier process has completed; return whether there was one."""
+        for pool in self._pools.names():
+            mark = _mark(self._folder(pool, uid), source_uid)
+            if (names := _read_mark(mark)) is not None:
+                self._publish(uid, names)
+                mark.unlink()
+                return True
+        return False
+
+    def commit(self, uid: str, source_uid: str, disks: tuple[MachineDisk, ...]) -> None:
+        """Let all disks of a copy appear; their files are complete."""
+        for disk in disks:
+            _sync(self._partial(self._folder(disk.pool, uid), disk))
+        names: list[Name] = [(disk.pool, disk.name) for disk in disks]
+        write_whole(_mark(self._folder(disks[0].pool, uid), source_uid), _NAMES.dump_json(names))
+        self.finish(uid, source_uid)
+
+    def check(self, disk: MachineDisk, source: StoredDisk) -> None:
+        """Refuse a disk that is smaller than what it is copied from: InvalidError."""
+        if disk.size_bytes is not None and disk.size_bytes < source.capacity_bytes:
+            raise InvalidError(
+                f"Disk {disk.name} is smaller ({disk.size_bytes} bytes) than the disk it is copied from "
+                f"({source.capacity_bytes} bytes); write a larger size or leave it out."
+            )
+
+    def check_room(self, needs: Iterable[tuple[MachineDisk, StoredDisk, ImageFiles | None]]) -> None:
+        """Refuse copies of disks, each with an image copied too, that do not fit their pools: ConflictError."""
+        by_pool: dict[str, int] = {}
+        for disk, source, image in needs:
+            by_pool[disk.pool] = by_pool.get(disk.pool, 0) + _allocated(source, image)
+        for pool, needed in by_pool.items():
+            capacity = next(report.capacity_bytes for report in self._pools.reports() if report.name == pool)
+            free = max(0, self._pools.free_bytes(pool) - int(capacity * _RESERVE))
+            if needed > free:
+                raise ConflictError(f"Pool {pool} has {free} bytes free for copies; these need {needed}.")
+
+    async def copy(
+        self,
+        source: StoredDisk,
+        image: ImageFiles | None,
+        disk: MachineDisk,
+        target: Path,
+        progress: Callable[[float], None],
+    ) -> None:
+        """Copy a disk that no guest uses. With Linked only what differs from its image is copied.
+
+        `progress` is told the percentage. The file system shares the blocks of both files where it can.
+
+        Raises:
+            ConflictError: the pool has no room.
+            InvalidError: qemu-img cannot read the source.
+        """
+        linked = disk.source.kind == "Disk" and disk.source.clone is Clone.LINKED
+        backing = image if linked else None
+        if backing == image and await asyncio.to_thread(_share_blocks, source.path, target):
+            progress(100)
+        else:
+            self.check_room([(disk, source, None if linked else image)])
+            await qemu_img.copy_disk(source.path, target, backing, progress)
+        if disk.size_bytes is not None and disk.size_bytes > source.capacity_bytes:
+            await qemu_img.grow(target, disk.size_bytes)
+
+    async def make_targets(self, sources: Mapping[Name, StoredDisk], targets: Mapping[Name, Path]) -> None:
+        """Make the empty files that QEMU copies a running guest's disks into, each as large as its source."""
+        for name, path in targets.items():
+            await qemu_img.create_blank(path, sources[name].capacity_bytes)
+
+    async def complete(self, disk: MachineDisk, target: Path, capacity_bytes: int) -> None:
+        """Wait until QEMU has let a copy go, and make it as large as its disk shall be.
+
+        Its job ends shortly before the file is closed, which writes the last tables (seen with libvirt 9.0).
+
+        Raises:
+            InvalidError: the file is still in use after some seconds, or not in order.
+        """
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            while await qemu_img.is_in_use(target):  # noqa: ASYNC110 -- another process's lock tells nobody
+                await asyncio.sleep(_CLOSE_POLL_SECONDS)
+        if disk.size_bytes is not None and disk.size_bytes > capacity_bytes:
+            await qemu_img.grow(target, disk.size_bytes)
+
+    def remove_leftovers(self, uid: str) -> None:
+        """Remove unfinished work of a machine, and its folder if nothing else is in it."""
+        for pool in self._pools.names():
+            folder = self._folder(pool, uid)
+            if not folder.is_dir() or folder.is_symlink():
+                continue
+            for leftover in (*folder.glob(f"*{PARTIAL}"), *folder.glob(_MARK)):
+                leftover.unlink(missing_ok=True)
+            if not any(folder.iterdir()):
+                folder.rmdir()
+            sync_folder(folder.parent)
+
+    def _publish(self, uid: str, names: list[Name]) -> None:
+        for pool, name in names:
+            folder = self._folder(pool, uid)
+            check_real(folder)
+            final = folder / f"{name}{SUFFIX}"
+            partial = final.with_name(final.name + PARTIAL)
+            if partial.exists() and not final.exists():
+                publish(partial, final)
+
+    def _folder(self, pool: str, uid: str) -> Path:
+        return self._pools.folder(pool, "disks") / uid
+
+    def _partial(self, folder: Path, disk: MachineDisk) -> Path:
+        return folder / f"{disk.name}{SUFFIX}{PARTIAL}"
+
+
+def _allocated(source: StoredDisk, image: ImageFiles | None) -> int:
+    """Return how many bytes a disk and its image take: as many as a copy of both can take."""
+    return sum(path.stat().st_blocks * 512 for path in (source.path, *([image.path] if image else [])))
+
+
+def _mark(folder: Path, source_uid: str) -> Path:
+    return folder / f"clone-{source_uid}.json"
+
+
+def _read_mark(path: Path) -> list[Name] | None:
+    try:
+        return _NAMES.validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _share_blocks(source: Path, target: Path) -> bool:
+    """Have the target share all blocks of the source, at once; return whether the file system can."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with source.open("rb") as from_file, os.fdopen(os.open(target, flags, 0o644), "wb") as to_file:
+        try:
+            fcntl.ioctl(to_file.fileno(), _FICLONE, from_file.fileno())
+        except OSError:  # another file system, or one that cannot
+            target.unlink()
+            return False
+    return True

@@ -1,0 +1,90 @@
+"""Clones as a user makes them: `kubectl vm clone`, of a machine that runs and of one that is off."""
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+from lxml import etree
+
+from fleet import Fleet, eventually
+from virtfleet_dev.paths import program
+
+
+def vm(fleet: Fleet, *words: str) -> "subprocess.CompletedProcess[str]":
+    command = [program("kubectl-vm"), "--kubeconfig", fleet.cluster.control_plane.kubeconfig, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+
+
+def identity(fleet: Fleet, found: dict[str, Any]) -> set[str]:
+    """Return all that tells a machine from every other, from libvirt itself."""
+    uid = found["metadata"]["uid"]
+    node = next(n for n in fleet.cluster.nodes if n.name == found["status"]["nodeName"])
+    xml = etree.fromstring(fleet.domain_xml(node, uid))
+    return {
+        xml.findtext("uuid"),
+        xml.findtext("name"),
+        *xml.xpath("devices/interface/mac/@address"),
+        *xml.xpath("devices/disk/source/@file"),
+    }
+
+
+def test_a_clone_of_a_running_machine_has_nothing_of_its_own_in_common_with_it(fleet: Fleet) -> None:
+    fleet.image("clone-base")
+    userdata = "#!/bin/sh\necho $(hostname) $(cat /mnt/meta-data)\n"
+    disk = {"name": "root", "source": {"image": {"name": "clone-base"}}}
+    networks = [{"name": "eth0", "user": {}, "macAddress": "52:54:00:aa:bb:cc"}]
+    fleet.machine("first", kernelBoot=None, disks=[disk], networks=networks, cloudInit={"userData": userdata})
+    first = fleet.wait_ready("first")
+
+    shown = vm(fleet, "clone", "first", "second", "--dry-run", "-o", "json")
+    assert json.loads(shown.stdout)["spec"]["disks"][0]["source"] == {
+        "disk": {"virtualMachine": "first", "name": "root"}
+    }
+    assert "server dry run" in vm(fleet, "clone", "first", "second", "--dry-run=server").stdout
+    assert not fleet.get("second")
+    done = vm(fleet, "clone", "first", "second", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("virtualmachine.virtfleet.io/second created\n")
+    second = fleet.wait_ready("second")
+    assert second["status"]["nodeName"] == first["status"]["nodeName"]
+    assert not identity(fleet, first) & identity(fleet, second)
+    said = f'USERDATA second {{"instance-id": "{second["metadata"]["uid"]}"'
+    eventually(lambda: said in vm(fleet, "console", "second", "--history").stdout, "cloud-init begins anew")
+    assert fleet.wait_ready("first")["status"]["machine"]["startedAt"] == first["status"]["machine"]["startedAt"]
+    assert "backing" not in second["status"]["disks"][0]
+    assert vm(fleet, "clone", "first", "second").stderr.strip().endswith("already exists")
+    fleet.delete("first")
+    assert fleet.wait_ready("second")["status"]["machine"]["startedAt"] == second["status"]["machine"]["startedAt"]
+    fleet.delete("second")
+    fleet.delete("clone-base", kind="vmimage")
+
+
+def test_a_clone_of_a_machine_that_is_off_keeps_its_image_from_being_deleted(fleet: Fleet) -> None:
+    fleet.image("linked-base")
+    disk = {"name": "root", "source": {"image": {"name": "linked-base"}}}
+    fleet.machine("model", kernelBoot=None, disks=[disk])
+    fleet.wait_ready("model")
+    assert vm(fleet, "stop", "model", "--force", "--wait").returncode == 0
+    done = vm(fleet, "clone", "model", "copy", "--no-start", "--wait")
+    assert (done.returncode, fleet.status("copy")["printableStatus"]) == (0, "Stopped"), done.stderr
+    uid = fleet.get("linked-base", "vmimage")["metadata"]["uid"]
+    assert eventually(lambda: fleet.status("copy").get("disks"), "the copy is there")[0]["backing"] == uid
+    fleet.delete("model")
+    refused = fleet.cluster.kubectl.attempt("delete", "vmimage", "linked-base", "--wait=false")
+    assert "default/copy" in refused.stderr
+    assert fleet.status("linked-base", "vmimage")["users"] == ["default/copy"]
+    assert vm(fleet, "start", "copy", "--wait").returncode == 0
+    fleet.delete("copy")
+    fleet.delete("linked-base", kind="vmimage")
+
+
+@pytest.mark.parametrize(("name", "reason"), [("nobody", "SourceNotFound"), ("later", "SourceNotReady")])
+def test_a_clone_waits_for_its_source_and_says_so(fleet: Fleet, name: str, reason: str) -> None:
+    if name == "later":
+        late = {"name": "root", "source": {"image": {"name": "no-such-image"}}}
+        fleet.machine(name, disks=[late], runStrategy="Halted")
+    fleet.machine("waiter", disks=[{"name": "root", "source": {"disk": {"virtualMachine": name, "name": "root"}}}])
+    ready = eventually(lambda: fleet.condition("waiter", "Ready"), "a reason")
+    assert (ready["reason"], f"'{name}'" in ready["message"]) == (reason, True)
+    fleet.delete("waiter", *([name] if name == "later" else []))

@@ -1,0 +1,231 @@
+"""Disks copied from another machine's: while it is off and while it runs, whatever is killed meanwhile."""
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from machine_rig import DISK, Rig, new_machine
+from virtfleet_api.machine import BlankSource, DiskCopySource, ImageDiskSource, Machine, MachineDisk, Run
+from virtfleet_api.report import Phase
+from virtfleet_api.virtual_machine import Clone
+from virtfleet_node.core.stored import StoredDisk
+
+MIB = 1 << 20
+SECTOR = 512
+
+
+def blank(name: str, mebibytes: int = 64) -> MachineDisk:
+    return MachineDisk(name=name, pool="default", source=BlankSource(), size_bytes=mebibytes * MIB)
+
+
+def copy_of(
+    source: Machine, *names: str, clone: Clone = Clone.LINKED, size: int | None = None
+) -> tuple[MachineDisk, ...]:
+    return tuple(
+        MachineDisk(
+            name=name,
+            pool="default",
+            source=DiskCopySource(machine_uid=source.uid, pool="default", name=name, clone=clone),
+            size_bytes=size,
+        )
+        for name in names
+    )
+
+
+def stored(rig: Rig, machine: Machine) -> dict[str, StoredDisk]:
+    return {disk.name: disk for disk in rig.disks.read_disks(machine.uid)}
+
+
+def content(path: Path) -> bytes:
+    """Return what a guest would read, made raw by qemu-img; the file must be in order and not in use."""
+    subprocess.run(["qemu-img", "check", "-q", path], check=True)
+    raw = path.with_suffix(".raw")
+    subprocess.run(["qemu-img", "convert", "-O", "raw", path, raw], check=True)
+    found = raw.read_bytes()
+    raw.unlink()
+    return found
+
+
+def fill(path: Path, mebibytes: int, pattern: int = 7, at: int = 0) -> None:
+    command = f"write -P {pattern} {at}M {mebibytes}M"
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", command, path], check=True, stdout=subprocess.DEVNULL)
+
+
+async def make_off(rig: Rig, *disks: MachineDisk) -> Machine:
+    """Return a machine that has run and is off."""
+    machine = new_machine(disks=disks, grace_period_seconds=0)
+    await rig.put(machine)
+    await rig.until_phase(machine, Phase.RUNNING)
+    machine = await rig.put(machine, run=Run.STOPPED)
+    await rig.until_phase(machine, Phase.STOPPED)
+    return machine
+
+
+async def make_slow(rig: Rig) -> Machine:
+    """Return a machine that runs and has a disk that takes some seconds to copy."""
+    machine = await make_off(rig, blank("data", 2048))
+    await asyncio.to_thread(fill, stored(rig, machine)["data"].path, 800)
+    await rig.put(machine, run=Run.RUNNING)
+    await rig.until_agent(machine)
+    return machine.model_copy(update={"run": Run.RUNNING})
+
+
+async def until_copying(rig: Rig, machine: Machine) -> None:
+    await rig.reports.until(
+        lambda: (r := rig.last(machine)) and r.reason == "Cloning" and r.message, 30, "the copy's progress"
+    )
+
+
+def partials(rig: Rig) -> list[Path]:
+    return [*rig.pool.rglob("*.partial"), *rig.pool.rglob("clone-*.json")]
+
+
+async def test_clones_of_a_machine_that_is_off_share_its_image_and_never_its_disk(rig: Rig) -> None:
+    image = MachineDisk(name="root", pool="default", source=ImageDiskSource(image_uid=DISK))
+    source = await make_off(rig, image, blank("data"))
+    root, data = stored(rig, source)["root"], stored(rig, source)["data"]
+    fill(root.path, 2, pattern=9, at=30)
+    fill(data.path, 4)
+    expected = content(root.path), content(data.path)
+    linked = new_machine(disks=copy_of(source, "root", "data"), run=Run.STOPPED)
+    full = new_machine(disks=copy_of(source, "root", clone=Clone.FULL, size=80 * MIB), run=Run.STOPPED)
+    for clone in (linked, full):
+        await rig.put(clone)
+    for clone in (linked, full):
+        await rig.reports.until(lambda c=clone: (r := rig.last(c)) and r.phase is Phase.STOPPED and r.disks, 30, "it")
+    assert stored(rig, linked)["root"].backing_image_uid == DISK
+    assert stored(rig, full)["root"].backing_image_uid is None
+    assert stored(rig, full)["root"].capacity_bytes == 80 * MIB
+    assert stored(rig, linked)["root"].path.stat().st_blocks * 512 < 4 * MIB, "only what differs is copied"
+    fill(root.path, 8, pattern=1)
+    await rig.remove(source)
+    assert (content(stored(rig, linked)["root"].path), content(stored(rig, linked)["data"].path)) == expected
+    assert content(stored(rig, full)["root"].path)[: 40 * MIB] == expected[0]
+    linked = await rig.put(linked, run=Run.RUNNING)
+    await rig.until_console(linked, "READY")
+    for clone in (linked, full):
+        await rig.remove(clone)
+    assert partials(rig) == []
+
+
+async def test_a_clone_of_a_running_machine_holds_all_its_disks_at_one_moment(rig: Rig) -> None:
+    source = new_machine(disks=(blank("one"), blank("two")), grace_period_seconds=0)
+    await rig.put(source)
+    loop = (
+        "i=0; while :; do for d in a b; do printf %0512d $i | dd of=/dev/vd$d bs=512 seek=$i conv=notrunc,fsync "
+        "2>/dev/null; done; i=$((i+1)); done"
+    )
+    await rig.until_agent(source)
+    await rig.type(source, f"({loop}) &")
+    log = stored(rig, source)
+    await rig.reports.until(lambda: log["one"].path.stat().st_blocks > 600, 60, "the guest writes")
+    clone = new_machine(disks=copy_of(source, "one", "two"), run=Run.STOPPED)
+    await rig.put(clone)
+    await rig.reports.until(lambda: (r := rig.last(clone)) and len(r.disks) == 2, 60, "the clone's disks")
+    counts = [written(content(disk.path)) for disk in (stored(rig, clone)["one"], stored(rig, clone)["two"])]
+    assert counts[1] > 0
+    assert counts[0] - counts[1] in {0, 1}, "the disks are from different moments"
+    assert rig.domain(source).isActive()
+    assert not (rig.state / "machines" / source.uid / "frozen").exists()
+    await rig.type(source, "kill %1; echo THA$((0))WED; sync", 1)
+    await rig.until_console(source, "THA0WED")
+    for machine in (source, clone):
+        await rig.remove(machine)
+
+
+def written(disk: bytes) -> int:
+    """Return how many numbered sectors there are; they are whole, in order, and nothing is behind them."""
+    end = disk.index(bytes(SECTOR))
+    numbers = [int(disk[at : at + SECTOR]) for at in range(0, end - end % SECTOR, SECTOR)]
+    assert numbers == list(range(len(numbers)))
+    assert not disk[len(numbers) * SECTOR :].strip(b"\0")
+    return len(numbers)
+
+
+async def test_a_start_of_the_source_does_not_wait_for_a_copy(rig: Rig) -> None:
+    source = await make_off(rig, blank("data", 2048))
+    await asyncio.to_thread(fill, stored(rig, source)["data"].path, 1200)
+    clone = new_machine(disks=copy_of(source, "data"), run=Run.STOPPED)
+    await rig.put(clone)
+    await until_copying(rig, clone)
+    await rig.put(source, run=Run.RUNNING)
+    await rig.until_phase(source, Phase.RUNNING, 10)
+    assert stored(rig, clone) == {}, "the copy was complete before its source was started: it shows nothing"
+    await rig.until_phase(clone, Phase.STOPPED)
+    assert set(stored(rig, clone)) == {"data"}
+    assert rig.last(source).restarts == 0
+    for machine in (clone, source):
+        await rig.remove(machine)
+
+
+async def test_a_clone_that_is_deleted_ends_its_copy_and_leaves_nothing(rig: Rig) -> None:
+    source = await make_slow(rig)
+    clone = new_machine(disks=copy_of(source, "data"))
+    await rig.put(clone)
+    await until_copying(rig, clone)
+    await rig.remove(clone)
+    assert partials(rig) == []
+    assert not (rig.pool / "disks" / clone.uid).exists()
+    assert rig.domain(source).jobStats().get("type", 0) == 0
+    assert rig.last(source).phase is Phase.RUNNING
+    await rig.remove(source)
+
+
+@pytest.mark.parametrize("victim", ["daemon", "libvirtd", "qemu"])
+async def test_a_copy_is_made_anew_whatever_is_killed_meanwhile(rig: Rig, victim: str) -> None:
+    source = await make_slow(rig)
+    clone = new_machine(disks=copy_of(source, "data"), run=Run.STOPPED)
+    await rig.put(clone)
+    await until_copying(rig, clone)
+    before = rig.qemu_pids()
+    if victim == "daemon":
+        await rig.crash_daemon()
+    elif victim == "libvirtd":
+        (pid,) = rig.node.pids("libvirtd")
+        os.kill(pid, signal.SIGKILL)
+    else:
+        os.kill(before[0], signal.SIGKILL)
+    await rig.until_phase(clone, Phase.STOPPED, 180)
+    assert content(stored(rig, clone)["data"].path)[: 800 * MIB].count(b"\7") == 800 * MIB
+    assert partials(rig) == []
+    if victim != "qemu":
+        assert rig.qemu_pids() == before
+    rig.reconnect()
+    await rig.reports.until(lambda: rig.last(source).phase is Phase.RUNNING, 60, "the source runs")
+    for machine in (clone, source):
+        await rig.remove(machine)
+
+
+async def test_a_source_that_is_deleted_stays_until_its_copies_are_made(rig: Rig) -> None:
+    source = await make_slow(rig)
+    clone = new_machine(disks=copy_of(source, "data"), run=Run.STOPPED)
+    await rig.put(clone)
+    await until_copying(rig, clone)
+    await rig.put(source, run=Run.ABSENT)
+    await rig.reports.until(lambda: rig.last(source).reason == "WaitingForCopies", 10, "the wait to be told")
+    assert f"default/{clone.name}" in rig.last(source).message
+    await rig.until_phase(source, Phase.ABSENT)
+    assert set(stored(rig, clone)) == {"data"}
+    await rig.remove(clone)
+
+
+async def test_a_guest_that_was_frozen_when_the_daemon_was_killed_goes_on(rig: Rig) -> None:
+    source = new_machine(disks=(blank("data"),), grace_period_seconds=0)
+    await rig.put(source)
+    await rig.until_agent(source)
+    mark = rig.state / "machines" / source.uid / "frozen"
+    await rig.type(
+        source, "mke2fs /dev/vda >/dev/null 2>&1; mkdir -p /m; mount -t ext2 /dev/vda /m && echo MOUNT$((0))ED"
+    )
+    await rig.until_console(source, "MOUNT0ED")
+    rig.domain(source).fsFreeze()
+    mark.touch()
+    await rig.restart_daemon()
+    await rig.reports.until(lambda: not mark.exists(), 20, "the guest to be thawed")
+    await rig.type(source, "echo x >/m/f && sync && echo WRIT$((0))TEN", 2)
+    await rig.until_console(source, "WRIT0TEN")
+    await rig.remove(source)
