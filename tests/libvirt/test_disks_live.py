@@ -70,9 +70,11 @@ async def test_disks_come_and_go_under_a_running_guest_and_keep_their_places(rig
     await rig.until_console(machine, "/ # ")
     (qemu,) = rig.qemu_pids()
 
+    machine = await put_disks(rig, machine, root, data)
+    await rig.type(machine, "until [ -b /dev/vdb ]; do sleep 0.1; done; echo FI$((0))RST")
+    await rig.until_console(machine, "FI0RST")  # a guest names two that come at once in any order
     machine = await put_disks(rig, machine, root, data, disk("logs"))
-    await until_disks(rig, machine, "root", "data", "logs")
-    await rig.type(machine, "while ! [ -b /dev/vdc ]; do sleep 0.1; done; echo SE$((0))EN $(cat /sys/block/vd?/serial)")
+    await rig.type(machine, "until [ -b /dev/vdc ]; do sleep 0.1; done; echo SE$((0))EN $(cat /sys/block/vd?/serial)")
     await rig.until_console(machine, "SE0EN rootdatalogs")
     await rig.type(machine, "echo kept | dd of=/dev/vdc conv=fsync 2>/dev/null; echo WRIT$((0))TEN")
     await rig.until_console(machine, "WRIT0TEN")

@@ -83,7 +83,7 @@ async def test_a_guest_in_a_full_pool_waits_and_goes_on_with_its_data_whole(rig:
     assert rig.last(machine) == report, "it stays as it is while there is no room"
 
     ballast.unlink()
-    await rig.until_phase(machine, Phase.RUNNING, seconds=10)
+    await rig.until_phase(machine, Phase.RUNNING, seconds=40)
     assert await finish(rig, machine, written) == "done"
     found = await run(rig, machine, f"dd if=/dev/vda bs=1M count={DATA_MIB} iflag=direct 2>/dev/null | sha256sum")
     assert found.split()[0] == wanted.split()[0]
