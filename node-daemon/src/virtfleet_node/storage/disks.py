@@ -1,6 +1,9 @@
 """The disks of machines: <pool>/disks/<machine uid>/<name>.qcow2."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
@@ -21,6 +24,8 @@ class DiskStore:
 
     def __init__(self, pools: Pools) -> None:
         self._pools = pools
+        self._making: Counter[tuple[str, str]] = Counter()
+        """Image and machine of the disks that are being made."""
 
     def read_disks(self, uid: str) -> tuple[StoredDisk, ...]:
         """Return the disks that exist of a machine, in any pool, by name."""
@@ -40,8 +45,9 @@ class DiskStore:
 
     def users(self, image_uid: str) -> tuple[str, ...]:
         """Return the UIDs of machines with a disk that is backed by an image, from the files themselves."""
-        backed = (uid for uid in self.owners() if any(d.backing_image_uid == image_uid for d in self.read_disks(uid)))
-        return tuple(sorted(backed))
+        backed = {uid for uid in self.owners() if any(d.backing_image_uid == image_uid for d in self.read_disks(uid))}
+        making = {machine for image, machine in self._making if image == image_uid}
+        return tuple(sorted(backed | making))
 
     async def prepare_disk(self, uid: str, disk: MachineDisk, image: ImageFiles | None) -> StoredDisk:
         """Make the disk unless it is there, and let it appear only when it is whole.
@@ -55,8 +61,9 @@ class DiskStore:
         if not final.exists():
             partial = final.with_name(final.name + PARTIAL)
             partial.unlink(missing_ok=True)
-            await self._make(partial, disk, image)
-            await asyncio.to_thread(publish, partial, final)
+            with self._counted(uid, image):
+                await self._make(partial, disk, image)
+                await asyncio.to_thread(publish, partial, final)
         stored = _read(disk.pool, final)
         if stored is None:
             raise InvalidError(f"Disk {disk.name} is not a qcow2 file any more; an administrator must look at it.")
@@ -88,6 +95,16 @@ class DiskStore:
         if not any(folder.iterdir()):
             folder.rmdir()
         sync_folder(folder.parent)
+
+    @contextmanager
+    def _counted(self, uid: str, image: ImageFiles | None) -> Iterator[None]:
+        """Count the machine as a user of the image while its disk is being made: it must not be removed meanwhile."""
+        key = (image.path.parent.name if image else "", uid)
+        self._making[key] += 1
+        try:
+            yield
+        finally:
+            self._making -= Counter([key])
 
     async def _make(self, partial: Path, disk: MachineDisk, image: ImageFiles | None) -> None:
         if image is None or not isinstance(disk.source, ImageDiskSource):

@@ -68,6 +68,11 @@ class Fleet:
         member = self._members.get(name)
         return member.state.contact if member else Contact.LOST
 
+    def address(self, name: str) -> str | None:
+        """Return host:port of a node; None if it is not in the fleet."""
+        member = self._members.get(name)
+        return member.client.address if member else None
+
     def reporting(self, uid: str) -> Collection[str]:
         """Return the nodes that report a machine with this UID."""
         return [m.state.name for m in self._members.values() if uid in m.state.machines]
