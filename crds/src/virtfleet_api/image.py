@@ -113,3 +113,14 @@ class UploadState(Document):
     phase: ImagePhase
     reason: str = ""
     message: str = ""
+
+
+class PieceQuery(Document):
+    """What the query of an upload's request says of its piece."""
+
+    offset: Annotated[int, Field(ge=0, lt=2**63)]
+    """Where in the file it goes on."""
+    size: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    """Of the whole file."""
+    sha256: Sha256 | None = None
+    """Of the whole file, with the last request, which has no piece: all of it is there."""

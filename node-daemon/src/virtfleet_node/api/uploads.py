@@ -2,15 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Final
+from typing import Final
 
 import aiohttp
 from aiohttp import web
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
-from virtfleet_api.base import Document
-from virtfleet_api.image import UploadState
-from virtfleet_api.machine import Sha256
+from virtfleet_api.image import PieceQuery, UploadState
 from virtfleet_api.node_api import MAX_PIECE_BYTES
 from virtfleet_node.api.ports import Uploads
 from virtfleet_node.core.errors import InvalidError
@@ -19,20 +17,10 @@ STALL_SECONDS: Final = 30.0
 """A sender that is silent for so long is gone; it asks how much is there and goes on."""
 
 
-class _Query(Document):
-    """What a request says of its piece."""
-
-    offset: Annotated[int, Field(ge=0, lt=2**63)]
-    size: Annotated[int | None, Field(ge=0, lt=2**63)] = None
-    """Of the whole file."""
-    sha256: Sha256 | None = None
-    """Of the whole file, with the request that has no piece: everything is there."""
-
-
 async def take_piece(uploads: Uploads, uid: str, request: web.Request) -> UploadState:
     """Take one piece, or the word that there are no more; the NodeError of the store, or InvalidError."""
     try:
-        query = _Query.model_validate(dict(request.query))
+        query = PieceQuery.model_validate(dict(request.query))
     except ValidationError:
         raise InvalidError("The query must say offset, and may say size and sha256.") from None
     if query.sha256 is not None:

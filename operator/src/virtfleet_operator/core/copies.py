@@ -54,6 +54,13 @@ def unused_copies(
     return {name: before.get(name) or now.replace(microsecond=0) for name in copies if name not in user_nodes}
 
 
+def choose_taker(uid: str, reports: Mapping[str, ImageReport]) -> str | None:
+    """Return the node that takes an upload: the one that has most of it, or one that follows from the image's UID."""
+    if not reports:
+        return None
+    return min(reports, key=lambda name: (-(reports[name].progress_percent or 0), _rank(uid, name)))
+
+
 def _droppable(
     image: VMImage, idle: Collection[str], reachable: Collection[str], reports: Mapping[str, ImageReport]
 ) -> set[str]:
@@ -66,4 +73,8 @@ def _droppable(
 
 
 def _ranked(image: VMImage, names: Iterable[str]) -> list[str]:
-    return sorted(names, key=lambda name: hashlib.sha256(f"{image.metadata.uid}/{name}".encode()).digest())
+    return sorted(names, key=lambda name: _rank(image.metadata.uid, name))
+
+
+def _rank(uid: str, name: str) -> bytes:
+    return hashlib.sha256(f"{uid}/{name}".encode()).digest()
