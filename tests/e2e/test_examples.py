@@ -1,5 +1,6 @@
 """Every file in examples/ is applied as it stands, and does what it says."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import yaml
 from lxml import etree
 
 from fleet import Fleet, eventually
-from virtfleet_dev.paths import checkout
+from virtfleet_dev.paths import checkout, program
 
 EXAMPLES = sorted((checkout() / "examples").glob("*.yaml"))
 
@@ -64,6 +65,12 @@ def limits_change_while_it_runs(fleet: Fleet) -> None:
     assert fleet.condition("limited", "RestartRequired").get("status") != "True"
 
 
+def starts_once_the_file_is_sent(fleet: Fleet) -> None:
+    command = [program("kubectl-vm"), "--kubeconfig", fleet.cluster.control_plane.kubeconfig, "image", "upload"]
+    subprocess.run([*command, "sent-image", "--file", fleet.cluster.images / "guest.qcow2"], check=True, timeout=120)
+    eventually(lambda: "READY" in console(fleet, "from-upload"), "the guest of the image that was sent has booted")
+
+
 PROOFS: dict[str, Callable[[Fleet], object]] = {
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
@@ -71,6 +78,7 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "disk-limits.yaml": limits_change_while_it_runs,
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),
     "kernel-boot.yaml": prints("tiny", "READY"),
+    "upload.yaml": starts_once_the_file_is_sent,
     "run-once.yaml": job_ends,
 }
 

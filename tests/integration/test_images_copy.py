@@ -3,8 +3,6 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,53 +11,16 @@ import pytest
 
 from hostile_images import header
 from identities import Identities
+from image_holder import TOKEN, copy_server, holder
 from image_stores import UID, image, running_store, until
 from virtfleet_api.image import Download, Image, Peer
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.api import copies
-from virtfleet_node.api.access import build_copy_context
-from virtfleet_node.api.copies import CopyServer
-from virtfleet_node.storage.images import ImageStore
-from virtfleet_operator.enrolment.contexts import load_pair
 from web import serve
 
 PROOF = 2.0
-TOKEN = "t" * 64
 CONTENT = os.urandom(5 << 20)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
-
-
-async def whole(data: bytes) -> AsyncIterator[bytes]:
-    yield data
-
-
-@asynccontextmanager
-async def copy_server(images: ImageStore, fleet: Identities, name: str) -> AsyncIterator[int]:
-    context = build_copy_context()
-    load_pair(context, fleet.node(name))
-    server = CopyServer(images)
-    try:
-        yield await server.start("127.0.0.1", 0, context)
-    finally:
-        await server.stop()
-
-
-@asynccontextmanager
-async def holder(root: Path, fleet: Identities, name: str = "node-a", data: bytes = CONTENT) -> AsyncIterator[Peer]:
-    """A node that has the image by an upload, and gives copies."""
-    root.mkdir()
-    async with running_store(root) as (images, _):
-        await images.put(image(None, copy_token=TOKEN))
-        await images.receive(UID, 0, len(data), whole(data))
-        await images.finish_upload(UID, len(data), hashlib.sha256(data).hexdigest())
-        report = await until(images, lambda r: r.phase is ImagePhase.READY)
-        async with copy_server(images, fleet, name) as port:
-            yield Peer(
-                node=name,
-                address=f"127.0.0.1:{port}",
-                sha256=report.sha256 or "",
-                size_bytes=report.file_size_bytes or 0,
-            )
 
 
 @pytest.fixture
@@ -73,7 +34,7 @@ def taken(*peers: Peer, **fields: object) -> Image:
 
 async def test_a_node_copies_an_image_from_another(tmp_path: Path, fleet: Identities) -> None:
     async with (
-        holder(tmp_path / "a", fleet) as peer,
+        holder(tmp_path / "a", fleet, CONTENT) as peer,
         running_store(tmp_path, lambda: fleet.client(None)) as (images, _),
     ):
         await images.put(taken(peer))
@@ -87,7 +48,7 @@ async def test_peers_come_before_the_source_and_the_source_after_them(tmp_path: 
     folder = tmp_path / "web"
     folder.mkdir()
     (folder / "disk.raw").write_bytes(CONTENT)
-    async with serve(folder) as web, holder(tmp_path / "a", fleet) as peer:
+    async with serve(folder) as web, holder(tmp_path / "a", fleet, CONTENT) as peer:
         main = Download(url=f"{web.url}/files/disk.raw")
         async with running_store(tmp_path / "b", lambda: fleet.client(None)) as (images, _):
             await images.put(taken(peer, main=main))
@@ -104,8 +65,8 @@ async def test_a_peer_that_lies_is_found_out(tmp_path: Path, fleet: Identities) 
     """It says one digest and gives another file, or is not the node it claims to be."""
     other = CONTENT[:-512] + os.urandom(512)
     async with (
-        holder(tmp_path / "a", fleet, data=other) as liar,
-        holder(tmp_path / "b", fleet, "node-b") as good,
+        holder(tmp_path / "a", fleet, other) as liar,
+        holder(tmp_path / "b", fleet, CONTENT, "node-b") as good,
         running_store(tmp_path, lambda: fleet.client(None)) as (images, _),
     ):
         lies = [
@@ -128,7 +89,7 @@ async def test_a_peer_that_lies_is_found_out(tmp_path: Path, fleet: Identities) 
 
 async def test_a_copy_is_probed_like_any_other_file(tmp_path: Path, fleet: Identities) -> None:
     async with (
-        holder(tmp_path / "a", fleet) as peer,
+        holder(tmp_path / "a", fleet, CONTENT) as peer,
         running_store(tmp_path, lambda: fleet.client(None)) as (images, _),
     ):
         bad = header(backing=b"/etc/shadow")
@@ -140,8 +101,8 @@ async def test_a_copy_is_probed_like_any_other_file(tmp_path: Path, fleet: Ident
 
 async def test_a_copy_goes_on_at_another_peer(tmp_path: Path, fleet: Identities) -> None:
     async with (
-        holder(tmp_path / "a", fleet) as first,
-        holder(tmp_path / "b", fleet, "node-b") as second,
+        holder(tmp_path / "a", fleet, CONTENT) as first,
+        holder(tmp_path / "b", fleet, CONTENT, "node-b") as second,
     ):
         there = tmp_path / "pool/images" / UID / "disk.partial"
         async with running_store(tmp_path, lambda: fleet.client(None)) as (images, _):
@@ -173,7 +134,7 @@ async def test_a_copy_goes_on_at_another_peer(tmp_path: Path, fleet: Identities)
 async def test_only_the_image_of_the_token_is_given(
     tmp_path: Path, fleet: Identities, path: str, token: str, status: int
 ) -> None:
-    async with holder(tmp_path / "a", fleet) as peer, aiohttp.ClientSession() as session:
+    async with holder(tmp_path / "a", fleet, CONTENT) as peer, aiohttp.ClientSession() as session:
         headers = {"Authorization": f"Bearer {token}"}
         request = session.get(
             f"https://{peer.address}{path}", headers=headers, ssl=fleet.client(None), server_hostname="node-a"
@@ -186,7 +147,7 @@ async def test_only_the_image_of_the_token_is_given(
 async def test_a_node_gives_nothing_before_the_operator_has_told_it_the_token(
     tmp_path: Path, fleet: Identities
 ) -> None:
-    async with holder(tmp_path / "a", fleet):
+    async with holder(tmp_path / "a", fleet, CONTENT):
         pass
     async with running_store(tmp_path / "a") as (images, _), copy_server(images, fleet, "node-a") as port:
         url = f"https://127.0.0.1:{port}/v1/images/{UID}/content"
@@ -203,7 +164,7 @@ async def test_who_shows_no_token_is_cut_off(
 ) -> None:
     monkeypatch.setattr(copies, "PROOF_SECONDS", PROOF)
     monkeypatch.setattr(copies, "MOST_CONNECTIONS", 2)
-    async with holder(tmp_path / "a", fleet) as peer:
+    async with holder(tmp_path / "a", fleet, CONTENT) as peer:
         host, _, port = peer.address.rpartition(":")
         connect = partial(asyncio.open_connection, host, int(port), ssl=fleet.client(None), server_hostname="node-a")
         started = asyncio.get_running_loop().time()

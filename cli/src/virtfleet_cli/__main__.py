@@ -10,7 +10,6 @@ from typing import Any, Final
 import click
 from rich.console import Console
 
-from virtfleet_api.names import DEFAULT_POOL
 from virtfleet_api.vm_image import ImageType
 from virtfleet_cli.cluster import Choice, Cluster
 from virtfleet_cli.console import print_history, run_console
@@ -143,15 +142,18 @@ def image() -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The file to send: raw or qcow2, ISO, or a kernel.",
 )
-@click.option("--type", "kind", type=click.Choice(list(ImageType)), default=ImageType.DISK, show_default=True)
-@click.option("--pool", default=DEFAULT_POOL, show_default=True, help="Storage pool of the nodes that keeps the image.")
+@click.option(
+    "--type", "kind", type=click.Choice(list(ImageType)), help="What the file is; Disk for a VMImage that is made."
+)
+@click.option("--pool", help="Storage pool of the nodes that keeps it; the default one for a VMImage that is made.")
 @connection_options
-def upload(name: str, *, path: Path, kind: ImageType, pool: str) -> None:
+def upload(name: str, *, path: Path, kind: ImageType | None, pool: str | None) -> None:
     """Send a file to a VMImage, which is made if it is not there; goes on where an earlier upload stopped."""
     size = path.stat().st_size
 
     async def act(cluster: Cluster) -> None:
-        made = await prepare_image(cluster, name, {"type": str(kind), "pool": pool})
+        given = {"type": kind and str(kind), "pool": pool}
+        made = await prepare_image(cluster, name, {field: value for field, value in given.items() if value})
         if made:
             click.echo(f"VMImage {name} is made.")
         with transfer_progress(name, size) as show:
