@@ -105,3 +105,33 @@ async def test_a_private_authority_is_trusted_instead_of_the_systems(tmp_path: P
         report = await imported(tmp_path, image(None, main=Download(url=url, ca_bundle=fleet.authority.ca_pem)))
         assert report.phase is ImagePhase.READY
         assert (tmp_path / "pool/images" / UID / "disk").read_bytes() == (files / "disk.raw").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://127.0.0.2:1",
+        "http://[::1]:1",
+        "http://[::ffff:127.0.0.3]:1",
+        "http://169.254.169.254",
+        "http://0.0.0.0:1",
+        "http://localhost:1",
+        "ftp://example.org",
+        "http://[",
+    ],
+)
+async def test_a_redirect_does_not_lead_to_the_hypervisor_itself(tmp_path: Path, private: BadWeb, target: str) -> None:
+    private.elsewhere = target
+    report = await imported(tmp_path, image(f"{private.url}/elsewhere/disk.raw"))
+    assert report.phase is ImagePhase.FAILED
+    reason = (
+        ("Unreachable", "leads to the hypervisor itself") if "localhost" in target else ("HTTPError", "redirects to")
+    )
+    assert (report.reason, reason[1] in report.message) == (reason[0], True), report.message
+
+
+async def test_a_name_does_not_lead_to_the_hypervisor_itself(tmp_path: Path, private: BadWeb) -> None:
+    url = private.url.replace("127.0.0.1", "localhost")
+    report = await imported(tmp_path, image(f"{url}/files/disk.raw"))
+    assert (report.reason, "leads to the hypervisor itself" in report.message) == ("Unreachable", True)
+    assert private.shown == []

@@ -73,7 +73,7 @@ async def test_credentials_go_to_the_node_that_imports_and_only_until_it_has(fle
     await home.daemon.put_image(told(fleet, uid)[-1])
 
     async def forgotten() -> bool:
-        return told(fleet, uid)[-1].main.authorization is None  # type: ignore[union-attr]
+        return told(fleet, uid)[-1].main.authorization is None
 
     await fleet.eventually(forgotten, "a node that has the image is told without them")
     assert all(order.copy_token for order in told(fleet, uid))

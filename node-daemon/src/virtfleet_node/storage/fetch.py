@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
 from virtfleet_node.storage.failures import ImportFailedError
 from virtfleet_node.storage.files import PARTIAL, open_partial, partial_size, read_small, write_whole
 from virtfleet_node.storage.origin import Origin
+from virtfleet_node.storage.resolver import GuardedResolver, is_own
 
 STALL_SECONDS: Final = 30.0
 """A server that sends nothing for so long is given up; the next attempt goes on from there."""
@@ -86,7 +87,12 @@ class Fetch:
             total=None, sock_connect=self._limits.stall_seconds, sock_read=self._limits.stall_seconds
         )
         try:
-            async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False, trust_env=False) as session:
+            async with aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(resolver=GuardedResolver()),
+                timeout=timeout,
+                auto_decompress=False,
+                trust_env=False,
+            ) as session:
                 await self._follow(session)
         except TimeoutError:
             raise ImportFailedError(
@@ -187,8 +193,14 @@ def _validator_of(response: aiohttp.ClientResponse) -> str:
 
 
 def _redirect(url: str, location: str) -> str:
-    target = urljoin(url, location)
-    if not target.startswith(("http://", "https://")) or (url.startswith("https://") and target.startswith("http://")):
+    """Return where a redirect leads: never from https to http, nor to an address that means this host."""
+    try:
+        target = urljoin(url, location)
+        old, new = urlsplit(url), urlsplit(target)
+    except ValueError:
+        raise ImportFailedError("HTTPError", f"The server redirects to {location[:200]!r}, which is no URL.") from None
+    schemes = ("https",) if old.scheme == "https" else ("http", "https")
+    if new.scheme not in schemes or (new.hostname != old.hostname and is_own(new.hostname or "")):
         raise ImportFailedError("HTTPError", f"The server redirects to {location[:200]!r}, which is not followed.")
     return target
 
