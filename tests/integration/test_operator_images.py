@@ -11,7 +11,7 @@ from operator_rig import SPACE, Rig, rig
 from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_dev.control_plane import ControlPlane
-from virtfleet_node.core.errors import ConflictError
+from virtfleet_node.core.errors import ConflictError, InvalidError
 from virtfleet_operator.kube.paths import SECRETS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -119,6 +119,24 @@ async def test_a_copy_that_the_node_still_needs_stays(fleet: Rig, monkeypatch: p
     assert uid in daemon.images
     assert await fleet.is_ready("VMImage", "needed")
     monkeypatch.undo()
+
+
+async def test_a_refusal_of_a_node_is_said(fleet: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(_: Image) -> ImageReport:
+        raise InvalidError("This node has no pool default.")
+
+    for node in fleet.nodes.values():
+        monkeypatch.setattr(node.daemon, "put_image", refuse)
+    await fleet.create("VMImage", "nowhere", {"source": {"http": {"url": URL}}})
+
+    async def said() -> bool:
+        return "This node has no pool default" in (await fleet.condition("VMImage", "nowhere", "Ready")).get(
+            "message", ""
+        )
+
+    await fleet.eventually(said, "the refusal is said")
+    monkeypatch.undo()
+    await fleet.eventually(lambda: fleet.is_ready("VMImage", "nowhere"), "it is tried again")
 
 
 async def _spread(fleet: Rig, name: str) -> str:

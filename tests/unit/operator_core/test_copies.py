@@ -6,7 +6,7 @@ from typing import Any
 
 from virtfleet_api.image import ImageReport
 from virtfleet_api.vm_image import ImagePhase, VMImage
-from virtfleet_operator.core.copies import CopyPlan, plan_copies
+from virtfleet_operator.core.copies import CopyPlan, choose_taker, plan_copies
 from virtfleet_operator.core.place import Candidate
 
 MakeImage = Callable[..., VMImage]
@@ -78,3 +78,15 @@ def test_the_last_good_copy_that_can_be_reached_stays(image: MakeImage) -> None:
     lost = [Candidate("a", unready="not ready", pools={"default": 1}), *NODES[1:]]
     assert planned(old, set(), reports(a=ImagePhase.READY, b=ImagePhase.READY), lost).drop == ()
     assert planned(old, {"a"}, reports(a=ImagePhase.READY, b=ImagePhase.READY), lost).drop == ()
+
+
+def test_an_upload_stays_with_the_node_that_has_most_of_it() -> None:
+    def has(size: int) -> ImageReport:
+        return reports(a=ImagePhase.IMPORTING)["a"].model_copy(update={"file_size_bytes": size})
+
+    assert choose_taker(UID, {}) is None
+    waiting = reports(a=ImagePhase.PENDING, b=ImagePhase.PENDING, c=ImagePhase.PENDING)
+    first = choose_taker(UID, waiting)
+    assert first == choose_taker(UID, dict(reversed(waiting.items())))
+    assert {choose_taker(UID, waiting | {name: has(1)}) for name in waiting} == set(waiting)
+    assert choose_taker(UID, {"a": has(5), "b": has(7), "c": has(6)}) == "b"

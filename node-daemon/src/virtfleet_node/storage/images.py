@@ -20,10 +20,10 @@ from virtfleet_node.storage.disks import DiskStore
 from virtfleet_node.storage.entry import DOCUMENT, READY, ImageEntry, build_report
 from virtfleet_node.storage.fetch import STALL_SECONDS
 from virtfleet_node.storage.files import make_folder, read_small, remove_folder, subfolders, write_whole
-from virtfleet_node.storage.importing import Importer, find_files, room_for
+from virtfleet_node.storage.importing import Importer, find_files, room_for, sweep
 from virtfleet_node.storage.origin import Tls
 from virtfleet_node.storage.pools import Pools
-from virtfleet_node.storage.uploads import check_uploadable, finish, receive, upload_state
+from virtfleet_node.storage.uploads import check_uploadable, finish, receive, report_upload, upload_state
 
 
 class ImageStore:
@@ -113,11 +113,9 @@ class ImageStore:
         try:
             await receive(entry, offset, total, chunks, room_for(self._pools, entry))
         finally:
-            state = upload_state(entry)
-            percent = min(99, 100 * state.received_bytes // total) if total else None
-            changes = {"phase": ImagePhase.IMPORTING, "progress_percent": percent}
-            entry.report = build_report(entry.image, ImagePhase.IMPORTING).model_copy(update=changes)
-            self._tell(image_uid)
+            if entry.files is None:
+                entry.report = report_upload(entry, total)
+                self._tell(image_uid)
         return upload_state(entry)
 
     async def finish_upload(self, image_uid: str, size_bytes: int, sha256: str) -> UploadState:
@@ -167,6 +165,7 @@ class ImageStore:
         entry = ImageEntry(image, folder, done or build_report(image, ImagePhase.PENDING))
         self._entries[image.uid] = entry
         if done is not None:
+            sweep(folder)
             entry.files = find_files(entry, done)
         else:
             entry.task = asyncio.create_task(self._importer.run(entry))

@@ -87,7 +87,7 @@ class Importer:
                 report = report.model_copy(update={"initrd_sha256": initrd.sha256})
             await asyncio.to_thread(publish, main.path, entry.target)
             await asyncio.to_thread(write_whole, entry.folder / READY, report.model_dump_json().encode())
-            _sweep(entry.folder)
+            sweep(entry.folder)
         except OSError as error:
             raise ImportFailedError("StorageError", f"The pool {entry.image.pool} failed: {error.strerror}.") from None
         except InvalidError as error:
@@ -220,7 +220,7 @@ def _of_peer(origin: Origin, failure: ImportFailedError) -> ImportFailedError:
     return ImportFailedError("CopyFailed", f"Copying from node {origin.peer.node} failed: {failure.message}")
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove what is of no use once the files are published."""
     for leftover in (*folder.glob(f"*{PARTIAL}*"), folder / UPLOAD):
         leftover.unlink(missing_ok=True)

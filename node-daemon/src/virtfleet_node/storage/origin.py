@@ -56,6 +56,8 @@ class Origin:
 
     def explain_refusal(self, status: int) -> str:
         """Say what to do about a server that wants to know who asks."""
+        if self.peer is not None:
+            return "It does not know the token of this image yet."
         if self.authorization is None:
             return f"The server answers {status}: name a Secret with what it asks for in secretRef."
         return f"The server answers {status}: it does not accept what the Secret of secretRef holds."

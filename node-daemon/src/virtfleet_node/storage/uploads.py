@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Final
 
 from virtfleet_api.base import Document
-from virtfleet_api.image import UploadState
+from virtfleet_api.image import ImageReport, UploadState
 from virtfleet_api.machine import Sha256
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.core.errors import ConflictError, InvalidError
-from virtfleet_node.storage.entry import UPLOAD, ImageEntry
+from virtfleet_node.storage.entry import UPLOAD, ImageEntry, build_report
 from virtfleet_node.storage.files import PARTIAL, make_folder, open_partial, partial_size, sync_file, write_whole
 
 _WRITE_BYTES: Final = 1 << 20
@@ -29,6 +29,16 @@ def upload_state(entry: ImageEntry) -> UploadState:
     report = entry.report
     received = report.file_size_bytes or 0 if report.phase is ImagePhase.READY else partial_size(_partial(entry))
     return UploadState(received_bytes=received, phase=report.phase, reason=report.reason, message=report.message)
+
+
+def report_upload(entry: ImageEntry, total: int | None) -> ImageReport:
+    """Return the report of an upload that is under way; `total` is the size of the whole file, if that is known."""
+    received = partial_size(_partial(entry))
+    if not received:
+        return entry.report
+    percent = min(99, 100 * received // total) if total else None
+    changes = {"progress_percent": percent, "file_size_bytes": received}
+    return build_report(entry.image, ImagePhase.IMPORTING).model_copy(update=changes)
 
 
 def check_uploadable(entry: ImageEntry) -> None:

@@ -58,7 +58,7 @@ def choose_taker(uid: str, reports: Mapping[str, ImageReport]) -> str | None:
     """Return the node that takes an upload: the one that has most of it, or one that follows from the image's UID."""
     if not reports:
         return None
-    return min(reports, key=lambda name: (-(reports[name].progress_percent or 0), _rank(uid, name)))
+    return min(reports, key=lambda name: (-(reports[name].file_size_bytes or 0), _rank(uid, name)))
 
 
 def _droppable(

@@ -1,6 +1,7 @@
 """VMImage: have the nodes that need it hold a copy, and let none be removed while a machine is made from it."""
 
 import logging
+from dataclasses import dataclass
 from typing import Final
 
 from virtfleet_api.image import Image, ImageReport
@@ -12,7 +13,7 @@ from virtfleet_operator.core.images import compile_image, remembered_copies
 from virtfleet_operator.core.summarise import ImageFacts, summarise_image
 from virtfleet_operator.core.verdict import Waiting
 from virtfleet_operator.core.writes import image_write_due
-from virtfleet_operator.fleet.errors import NodeRefusedError, StaleEpochError
+from virtfleet_operator.fleet.errors import NodeError, NodeRefusedError, StaleEpochError
 from virtfleet_operator.fleet.state import Contact
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import Key
@@ -42,9 +43,11 @@ async def reconcile_image(context: Context, key: Key) -> float | None:
     if isinstance(stored.resource, VMImage) and not problems:
         if context.unsettled():
             return None  # the nodes' snapshots, or the end of patience, wake this image
-        stored, waiting, again = await _spread(context, stored, stored.resource)
-        delay = await _write(context, stored, problems, waiting)
-        return min((seconds for seconds in (again, delay) if seconds is not None), default=None)
+        spread = await _spread(context, stored, stored.resource)
+        delay = await _write(context, spread.stored, problems, spread.waiting)
+        if spread.failure:
+            raise spread.failure  # the queue tries again, later and later
+        return min((seconds for seconds in (spread.again_seconds, delay) if seconds is not None), default=None)
     return await _write(context, stored, problems)
 
 
@@ -55,22 +58,44 @@ async def hold_image(context: Context, stored: Stored) -> Stored:
     return context.cache.get(stored.key) or stored
 
 
-async def _spread(context: Context, stored: Stored, image: VMImage) -> tuple[Stored, Waiting | None, float | None]:
-    """Tell the nodes what to hold and what to remove; return what an import waits for, and when to look again."""
+@dataclass(frozen=True)
+class _Spread:
+    """What became of telling the nodes."""
+
+    stored: Stored
+    waiting: Waiting | None = None
+    again_seconds: float | None = None
+    failure: NodeError | None = None
+    """Of the first node that did not acknowledge."""
+
+
+async def _spread(context: Context, stored: Stored, image: VMImage) -> _Spread:
+    """Tell the nodes what to hold and what to remove; one that fails does not keep the others from it."""
     now = context.clock()
     reports, users = _reports(context, stored), _user_nodes(context, stored.key)
     plan = plan_copies(image, users, reports, context.candidates(), context.keep_unused_images, now)
     if plan.hold:
         stored = await hold_image(context, stored)
-    waits = [
-        await instruct_image(context, node, image) for node in plan.hold if context.fleet.contact(node) is Contact.HEARD
-    ]
+    heard = [node for node in plan.hold if context.fleet.contact(node) is Contact.HEARD]
+    answers = [await _tell(context, node, image) for node in heard]
     refused = [await _drop(context, node, image) for node in plan.drop]
+    waiting = next((answer for answer in answers if isinstance(answer, Waiting)), None)
+    failure = next((answer for answer in answers if isinstance(answer, NodeError)), None)
+    if isinstance(failure, NodeRefusedError):
+        waiting = Waiting("Refused", str(failure))
     again = [(plan.again_at - now).total_seconds()] if plan.again_at else []
     again += [REFUSED_AGAIN_SECONDS] if any(refused) else []
-    waiting = next((wait for wait in waits if wait), None)
     again += [LOOK_AGAIN_SECONDS] if waiting else []
-    return stored, waiting, min(again, default=None)
+    return _Spread(stored, waiting, min(again, default=None), failure)
+
+
+async def _tell(context: Context, node: str, image: VMImage) -> Waiting | NodeError | None:
+    try:
+        return await instruct_image(context, node, image)
+    except StaleEpochError:
+        raise
+    except NodeError as error:
+        return error
 
 
 async def _drop(context: Context, node: str, image: VMImage) -> bool:
