@@ -1,5 +1,6 @@
 """Every file in examples/ is applied as it stands, and does what it says."""
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import yaml
 from lxml import etree
 
 from fleet import Fleet, eventually
-from virtfleet_dev.paths import checkout
+from virtfleet_dev.paths import checkout, program
 
 EXAMPLES = sorted((checkout() / "examples").glob("*.yaml"))
 
@@ -89,6 +90,12 @@ def clone_is_a_machine_of_its_own(fleet: Fleet) -> None:
     assert fleet.wait_ready("worker-1")["status"]["machine"]["startedAt"] == clone["status"]["machine"]["startedAt"]
 
 
+def starts_once_the_file_is_sent(fleet: Fleet) -> None:
+    command = [program("kubectl-vm"), "--kubeconfig", fleet.cluster.control_plane.kubeconfig, "image", "upload"]
+    subprocess.run([*command, "sent-image", "--file", fleet.cluster.images / "guest.qcow2"], check=True, timeout=120)
+    eventually(lambda: "READY" in console(fleet, "from-upload"), "the guest of the image that was sent has booted")
+
+
 PROOFS: dict[str, Callable[[Fleet], object]] = {
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
@@ -98,6 +105,7 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "clone.yaml": clone_is_a_machine_of_its_own,
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),
     "kernel-boot.yaml": prints("tiny", "READY"),
+    "upload.yaml": starts_once_the_file_is_sent,
     "run-once.yaml": job_ends,
 }
 

@@ -1,4 +1,4 @@
-"""kill -9 at random moments of import, clone and removal: the next process converges and nothing is leaked."""
+"""kill -9 at random moments of whatever is done with images and disks: the next process converges and leaks nothing."""
 
 import asyncio
 import os
@@ -8,6 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+from identities import Identities
+from image_holder import TOKEN, holder
+from image_stores import image
 from virtfleet_node.storage.disks import DiskStore
 from virtfleet_node.storage.images import ImageStore
 from virtfleet_node.storage.pools import Pools
@@ -15,21 +18,43 @@ from web import serve
 
 ROUNDS = 20
 IMAGE, MACHINE = (f"{digit * 8}-2222-3333-4444-555555555555" for digit in "ab")
-VICTIM = Path(__file__).parents[1] / "support" / "storage_victim.py"
+SUPPORT = Path(__file__).parents[1] / "support"
+VICTIM, IMAGE_VICTIM = SUPPORT / "storage_victim.py", SUPPORT / "image_victim.py"
 
 
 async def test_a_killed_storage_converges_and_leaks_nothing(tmp_path: Path) -> None:
     folder, pool = tmp_path / "web", tmp_path / "pool"
     folder.mkdir()
     (folder / "disk.raw").write_bytes(os.urandom(8 << 20))
-    chance = random.Random()
     async with serve(folder) as web:
-        command = [sys.executable, VICTIM, pool, f"{web.url}/files/disk.raw", IMAGE, MACHINE]
-        for _ in range(ROUNDS):
-            await asyncio.to_thread(run_and_kill, command, chance.uniform(0, 0.4))
-        # Takes up what is left; a round removes all that it has made.
-        await asyncio.to_thread(subprocess.run, [*command, "1"], check=True, stdout=subprocess.DEVNULL)
+        await kill_often([sys.executable, VICTIM, pool, f"{web.url}/files/disk.raw", IMAGE, MACHINE])
     assert [path for path in pool.rglob("*") if path.is_file()] == [], "a file that nobody owns"
+
+
+async def test_a_killed_upload_goes_on_and_leaks_nothing(tmp_path: Path) -> None:
+    content, pool = tmp_path / "disk.raw", tmp_path / "pool"
+    content.write_bytes(os.urandom(8 << 20))
+    await kill_often([sys.executable, IMAGE_VICTIM, pool, "upload", content], rounds=10)
+    assert [path for path in pool.rglob("*") if path.is_file()] == [], "a file that nobody owns"
+
+
+async def test_a_killed_copy_goes_on_and_leaks_nothing(tmp_path: Path) -> None:
+    fleet, pool = Identities(), tmp_path / "pool"
+    (tmp_path / "ca.pem").write_text(fleet.authority.ca_pem)
+    async with holder(tmp_path / "a", fleet, os.urandom(8 << 20)) as peer:
+        document = image(None, peers=(peer,), copy_token=TOKEN)
+        (tmp_path / "image.json").write_text(document.model_dump_json())
+        command = [sys.executable, IMAGE_VICTIM, pool, "copy", tmp_path / "image.json", tmp_path / "ca.pem"]
+        await kill_often(command, rounds=10)
+    assert [path for path in pool.rglob("*") if path.is_file()] == [], "a file that nobody owns"
+
+
+async def kill_often(command: list[str | Path], rounds: int = ROUNDS) -> None:
+    """Kill a victim at random moments, then let one process take up what is left and do one round, which ends clean."""
+    chance = random.Random()
+    for _ in range(rounds):
+        await asyncio.to_thread(run_and_kill, command, chance.uniform(0, 0.4))
+    await asyncio.to_thread(subprocess.run, [*command, "1"], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
 def run_and_kill(command: list[str | Path], seconds: float) -> None:

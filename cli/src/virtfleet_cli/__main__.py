@@ -1,14 +1,16 @@
-"""`kubectl vm …`: the command line. It reads arguments and prints; what a command means is in `power` and `console`."""
+"""`kubectl vm …`: the command line. It reads arguments and prints; what a command means is in modules of its own."""
 
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import click
 from rich.console import Console
 
+from virtfleet_api.vm_image import ImageType
 from virtfleet_cli.clone import build_clone, check_names, describe_created, plan_clone, render
 from virtfleet_cli.cluster import Choice, Cluster
 from virtfleet_cli.console import print_history, run_console
@@ -25,7 +27,9 @@ from virtfleet_cli.power import (
     plan_start,
     plan_stop,
 )
+from virtfleet_cli.progress import transfer_progress
 from virtfleet_cli.terminal import Terminal
+from virtfleet_cli.upload import Upload, prepare_image
 
 POLL_SECONDS: Final = 0.5
 """How often --wait looks: often enough for a person, and two requests a second are nothing."""
@@ -150,6 +154,41 @@ def console(name: str, *, history: bool, timeout: float | None) -> None:
             await print_history(cluster, name, terminal)
         else:
             await run_console(cluster, name, terminal, timeout)
+
+    _run(act)
+
+
+@main.group()
+def image() -> None:
+    """Bring images into the cluster. `kubectl get vmimages` lists them."""
+
+
+@image.command()
+@click.argument("name")
+@click.option(
+    "--file",
+    "path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The file to send: raw or qcow2, ISO, or a kernel.",
+)
+@click.option(
+    "--type", "kind", type=click.Choice(list(ImageType)), help="What the file is; Disk for a VMImage that is made."
+)
+@click.option("--pool", help="Storage pool of the nodes that keeps it; the default one for a VMImage that is made.")
+@connection_options
+def upload(name: str, *, path: Path, kind: ImageType | None, pool: str | None) -> None:
+    """Send a file to a VMImage, which is made if it is not there; goes on where an earlier upload stopped."""
+    size = path.stat().st_size
+
+    async def act(cluster: Cluster) -> None:
+        given = {"type": kind and str(kind), "pool": pool}
+        made = await prepare_image(cluster, name, {field: value for field, value in given.items() if value})
+        if made:
+            click.echo(f"VMImage {name} is made.")
+        with transfer_progress(name, size) as show:
+            state = await Upload(cluster, name, path, show).run()
+        click.echo(f"VMImage {name} is {state.phase}.")
 
     _run(act)
 

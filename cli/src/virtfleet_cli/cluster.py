@@ -15,8 +15,10 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import load_kube_config
 
+from virtfleet_api.image import PieceQuery, UploadState
 from virtfleet_api.names import API_VERSION, SUBRESOURCES_API_VERSION
 from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.vm_image import VMImage
 from virtfleet_cli.errors import CliError, UnavailableError, explain
 
 FIELD_MANAGER: Final = "kubectl-vm"
@@ -31,6 +33,8 @@ HEARTBEAT_SECONDS: Final = 20.0
 """Notices a lost connection within half a minute, also when the guest is silent."""
 
 EVENTS_SHOWN: Final = 20
+
+_CONTENT_TYPES: Final = {"PATCH": "application/merge-patch+json", "POST": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -90,14 +94,32 @@ class Cluster:
         """Create a VirtualMachine and return it; with `dry_run` the API server does all but keep it."""
         path = self._path(API_VERSION, "").removesuffix("/")
         query = {"dryRun": "All"} if dry_run else {}
-        return await self._request(
-            "POST",
-            path,
-            self._what(manifest["metadata"]["name"]),
-            query=query,
-            body=manifest,
-            content="application/json",
-        )
+        return await self._request("POST", path, self._what(manifest["metadata"]["name"]), query=query, body=manifest)
+
+    async def find_image(self, name: str) -> dict[str, Any] | None:
+        """Read a VMImage; None when there is none of that name."""
+        path = f"/apis/{API_VERSION}/namespaces/{quote(self.namespace, safe='')}/{VMImage.plural}"
+        query = {"fieldSelector": f"metadata.name={name}"}
+        items = (await self._request("GET", path, self._image(name), query=query)).get("items")
+        return items[0] if items else None
+
+    async def create_image(self, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a VMImage."""
+        body = {"apiVersion": API_VERSION, "kind": "VMImage", "metadata": {"name": name}, "spec": spec}
+        path = f"/apis/{API_VERSION}/namespaces/{quote(self.namespace, safe='')}/{VMImage.plural}"
+        return await self._request("POST", path, self._image(name), body=body)
+
+    async def upload_state(self, name: str) -> UploadState:
+        """Ask how much of an image's upload is there."""
+        path = self._path(SUBRESOURCES_API_VERSION, name, VMImage.plural) + "/upload"
+        return UploadState.model_validate(await self._request("GET", path, self._image(name)))
+
+    async def send_piece(self, name: str, piece: PieceQuery, data: bytes) -> UploadState:
+        """Send a piece of an image's upload."""
+        path = self._path(SUBRESOURCES_API_VERSION, name, VMImage.plural) + "/upload"
+        query = {key: str(value) for key, value in piece.to_json_dict().items()}
+        answer = await self._request("PUT", path, self._image(name), query=query, data=data)
+        return UploadState.model_validate(answer)
 
     async def list_events(self, uid: str) -> list[dict[str, Any]]:
         """Return the latest events about an object, oldest first; none without the right to read events."""
@@ -147,7 +169,7 @@ class Cluster:
         *,
         query: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
-        content: str = "application/merge-patch+json",
+        data: bytes | None = None,
     ) -> dict[str, Any]:
         try:
             async with (
@@ -156,8 +178,8 @@ class Cluster:
                     method,
                     self._url(path),
                     params={**(query or {}), **({"fieldManager": FIELD_MANAGER} if body else {})},
-                    data=None if body is None else json.dumps(body),
-                    headers={"Content-Type": content} if body else None,
+                    data=data if body is None else json.dumps(body),
+                    headers={"Content-Type": _CONTENT_TYPES[method]} if body else None,
                     server_hostname=self._configuration.tls_server_name,
                 ) as response,
             ):
@@ -186,15 +208,18 @@ class Cluster:
             request.headers[str(bearer["key"])] = str(bearer["value"])
         return await handler(request)
 
-    def _path(self, api_version: str, name: str) -> str:
+    def _path(self, api_version: str, name: str, plural: str = VirtualMachine.plural) -> str:
         namespace, name = (quote(part, safe="") for part in (self.namespace, name))
-        return f"/apis/{api_version}/namespaces/{namespace}/{VirtualMachine.plural}/{name}"
+        return f"/apis/{api_version}/namespaces/{namespace}/{plural}/{name}"
 
     def _url(self, path: str) -> str:
         return str(self._configuration.host).rstrip("/") + path
 
     def _what(self, name: str) -> str:
         return f"VirtualMachine {self.namespace}/{name}"
+
+    def _image(self, name: str) -> str:
+        return f"VMImage {self.namespace}/{name}"
 
     def _unreachable(self, error: Exception) -> UnavailableError:
         detail = str(error) or type(error).__name__

@@ -1,14 +1,16 @@
 """The Image document: what the operator asks a node to hold, and what the node says of it."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from virtfleet_api.base import Document
 from virtfleet_api.machine import Label, Sha256, Uid
 from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
-from virtfleet_api.vm_image import ImagePhase, ImageType
+from virtfleet_api.vm_image import MAX_CA_BUNDLE, ImagePhase, ImageType
+
+ADDRESS_PATTERN: Final = r"^[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}$"
 
 
 class Download(Document):
@@ -16,6 +18,33 @@ class Download(Document):
 
     url: Annotated[str, Field(pattern=r"^https?://[!-~]+$", max_length=2048)]
     sha256: Sha256 | None = None
+    ca_bundle: Annotated[str | None, Field(max_length=MAX_CA_BUNDLE)] = None
+    """PEM certificates that the server's must be issued by, instead of those the system trusts."""
+    authenticated: bool = False
+    """The server wants credentials; without `authorization` the download waits for them."""
+    authorization: Annotated[str | None, Field(max_length=16384, pattern=r"^[ -~]*$", repr=False)] = None
+    """Value of the header Authorization. Secret: never stored, never logged, for this server alone."""
+
+    def without_secrets(self) -> "Download":
+        """Return the form that may be stored."""
+        return self.model_copy(update={"authorization": None})
+
+    def content(self) -> tuple[str, str | None]:
+        """Return what makes it another file if it differs."""
+        return self.url, self.sha256
+
+
+class Peer(Document):
+    """A node that holds the image, to be asked for it before its source is."""
+
+    node: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=63)]
+    """The name in its certificate."""
+    address: Annotated[str, Field(pattern=ADDRESS_PATTERN)]
+    """host:port of its copies."""
+    sha256: Sha256
+    """Of the image's file; a copy that differs is refused."""
+    size_bytes: Annotated[int, Field(ge=0)]
+    initrd_sha256: Sha256 | None = None
 
 
 class Image(Document):
@@ -26,9 +55,25 @@ class Image(Document):
     name: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253)]
     type: ImageType = ImageType.DISK
     pool: Label
-    main: Download
+    main: Download | None = None
+    """None for an image that somebody uploads to one node of the fleet."""
     initrd: Download | None = None
     present: bool = True
+    sha256: Sha256 | None = None
+    """Of the copies that are there: what the source gives now must be the same."""
+    peers: Annotated[tuple[Peer, ...], Field(max_length=8)] = ()
+    copy_token: Annotated[str | None, Field(max_length=128, repr=False)] = None
+    """What nodes show each other to copy this image, and nothing else. Secret, not stored."""
+
+    def without_secrets(self) -> "Image":
+        """Return the form that may be stored; peers are left out, since they change."""
+        main, initrd = (source.without_secrets() if source else None for source in (self.main, self.initrd))
+        return self.model_copy(update={"main": main, "initrd": initrd, "peers": (), "copy_token": None})
+
+    def content(self) -> tuple[object, ...]:
+        """Return what makes it another image if it differs."""
+        main, initrd = (source.content() if source else None for source in (self.main, self.initrd))
+        return self.type, self.pool, main, initrd
 
 
 class ImageFormat(StrEnum):
@@ -52,5 +97,31 @@ class ImageReport(Document):
     format: ImageFormat | None = None
     virtual_size_bytes: int | None = None
     actual_size_bytes: int | None = None
+    sha256: Sha256 | None = None
+    """Of the file; with READY."""
+    file_size_bytes: Annotated[int | None, Field(ge=0)] = None
+    """With READY; while an upload is IMPORTING, how much of it has arrived."""
+    initrd_sha256: Sha256 | None = None
     users: tuple[str, ...] = ()
     """UIDs of machines on this node whose disks are backed by it."""
+
+
+class UploadState(Document):
+    """How much of an upload is there."""
+
+    received_bytes: Annotated[int, Field(ge=0)]
+    """Where the next piece goes on."""
+    phase: ImagePhase
+    reason: str = ""
+    message: str = ""
+
+
+class PieceQuery(Document):
+    """What the query of an upload's request says of its piece."""
+
+    offset: Annotated[int, Field(ge=0, lt=2**63)]
+    """Where in the file it goes on."""
+    size: Annotated[int | None, Field(ge=0, lt=2**63)] = None
+    """Of the whole file."""
+    sha256: Sha256 | None = None
+    """Of the whole file, with the last request, which has no piece: all of it is there."""

@@ -9,11 +9,19 @@
     PUT    /v1/images/{uid}            Image          → ImageReport
     GET    /v1/images                                 → ImageList
     PUT    /v1/pools                   PoolSet        → PoolList        those beside the configuration file's
+    GET    /v1/images/{uid}/upload                    → UploadState
+    PUT    /v1/images/{uid}/upload     bytes          → UploadState    ?offset=<where it goes on>&size=<of the file>;
+                                                                       at the end no bytes, but &sha256=<of the file>
     GET    /v1/node                                   → NodeReport
     GET    /v1/watch?cursor=<cursor>                  → one JSON document a line: WatchEvent
 
 Mutual TLS: the peer must hold an operator's certificate of the fleet. Every PUT and DELETE carries EPOCH_HEADER; a
 lower epoch than the highest one seen is refused with 409 StaleEpoch. Errors are `Problem` documents.
+
+On a port of its own (`NodeReport.copy_port`), for nodes that show the copy token of the image instead of a certificate:
+
+    GET    /v1/images/{uid}/content                   → bytes          of an image that is Ready here; Range, If-Range
+    GET    /v1/images/{uid}/initrd                    → bytes
 """
 
 from enum import StrEnum
@@ -33,6 +41,9 @@ MAX_DOCUMENT_BYTES: Final = 1 << 20
 
 HEARTBEAT_SECONDS: Final = 5.0
 """A stream that is silent for three of these is dead."""
+
+MAX_PIECE_BYTES: Final = 64 << 20
+"""Largest piece of an upload: at 10 Mbit/s it takes as long as an API server waits for a request, one minute."""
 
 CONSOLE_HISTORY_BYTES: Final = 65536
 """Most that `?history=` gives."""

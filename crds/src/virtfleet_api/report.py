@@ -151,3 +151,5 @@ class NodeReport(Document):
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
     hypervisor_connected: bool = True
     """False while libvirtd does not answer; machines are then as they were last seen."""
+    copy_port: Annotated[int | None, Field(ge=0, le=65535)] = None
+    """Where other nodes copy images from, at the host of the node's address."""

@@ -12,6 +12,7 @@ from virtfleet_api.io_tune import IoTune
 from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.resource import PrinterColumn, Resource
+from virtfleet_api.secret_reference import SecretReference
 
 MAX_VCPUS = 512
 """As many as QEMU's q35 machine takes without an IOMMU of its own is 255; libvirt's limit is checked on the node."""
@@ -203,14 +204,6 @@ class Network(Model):
         ),
     ] = None
     model: Annotated[NicModel, Field(description="Card the guest sees.")] = NicModel.VIRTIO
-
-
-class SecretReference(Model):
-    """A Secret of this namespace."""
-
-    model_config = ConfigDict(json_schema_extra=ATOMIC)
-
-    name: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253, description="Name of the Secret.")]
 
 
 class CloudInit(Model):

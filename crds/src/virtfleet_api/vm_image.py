@@ -1,7 +1,8 @@
 """The kind VMImage: a disk, a CD or a kernel that machines start from."""
 
+from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import ConfigDict, Field
 
@@ -10,6 +11,10 @@ from virtfleet_api.conditions import Condition
 from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.resource import PrinterColumn, Resource
+from virtfleet_api.secret_reference import SecretReference
+
+MAX_CA_BUNDLE: Final = 65536
+"""Characters of PEM: thirty certificates, more than the chain of any one authority."""
 
 
 class ImageType(StrEnum):
@@ -29,6 +34,10 @@ class ImagePhase(StrEnum):
     FAILED = "Failed"
 
 
+class UploadSource(Model):
+    """A file that somebody sends with `kubectl vm image upload`."""
+
+
 class HttpSource(Model):
     """A file on a web server."""
 
@@ -46,12 +55,30 @@ class HttpSource(Model):
             description='Digest the file must have, "sha256:" and 64 hexadecimal digits.',
         ),
     ] = None
+    secret_ref: Annotated[
+        SecretReference | None,
+        Field(
+            description="Secret with `username` and `password`, or with `token` (a bearer token), that the server asks "
+            "for. It goes to the nodes that download the file, and to no server but this one."
+        ),
+    ] = None
+    ca_bundle: Annotated[
+        str | None,
+        Field(
+            max_length=MAX_CA_BUNDLE,
+            description="PEM certificates of the authority that the server's certificate is from, instead of those "
+            "that the nodes trust.",
+        ),
+    ] = None
 
 
 class ImageSource(Model):
-    """Where the image comes from."""
+    """Where the image comes from: exactly one of `http` and `upload`."""
 
-    http: Annotated[HttpSource, Field(description="Download it.")]
+    http: Annotated[HttpSource | None, Field(description="Download it.")] = None
+    upload: Annotated[
+        UploadSource | None, Field(description="Wait for `kubectl vm image upload`, which sends a file.")
+    ] = None
     initrd: Annotated[
         HttpSource | None, Field(description="The initial RAM disk that belongs to an image of type Kernel.")
     ] = None
@@ -78,6 +105,10 @@ class NodeImageStatus(Model):
 
     name: Annotated[str, Field(description="VMNode.")]
     phase: Annotated[ImagePhase, Field(description="How far this copy has come.")]
+    unused_since: Annotated[
+        datetime | None,
+        Field(description="Since when no machine of the node uses it; in time it is removed if another copy stays."),
+    ] = None
 
 
 class VMImageStatus(Model):
@@ -89,8 +120,14 @@ class VMImageStatus(Model):
     format: Annotated[str | None, Field(description="Format found: raw or qcow2.")] = None
     virtual_size: Annotated[Bytes | None, Field(description="Size a machine sees.")] = None
     actual_size: Annotated[Bytes | None, Field(description="Size on the node's disk.")] = None
+    checksum: Annotated[
+        str | None, Field(description='"sha256:" and the digest of the file; every further copy must have it.')
+    ] = None
     nodes: Annotated[tuple[NodeImageStatus, ...], Field(description="Copies.")] = ()
-    users: Annotated[tuple[str, ...], Field(description="Machines that use it, as namespace/name.")] = ()
+    users: Annotated[
+        tuple[str, ...], Field(description="Machines that use it, as namespace/name; the first 100 of them.")
+    ] = ()
+    user_count: Annotated[int, Field(description="Number of machines that use it.")] = 0
     conditions: Annotated[tuple[Condition, ...], Field(description="Conditions, Ready among them.")] = ()
 
 
@@ -104,6 +141,7 @@ class VMImage(Resource):
         PrinterColumn(name="Progress", json_path=".status.progress"),
         PrinterColumn(name="Format", json_path=".status.format"),
         PrinterColumn(name="Size", json_path=".status.virtualSize"),
+        PrinterColumn(name="Users", type="integer", json_path=".status.userCount", priority=1),
         PrinterColumn(name="Age", type="date", json_path=".metadata.creationTimestamp"),
     )
 

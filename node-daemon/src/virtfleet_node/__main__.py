@@ -5,7 +5,9 @@ import asyncio
 import contextlib
 import logging
 import signal
+import ssl
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from virtfleet_node.agent.node import NodeDescription
 from virtfleet_node.agent.relay import Relay
 from virtfleet_node.agent.storage_metrics import StorageMetrics
 from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.api.copies import CopyServer
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.identity import Identity
 from virtfleet_node.api.journal import Journal
@@ -48,23 +51,39 @@ async def serve(config: Config) -> None:
     await _until(stop, asyncio.create_task(hypervisor.start(relay)))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(hypervisor.stop)
-        daemon, journal = await build_daemon(config, hypervisor)
+        daemon, journal, images = await build_daemon(config, hypervisor, identity.peer_context)
         relay.target = daemon
         stack.push_async_callback(daemon.stop)
         await daemon.start()
         await _until(stop, enrolment)
-        server = Server(daemon, journal, EpochGuard(config.state_directory / "epoch"), ApiMetrics(REGISTRY))
+        guard, metrics = EpochGuard(config.state_directory / "epoch"), ApiMetrics(REGISTRY)
+        server = Server(daemon, journal, guard, metrics, images)
         stack.push_async_callback(server.stop)
         port = await server.start(config.listen.host, config.listen.port, identity.context)
         _LOG.info("Serving operators", extra={"node": config.node_name, "host": config.listen.host, "port": port})
+        await _serve_copies(config, identity, images, stack)
         renewal = asyncio.create_task(identity.keep())
         await stop.wait()
         renewal.cancel()
         _LOG.info("Stopping; guests run on", extra={"node": config.node_name})
 
 
-async def build_daemon(config: Config, hypervisor: Hypervisor) -> tuple[NodeDaemon, Journal]:
-    """Return the daemon and the journal it publishes to, for a hypervisor that is connected."""
+async def _serve_copies(
+    config: Config, identity: Identity, images: ImageStore, stack: contextlib.AsyncExitStack
+) -> None:
+    """Let other nodes copy images from here. Without it they ask the source, so a port that is taken stops nothing."""
+    copies, where = CopyServer(images), config.copy_listen
+    stack.push_async_callback(copies.stop)
+    try:
+        await copies.start(where.host, where.port, identity.copy_context)
+    except OSError as error:
+        _LOG.error("Other nodes cannot copy images from here", extra={"port": where.port, "reason": str(error)})
+
+
+async def build_daemon(
+    config: Config, hypervisor: Hypervisor, peer_tls: Callable[[], ssl.SSLContext]
+) -> tuple[NodeDaemon, Journal, ImageStore]:
+    """Return the daemon, the journal it publishes to and its images, for a hypervisor that is connected."""
     rules = {pool.name: PoolRules(pool.type, pool.overcommit, pool.watermark) for pool in config.pools}
     pools = Pools({pool.name: pool.path for pool in config.pools}, rules)
     pools.prepare()
@@ -77,14 +96,14 @@ async def build_daemon(config: Config, hypervisor: Hypervisor) -> tuple[NodeDaem
     def describe() -> NodeReport:
         return node.report(connected=hypervisor.connected)
 
-    journal = Journal(describe())
+    journal, images = Journal(describe()), ImageStore(pools, disks, peer_tls=peer_tls)
     around = Surroundings(
         hypervisor=hypervisor,
         facts=facts,
         pools=pools,
         wanted_pools=wanted_pools,
         disks=disks,
-        images=ImageStore(pools, disks),
+        images=images,
         media=MediaStore(config.state_directory),
         journal=journal,
         state_directory=config.state_directory,
@@ -92,7 +111,7 @@ async def build_daemon(config: Config, hypervisor: Hypervisor) -> tuple[NodeDaem
     )
     daemon = NodeDaemon(around, describe)
     StorageMetrics(REGISTRY, pools.reports, daemon.disk_figures)
-    return daemon, journal
+    return daemon, journal, images
 
 
 async def _until(stop: asyncio.Event, task: "asyncio.Task[None]") -> None:

@@ -77,6 +77,13 @@ class Config(Model):
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
     enrolment: EnrolmentConfig
     metrics: Listen | None = None
+    copies: Listen | None = None
+    """Where other nodes copy images from; the port after that of `listen` if it is left out."""
+
+    @property
+    def copy_listen(self) -> Listen:
+        """Return where other nodes copy images from."""
+        return self.copies or Listen(host=self.listen.host, port=min(self.listen.port + 1, 65535))
 
     @property
     def roots(self) -> tuple[Path, ...]:

@@ -5,7 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -84,7 +84,7 @@ class Leading:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virtfleet-")))
             kopf_settings = build_kopf_settings()
             parts: Parts = {
-                "controller": self._controller.run(self._build_context(fleet, events)),
+                "controller": self._controller.run(self._build_context(authority, fleet, events)),
                 "events": events.run(),
                 "resync": repeat("resync", lambda: drop_vanished(self._client, self._cache), RESYNC_SECONDS),
                 **build_subresources(self._settings, self._client, authority, fleet, stack),
@@ -115,10 +115,19 @@ class Leading:
                 fleet.ensure(stored.key.name, stored.status.address)
         return fleet
 
-    def _build_context(self, fleet: Fleet, events: EventRecorder) -> Context:
-        secrets = SecretReader(self._client)
+    def _build_context(self, authority: Authority, fleet: Fleet, events: EventRecorder) -> Context:
         return Context(
-            self._client, self._cache, self._catalog, self._loads, fleet, secrets, events, self._metrics, utc_now
+            client=self._client,
+            cache=self._cache,
+            catalog=self._catalog,
+            loads=self._loads,
+            fleet=fleet,
+            secrets=SecretReader(self._client),
+            events=events,
+            metrics=self._metrics,
+            clock=utc_now,
+            keep_unused_images=timedelta(seconds=self._settings.images.keep_unused_seconds),
+            copy_key=authority.derive_key("copies of images"),
         )
 
     def _build_registry(self, activity: WatchActivity) -> kopf.OperatorRegistry:

@@ -82,6 +82,13 @@ class LeaseSettings(_Section):
         return self
 
 
+class ImageSettings(_Section):
+    """How long images stay where they are."""
+
+    keep_unused_seconds: Annotated[float, Field(ge=0)] = 24 * 3600
+    """A copy on a node where no machine uses the image is removed after this time, unless it is the fleet's last."""
+
+
 def default_identity() -> str:
     """Return a name of this process that no other has."""
     return f"{socket.gethostname()}-{os.getpid()}"
@@ -98,6 +105,7 @@ class Settings(_Section):
     subresources: SubresourceSettings = SubresourceSettings()
     metrics: MetricsSettings = MetricsSettings()
     lease: LeaseSettings = LeaseSettings()
+    images: ImageSettings = ImageSettings()
 
 
 def read_settings(path: Path) -> Settings:

@@ -22,7 +22,10 @@ DEADLINE_SECONDS = 20.0
 
 async def test_discovery_through_the_api_server(lab: Lab) -> None:
     resources = json.loads(await lab.kubectl("get", "--raw", GROUP))["resources"]
-    assert [(r["name"], r["verbs"]) for r in resources] == [("virtualmachines/console", ["get"])]
+    assert [(r["name"], r["verbs"]) for r in resources] == [
+        ("virtualmachines/console", ["get"]),
+        ("vmimages/upload", ["get", "update"]),
+    ]
     listed = await lab.kubectl("api-versions")
     assert "subresources.virtfleet.io/v1alpha1" in listed
 

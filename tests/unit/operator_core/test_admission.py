@@ -159,6 +159,8 @@ def test_an_imported_image_stays_what_it_is(
         "write what it was, or make another VMImage for the new one"
     )
     assert refusal(review_write(image({"shared": True}, status={"phase": phase}), old, objects, now)) is None
+    reached = {"source": {"http": {**old["spec"]["source"]["http"], "secretRef": {"name": "login"}}}}
+    assert refusal(review_write(image(reached, status={"phase": phase}), old, objects, now)) is None
 
 
 @pytest.mark.parametrize("phase", [None, "Pending", "Failed"])

@@ -1,14 +1,22 @@
-"""From images to documents, and which nodes hold them."""
+"""From images to documents."""
 
 from collections.abc import Callable
 
-from virtfleet_api.image import ImageFormat
+from virtfleet_api.image import ImageFormat, ImageReport
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.vm_image import ImagePhase, NodeImageStatus, VMImage, VMImageStatus
-from virtfleet_operator.core.images import compile_image, image_homes, remembered_copies
-from virtfleet_operator.core.place import Candidate, PoolRoom
+from virtfleet_operator.core.images import (
+    Holder,
+    Supply,
+    choose_peers,
+    compile_image,
+    copy_token,
+    pinned_checksum,
+    remembered_copies,
+)
 
 MakeImage = Callable[..., VMImage]
+DIGEST = "ab" * 32
 
 
 def test_the_document_of_an_image(image: MakeImage) -> None:
@@ -19,31 +27,63 @@ def test_the_document_of_an_image(image: MakeImage) -> None:
     )
     document = compile_image(made)
     assert (document.type, document.pool, document.present) == ("Kernel", "fast", True)
+    assert document.main is not None
     assert (document.main.url, document.main.sha256) == (http["url"], digest)
     assert document.initrd is not None
     assert document.initrd.sha256 is None
     assert not compile_image(made, present=False).present
 
 
-def test_an_image_is_held_where_it_is_used_and_where_it_is_already(image: MakeImage) -> None:
-    nodes = [Candidate(name, pools={"default": PoolRoom()}) for name in ("a", "b", "c")]
-    assert image_homes(image(), {"b"}, {"c"}, nodes) == ("b", "c")
-    assert image_homes(image(), {"gone"}, (), nodes) == ("gone",)
+def test_the_document_for_one_node(image: MakeImage) -> None:
+    http = {"url": "https://images.example.org/a", "secretRef": {"name": "login"}, "caBundle": "PEM"}
+    supply = Supply(authorization="Bearer x", copy_token="t", sha256=DIGEST)
+    document = compile_image(image(source={"http": http}), supply)
+    assert document.main is not None
+    assert (document.main.authenticated, document.main.authorization, document.main.ca_bundle) == (
+        True,
+        "Bearer x",
+        "PEM",
+    )
+    assert (document.copy_token, document.sha256) == ("t", DIGEST)
+    kept = document.without_secrets().model_dump_json()
+    assert "Bearer" not in kept
+    assert '"copy_token":null' in kept.replace("copyToken", "copy_token")
+    assert "Bearer x" not in repr(document)
+    assert compile_image(image(source={"upload": {}})).main is None
 
 
-def test_an_image_without_users_is_tried_on_one_node_that_can(image: MakeImage) -> None:
-    nodes = [
-        Candidate("a", unready="not ready", pools={"default": PoolRoom()}),
-        Candidate("b", pools={"fast": PoolRoom()}),
-        *(Candidate(f"n{n}", pools={"default": PoolRoom()}) for n in range(10)),
-    ]
-    home = image_homes(image(), (), (), nodes)
-    assert home == image_homes(image(), (), (), list(reversed(nodes)))
-    uids = (f"{n:08x}-0000-0000-0000-000000000000" for n in range(100))
-    homes = {image_homes(image(metadata={"uid": uid}), (), (), nodes) for uid in uids}
-    assert len(homes) > 5
-    assert all(len(found) == 1 and found[0].startswith("n") for found in homes)
-    assert image_homes(image(), (), (), nodes[:2]) == ()
+def report(image: VMImage, sha256: str = DIGEST, phase: ImagePhase = ImagePhase.READY) -> ImageReport:
+    meta = image.metadata
+    return ImageReport(uid=meta.uid, namespace="shop", name=meta.name, phase=phase, sha256=sha256, file_size_bytes=5)
+
+
+def test_a_node_copies_from_those_that_have_what_was_found_first(image: MakeImage) -> None:
+    made = image(status={"checksum": f"sha256:{DIGEST}"})
+    holders = [Holder(f"n{n}", f"10.0.0.{n}:8445", report(made)) for n in range(9)]
+    liar = Holder("liar", "10.0.0.66:8445", report(made, "cd" * 32))
+    busy = Holder("busy", "10.0.0.67:8445", report(made, phase=ImagePhase.IMPORTING))
+    peers = choose_peers(made, "n0", [*holders, liar, busy])
+    assert len(peers) == 3
+    assert not {"n0", "liar", "busy"} & {peer.node for peer in peers}
+    assert peers == choose_peers(made, "n0", [busy, liar, *reversed(holders)])
+    asked = {peer.node for n in range(9) for peer in choose_peers(made, f"n{n}", holders)}
+    assert len(asked) > 5
+    named = image(source={"http": {"url": "https://example.org/a", "checksum": f"sha256:{'cd' * 32}"}})
+    assert [peer.node for peer in choose_peers(named, "n0", [*holders, liar])] == ["liar"]
+
+
+def test_a_token_is_of_one_image_and_one_key() -> None:
+    assert copy_token(b"k", "a") == copy_token(b"k", "a")
+    assert len({copy_token(b"k", "a"), copy_token(b"k", "b"), copy_token(b"l", "a")}) == 3
+
+
+def test_the_checksum_of_the_first_copy_stays(image: MakeImage) -> None:
+    made = image()
+    first, other = f"sha256:{DIGEST}", f"sha256:{'cd' * 32}"
+    assert pinned_checksum(None, {"b": report(made), "a": report(made, phase=ImagePhase.FAILED)}) == first
+    assert pinned_checksum(first, {"a": report(made, "cd" * 32), "b": report(made)}) == first
+    assert pinned_checksum(first, {"a": report(made, "cd" * 32)}) == other
+    assert pinned_checksum(first, {}) is None
 
 
 def test_ready_copies_of_silent_nodes_are_remembered_with_what_was_found(image: MakeImage) -> None:

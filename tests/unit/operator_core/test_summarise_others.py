@@ -1,6 +1,6 @@
 """The status of images, nodes and classes."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from virtfleet_operator.core.summarise import (
     summarise_image,
     summarise_node,
 )
+from virtfleet_operator.core.verdict import Waiting
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 META = ObjectMeta(name="debian-12", namespace="shop", uid="u", generation=2)
@@ -112,14 +113,34 @@ def test_an_image(facts: ImageFacts, phase: str, progress: str | None, ready: st
 def test_an_image_shows_its_copies_its_users_and_what_was_found() -> None:
     facts = ImageFacts(reports={"b": FAILED, "a": READY}, users=["shop/web-2", "shop/web-1"])
     shown = summarise_image(META, VMImageStatus(), facts, NOW).to_json_dict()
-    assert shown["nodes"] == [{"name": "a", "phase": "Ready"}, {"name": "b", "phase": "Failed"}]
-    assert shown["users"] == ["shop/web-1", "shop/web-2"]
+    since = {"unusedSince": NOW.isoformat().replace("+00:00", "Z")}
+    assert shown["nodes"] == [{"name": "a", "phase": "Ready", **since}, {"name": "b", "phase": "Failed", **since}]
+    assert (shown["users"], shown["userCount"]) == (["shop/web-1", "shop/web-2"], 2)
     assert (shown["format"], shown["virtualSize"], shown["actualSize"]) == ("qcow2", "2Gi", "1Gi")
 
 
 def test_a_sample_of_users_is_enough() -> None:
     facts = ImageFacts(users=[f"shop/web-{n:04}" for n in range(1000)])
-    assert len(summarise_image(META, VMImageStatus(), facts, NOW).users) == 100
+    status = summarise_image(META, VMImageStatus(), facts, NOW)
+    assert (len(status.users), status.user_count) == (100, 1000)
+
+
+def test_a_copy_is_unused_from_the_moment_its_last_machine_is_gone() -> None:
+    used = summarise_image(META, VMImageStatus(), ImageFacts(reports={"a": READY}, user_nodes={"a"}), NOW)
+    assert used.nodes[0].unused_since is None
+    idle = summarise_image(META, used, ImageFacts(reports={"a": READY}), NOW)
+    later = summarise_image(META, idle, ImageFacts(reports={"a": READY}), NOW + timedelta(hours=3))
+    assert idle.nodes[0].unused_since == later.nodes[0].unused_since == NOW
+    again = summarise_image(META, later, ImageFacts(reports={"a": READY}, user_nodes={"a"}), NOW)
+    assert again.nodes[0].unused_since is None
+
+
+def test_a_missing_secret_is_said_until_a_copy_is_there() -> None:
+    waiting = Waiting("SecretNotFound", "spec.source.http.secretRef: Secret 'x' does not exist: create it")
+    status = summarise_image(META, VMImageStatus(), ImageFacts(reports={"a": FAILED}, waiting=waiting), NOW)
+    assert (status.conditions[0].reason, status.conditions[0].message) == ("SecretNotFound", waiting.message)
+    status = summarise_image(META, VMImageStatus(), ImageFacts(reports={"a": READY}, waiting=waiting), NOW)
+    assert status.conditions[0].reason == "Ready"
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,9 @@ class NodeDaemon:
         return await self._update(entry, entry.desired.model_copy(update={"run": Run.ABSENT}))
 
     async def put_image(self, image: Image) -> ImageReport:
-        """Take over what is wanted of an image."""
+        """Take over what is wanted of an image; ConflictError when it shall go and a machine here still names it."""
+        if not image.present:
+            self._check_unused(image)
         return await self._around.images.put(image)
 
     def list_images(self) -> tuple[ImageReport, ...]:
@@ -263,6 +265,11 @@ class NodeDaemon:
         if entry is not None and entry.facts != facts:
             entry.facts = facts
             self._queue.add(uid)
+
+    def _check_unused(self, image: Image) -> None:
+        kept = (entry.desired for entry in self._entries.values() if entry.desired.run is not Run.ABSENT)
+        if users := sorted(machine.uid for machine in kept if image.uid in machine.image_uids()):
+            raise ConflictError(f"These machines of the node are made from the image: {', '.join(users)}.")
 
     def _image_changed(self, uid: str) -> None:
         """Publish the image, and look at the machines that wait for it."""

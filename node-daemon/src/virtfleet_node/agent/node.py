@@ -43,6 +43,7 @@ class NodeDescription:
             pools=self.told,
             labels=self.config.labels,
             hypervisor_connected=connected,
+            copy_port=self.config.copy_listen.port,
         )
 
 

@@ -34,6 +34,13 @@ def build_server_context() -> ssl.SSLContext:
     return context
 
 
+def build_copy_context() -> ssl.SSLContext:
+    """Return TLS settings for what needs no certificate of its peers, but a token."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
 def check_operator(request: web.Request) -> None:
     """Refuse a peer whose certificate is not an operator's: ForbiddenError."""
     tls = request.transport.get_extra_info("ssl_object") if request.transport else None

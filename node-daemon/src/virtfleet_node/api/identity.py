@@ -7,7 +7,7 @@ import ssl
 from datetime import UTC, datetime
 from typing import Final
 
-from virtfleet_node.api.access import build_server_context
+from virtfleet_node.api.access import build_copy_context, build_server_context
 from virtfleet_node.api.credentials import CredentialStore
 from virtfleet_node.api.enrolment import Enroller, EnrolmentError
 from virtfleet_node.config import Config
@@ -30,11 +30,24 @@ class Identity:
         self._store = CredentialStore(config.state_directory, config.node_name)
         self._enroller = Enroller(config, self._store)
         self._context = build_server_context()
+        self._copy_context = build_copy_context()
 
     @property
     def context(self) -> ssl.SSLContext:
         """Return the server's TLS settings; a renewed certificate is used for connections made after it."""
         return self._context
+
+    @property
+    def copy_context(self) -> ssl.SSLContext:
+        """Return the TLS settings of the server that gives copies of images to other nodes."""
+        return self._copy_context
+
+    def peer_context(self) -> ssl.SSLContext:
+        """Return TLS settings of a client of other nodes: they are trusted by the fleet's authority alone."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_verify_locations(self._store.ca_path)
+        return context
 
     async def ensure(self) -> None:
         """Have a certificate that is good: the stored one, or one from the operator, asked for until it answers."""
@@ -70,6 +83,7 @@ class Identity:
                 return
 
     def _load(self) -> None:
-        self._context.load_cert_chain(self._store.certificate_path, self._store.key_path)
+        for context in (self._context, self._copy_context):
+            context.load_cert_chain(self._store.certificate_path, self._store.key_path)
         # A former authority stays trusted until the daemon is started again: an SSLContext forgets none.
         self._context.load_verify_locations(self._store.ca_path)

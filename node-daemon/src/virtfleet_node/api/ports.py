@@ -1,13 +1,15 @@
-"""What the server needs from the daemon behind it. The agent implements it."""
+"""What the servers need from the daemon behind them. The agent implements it, and the store of images the rest."""
 
+from collections.abc import AsyncIterator
 from typing import Protocol
 
-from virtfleet_api.image import Image, ImageReport
+from virtfleet_api.image import Image, ImageReport, UploadState
 from virtfleet_api.machine import Machine
 from virtfleet_api.node_api import PoolList
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NodeReport
 from virtfleet_node.core.ports import ConsoleStream
+from virtfleet_node.core.stored import ImageCopy
 
 
 class Daemon(Protocol):
@@ -42,3 +44,25 @@ class Daemon(Protocol):
 
     async def read_console_log(self, uid: str, max_bytes: int) -> bytes:
         """Return the end of what the guest wrote to its console."""
+
+
+class Uploads(Protocol):
+    """Takes the content of images. Every method may raise a NodeError, which becomes a Problem."""
+
+    def upload_state(self, image_uid: str) -> UploadState:
+        """Say how much of an upload is there; NotFoundError."""
+
+    async def receive(
+        self, image_uid: str, offset: int, total: int | None, chunks: AsyncIterator[bytes]
+    ) -> UploadState:
+        """Append a piece of an upload; `total` is the size of the file, if that is known."""
+
+    async def finish_upload(self, image_uid: str, size_bytes: int, sha256: str) -> UploadState:
+        """Have a complete upload checked and made an image."""
+
+
+class Copies(Protocol):
+    """Gives copies of images to other nodes."""
+
+    def open_copy(self, image_uid: str, token: str, *, initrd: bool = False) -> ImageCopy:
+        """Return a file for a node that has the token of this image; NotFoundError."""

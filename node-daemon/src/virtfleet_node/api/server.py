@@ -22,9 +22,10 @@ from virtfleet_node.api.console import Consoles
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
-from virtfleet_node.api.ports import Daemon
+from virtfleet_node.api.ports import Daemon, Uploads
 from virtfleet_node.api.problems import answer, read_document, refuse, refuse_http
 from virtfleet_node.api.streams import Streams
+from virtfleet_node.api.uploads import take_piece
 from virtfleet_node.core.errors import InvalidError, NodeError
 
 _LOG = logging.getLogger(__name__)
@@ -43,8 +44,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Server:
     """The server, from start to stop."""
 
-    def __init__(self, daemon: Daemon, journal: Journal, guard: EpochGuard, metrics: ApiMetrics) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        journal: Journal,
+        guard: EpochGuard,
+        metrics: ApiMetrics,
+        uploads: Uploads | None = None,
+    ) -> None:
         self._daemon = daemon
+        self._uploads = uploads
         self._guard = guard
         self._metrics = metrics
         self._streams = Streams(journal, metrics)
@@ -82,6 +91,9 @@ class Server:
         app.router.add_get("/v1/images", self._list_images)
         app.router.add_put("/v1/images/{uid}", self._put_image)
         app.router.add_put("/v1/pools", self._put_pools)
+        if self._uploads is not None:
+            app.router.add_get("/v1/images/{uid}/upload", self._get_upload)
+            app.router.add_put("/v1/images/{uid}/upload", self._put_upload)
         app.router.add_get("/v1/node", self._node)
         app.router.add_get("/v1/watch", self._streams.serve)
         return app
@@ -146,6 +158,16 @@ class Server:
         wanted = await read_document(request, PoolSet)
         self._admit(request)
         return answer(await self._daemon.put_pools(wanted))
+
+    async def _get_upload(self, request: web.Request) -> web.Response:
+        assert self._uploads is not None  # noqa: S101 -- else there is no such route
+        return answer(self._uploads.upload_state(_parse_uid(request)))
+
+    async def _put_upload(self, request: web.Request) -> web.Response:
+        assert self._uploads is not None  # noqa: S101 -- else there is no such route
+        uid = _parse_uid(request)
+        self._admit(request)
+        return answer(await take_piece(self._uploads, uid, request))
 
     async def _node(self, _: web.Request) -> web.Response:
         return answer(self._daemon.node_report())

@@ -21,6 +21,14 @@ class StoredDisk:
 
 
 @dataclass(frozen=True)
+class ImageCopy:
+    """A file of an image that is ready, to be copied by another node."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
 class ImageFiles:
     """The files of an image that is ready."""
 

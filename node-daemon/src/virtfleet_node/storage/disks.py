@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,8 @@ class DiskStore:
         self._pools = pools
         self.clones = CloneStore(pools)
         """Makes disks from disks of other machines."""
+        self._making: Counter[tuple[str, str]] = Counter()
+        """Image and machine of the disks that are being made."""
 
     def read_disks(self, uid: str) -> tuple[StoredDisk, ...]:
         """Return the disks that exist of a machine, in any pool, by name."""
@@ -50,8 +53,9 @@ class DiskStore:
 
     def users(self, image_uid: str) -> tuple[str, ...]:
         """Return the UIDs of machines with a disk that is backed by an image, from the files themselves."""
-        backed = (uid for uid in self.owners() if any(d.backing_image_uid == image_uid for d in self.read_disks(uid)))
-        return tuple(sorted(backed))
+        backed = {uid for uid in self.owners() if any(d.backing_image_uid == image_uid for d in self.read_disks(uid))}
+        making = {machine for image, machine in self._making if image == image_uid}
+        return tuple(sorted(backed | making))
 
     async def prepare_disk(self, uid: str, disk: MachineDisk, image: ImageFiles | None) -> StoredDisk:
         """Make the disk unless it is there, and let it appear only when it is whole.
@@ -72,7 +76,7 @@ class DiskStore:
         if not final.exists():
             partial = final.with_name(final.name + PARTIAL)
             size = disk.size_bytes or (image.virtual_size_bytes if image else 0)
-            with self._pools.commit(disk.pool, size), _removed_on_failure(partial):
+            with self._counted(uid, image), self._pools.commit(disk.pool, size), _removed_on_failure(partial):
                 make_folder(folder)
                 partial.unlink(missing_ok=True)
                 await self._make(partial, disk, image)
@@ -116,6 +120,16 @@ class DiskStore:
         if not any(folder.iterdir()):
             folder.rmdir()
         sync_folder(folder.parent)
+
+    @contextmanager
+    def _counted(self, uid: str, image: ImageFiles | None) -> Iterator[None]:
+        """Count the machine as a user of the image while its disk is being made: it must not be removed meanwhile."""
+        key = (image.path.parent.name if image else "", uid)
+        self._making[key] += 1
+        try:
+            yield
+        finally:
+            self._making -= Counter([key])
 
     async def _make(self, partial: Path, disk: MachineDisk, image: ImageFiles | None) -> None:
         if isinstance(disk.source, BlankSource):

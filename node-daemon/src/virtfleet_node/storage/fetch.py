@@ -1,4 +1,4 @@
-"""Download a file over http(s) into a partial file: streamed, bounded, resumable, and checked while it streams.
+"""Download a file over http(s) into a partial file: streamed, bounded, resumable, and checked when it is complete.
 
 Beside `<name>.partial` lies `<name>.partial.json` with the validator (ETag or Last-Modified) that lets a later attempt,
 also of another daemon process, go on where this one stopped. The server and all it says are hostile.
@@ -12,22 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
-from virtfleet_api.image import Download
 from virtfleet_node.storage.failures import ImportFailedError
-from virtfleet_node.storage.files import PARTIAL
+from virtfleet_node.storage.files import PARTIAL, open_partial, partial_size, read_small, write_whole
+from virtfleet_node.storage.origin import Origin
+from virtfleet_node.storage.resolver import GuardedResolver, is_own
 
-MAX_REDIRECTS: Final = 5
 STALL_SECONDS: Final = 30.0
 """A server that sends nothing for so long is given up; the next attempt goes on from there."""
 
 CHUNK_BYTES: Final = 1 << 20
 _VALIDATOR_CHARACTERS: Final = 256
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_OK, _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 200, 206, 416
+_OK, _PARTIAL_CONTENT, _UNAUTHORIZED, _FORBIDDEN, _RANGE_NOT_SATISFIABLE = 200, 206, 401, 403, 416
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,26 @@ Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and the bytes expected, if known."""
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """A file that is complete."""
+
+    path: Path
+    """Still under its partial name."""
+    sha256: str
+
+
 class Fetch:
     """One download."""
 
-    def __init__(self, download: Download, target: Path, limits: Limits, progress: Progress) -> None:
-        self._download = download
+    def __init__(self, origin: Origin, target: Path, limits: Limits, progress: Progress) -> None:
+        self._origin = origin
         self._partial = target.with_name(target.name + PARTIAL)
         self._sidecar = target.with_name(target.name + PARTIAL + ".json")
         self._limits = limits
         self._progress = progress
 
-    async def run(self) -> Path:
+    async def run(self) -> Fetched:
         """Download what is missing and return the partial file, complete and with the right checksum.
 
         Raises:
@@ -60,12 +69,13 @@ class Fetch:
         """
         try:
             await self._transfer()
-            await self._verify()
+            found = await asyncio.to_thread(sha256_of, self._partial)
+            self._origin.check(found)
         except ImportFailedError as failure:
             if failure.final:
                 self.discard()
             raise
-        return self._partial
+        return Fetched(self._partial, found)
 
     def discard(self) -> None:
         """Remove what was downloaded."""
@@ -77,7 +87,12 @@ class Fetch:
             total=None, sock_connect=self._limits.stall_seconds, sock_read=self._limits.stall_seconds
         )
         try:
-            async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False, trust_env=False) as session:
+            async with aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(resolver=GuardedResolver()),
+                timeout=timeout,
+                auto_decompress=False,
+                trust_env=False,
+            ) as session:
                 await self._follow(session)
         except TimeoutError:
             raise ImportFailedError(
@@ -94,28 +109,35 @@ class Fetch:
 
     async def _follow(self, session: aiohttp.ClientSession) -> None:
         """Ask for the file, following redirects by hand: few, and never from https to http."""
-        url, headers = self._download.url, self._range_headers()
-        for _ in range(MAX_REDIRECTS + 1):
-            async with session.get(url, headers=headers, allow_redirects=False) as response:
+        origin, url = self._origin, self._origin.url
+        headers, tls = self._range_headers(), origin.tls()
+        for _ in range(origin.redirects + 1):
+            asked = headers | origin.credentials_for(url)
+            request = session.get(
+                url, headers=asked, allow_redirects=False, ssl=tls, server_hostname=origin.server_name
+            )
+            async with request as response:
                 if response.status not in _REDIRECTS:
                     await self._receive(response)
                     return
                 url = _redirect(url, response.headers.get("Location", ""))
-        raise ImportFailedError("TooManyRedirects", f"The server redirects more than {MAX_REDIRECTS} times.")
+        raise ImportFailedError("TooManyRedirects", f"The server redirects more than {origin.redirects} times.")
 
     def _range_headers(self) -> dict[str, str]:
         headers = {"Accept-Encoding": "identity"}
         validator = self._validator()
-        if validator and self._partial.exists() and (size := self._partial.stat().st_size):
+        if (size := partial_size(self._partial)) and validator:
             headers |= {"Range": f"bytes={size}-", "If-Range": validator}
         return headers
 
     async def _receive(self, response: aiohttp.ClientResponse) -> None:
         if response.status == _RANGE_NOT_SATISFIABLE:
-            if response.headers.get("Content-Range") == f"bytes */{self._partial.stat().st_size}":
+            if response.headers.get("Content-Range") == f"bytes */{partial_size(self._partial)}":
                 return  # it was complete already: a daemon died between the last byte and publishing
             self.discard()
             raise ImportFailedError("Changed", "The file changed while it was downloaded; starting again.")
+        if response.status in {_UNAUTHORIZED, _FORBIDDEN}:
+            raise ImportFailedError("Unauthorized", self._origin.explain_refusal(response.status))
         if response.status not in {_OK, _PARTIAL_CONTENT}:
             raise ImportFailedError("HTTPError", f"The server answers {response.status}; check the URL.")
         start = self._resumed_at(response) if response.status == _PARTIAL_CONTENT else 0
@@ -126,7 +148,7 @@ class Fetch:
 
     def _resumed_at(self, response: aiohttp.ClientResponse) -> int:
         """Return where a partial answer goes on; servers that ignore If-Range are found out by their validator."""
-        start = self._partial.stat().st_size
+        start = partial_size(self._partial)
         continues = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
         if not continues or _validator_of(response) != self._validator():
             self.discard()
@@ -135,7 +157,7 @@ class Fetch:
 
     async def _write(self, response: aiohttp.ClientResponse, start: int, expected: int | None) -> None:
         size = start
-        with self._partial.open("ab" if start else "wb") as file:
+        with open_partial(self._partial, append=bool(start)) as file:
             async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                 size += len(chunk)
                 self._check_size(size)
@@ -150,26 +172,17 @@ class Fetch:
                 "TooLarge", f"The file has more than the {self._limits.max_bytes} bytes that the pool can take."
             )
 
-    async def _verify(self) -> None:
-        if self._download.sha256 is None:
-            return
-        found = await asyncio.to_thread(_sha256, self._partial)
-        if found != self._download.sha256:
-            raise ImportFailedError(
-                "ChecksumMismatch", f"The file's SHA-256 is {found}, not the {self._download.sha256} of the spec."
-            )
-
     def _validator(self) -> str | None:
         try:
-            kept = json.loads(self._sidecar.read_text())
-        except (FileNotFoundError, ValueError):
+            kept = json.loads(read_small(self._sidecar) or b"null")
+        except ValueError:
             return None
-        same = isinstance(kept, dict) and kept.get("url") == self._download.url
+        same = isinstance(kept, dict) and kept.get("url") == self._origin.identity
         return str(kept["validator"]) if same and kept.get("validator") else None
 
     def _remember_validator(self, response: aiohttp.ClientResponse) -> None:
-        kept = {"url": self._download.url, "validator": _validator_of(response)}
-        self._sidecar.write_text(json.dumps(kept))
+        kept = {"url": self._origin.identity, "validator": _validator_of(response)}
+        write_whole(self._sidecar, json.dumps(kept).encode())
 
 
 def _validator_of(response: aiohttp.ClientResponse) -> str:
@@ -180,12 +193,19 @@ def _validator_of(response: aiohttp.ClientResponse) -> str:
 
 
 def _redirect(url: str, location: str) -> str:
-    target = urljoin(url, location)
-    if not target.startswith(("http://", "https://")) or (url.startswith("https://") and target.startswith("http://")):
+    """Return where a redirect leads: never from https to http, nor to an address that means this host."""
+    try:
+        target = urljoin(url, location)
+        old, new = urlsplit(url), urlsplit(target)
+    except ValueError:
+        raise ImportFailedError("HTTPError", f"The server redirects to {location[:200]!r}, which is no URL.") from None
+    schemes = ("https",) if old.scheme == "https" else ("http", "https")
+    if new.scheme not in schemes or (new.hostname != old.hostname and is_own(new.hostname or "")):
         raise ImportFailedError("HTTPError", f"The server redirects to {location[:200]!r}, which is not followed.")
     return target
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,55 +6,43 @@ can be killed at any moment and is taken up by the next `start`.
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import hmac
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Final
 
 from pydantic import ValidationError
 
-from virtfleet_api.image import Image, ImageFormat, ImageReport
-from virtfleet_api.vm_image import ImagePhase, ImageType
-from virtfleet_node.core.errors import ConflictError, InvalidError, PoolFullError, UnavailableError
-from virtfleet_node.core.stored import ImageFiles
-from virtfleet_node.storage.claims import PATIENCE_SECONDS, claimed, remove_claimed, sweep
+from virtfleet_api.image import Image, ImageReport, UploadState
+from virtfleet_api.vm_image import ImagePhase
+from virtfleet_node.core.errors import ConflictError, NotFoundError
+from virtfleet_node.core.stored import ImageCopy, ImageFiles
+from virtfleet_node.storage import claims
+from virtfleet_node.storage.claims import PATIENCE_SECONDS, claimed
 from virtfleet_node.storage.disks import DiskStore
-from virtfleet_node.storage.failures import ImportFailedError, retry_seconds
-from virtfleet_node.storage.fetch import STALL_SECONDS, Fetch, Limits
-from virtfleet_node.storage.files import make_folder, publish, subfolders, write_whole
+from virtfleet_node.storage.entry import DOCUMENT, READY, ImageEntry, build_report, read_report
+from virtfleet_node.storage.fetch import STALL_SECONDS
+from virtfleet_node.storage.files import make_folder, read_small, subfolders, write_whole
+from virtfleet_node.storage.importing import Importer, find_files, room_for, sweep
+from virtfleet_node.storage.origin import Tls
 from virtfleet_node.storage.pools import Pools
-from virtfleet_node.storage.probe import probe_disk, probe_iso, probe_kernel
-
-_LOG = logging.getLogger(__name__)
-
-_DOCUMENT, _READY = "image.json", "ready.json"
-_INITRD: Final = "initrd"
-_RESERVE: Final = 0.02
-"""Share of a pool that imports leave free, so that running guests can still write."""
-
-_PROGRESS_STEP: Final = 2
-"""Percent between two reports of progress: fifty reports an import, whatever its size."""
-
-
-@dataclass
-class _Entry:
-    """An image, what is known of it, and the task that works on it."""
-
-    image: Image
-    report: ImageReport
-    files: ImageFiles | None = None
-    task: "asyncio.Task[None] | None" = None
+from virtfleet_node.storage.uploads import check_uploadable, finish, receive, report_upload, upload_state
 
 
 class ImageStore:
     """The images in all pools."""
 
-    def __init__(self, pools: Pools, disks: DiskStore, stall_seconds: float = STALL_SECONDS) -> None:
+    def __init__(
+        self,
+        pools: Pools,
+        disks: DiskStore,
+        stall_seconds: float = STALL_SECONDS,
+        peer_tls: Callable[[], Tls] = lambda: True,
+    ) -> None:
+        """Take the pools, and how other nodes of the fleet are known by their certificates."""
         self._pools = pools
         self._disks = disks
-        self._stall_seconds = stall_seconds
-        self._entries: dict[str, _Entry] = {}
+        self._importer = Importer(pools, peer_tls, stall_seconds, self._tell)
+        self._entries: dict[str, ImageEntry] = {}
         self._callbacks: list[Callable[[str], None]] = []
 
     def subscribe(self, callback: Callable[[str], None]) -> None:
@@ -80,7 +68,7 @@ class ImageStore:
             images = self._pools.folder(pool, "images")
             with contextlib.suppress(OSError):
                 # A folder without a document is left by a crash: nothing can be backed by it.
-                sweep(images, lambda folder: _read_document(folder) is not None)
+                claims.sweep(images, lambda folder: _read_document(folder) is not None)
                 for folder in subfolders(images):
                     image = _read_document(folder)
                     if image is not None and image.uid == folder.name and image.uid not in self._entries:
@@ -103,135 +91,103 @@ class ImageStore:
         entry = self._entries.get(image.uid)
         if not image.present:
             return await self._remove(image, entry)
-        if entry is not None and entry.image == image:
-            return entry.report
-        if entry is not None and entry.files is not None and _differs(entry.image, image):
+        if entry is not None and entry.image.content() == image.content():
+            return await self._update(entry, image)
+        if entry is not None and entry.files is not None:
             raise ConflictError(f"Image {image.namespace}/{image.name} is imported already; its source cannot change.")
         if entry is not None:
             await _end(entry.task)
-            await self._drop(entry)
-        folder = self._folder(image)
-        if _read_document(folder) != image:
-            async with claimed(folder, _idle, PATIENCE_SECONDS):
-                write_whole(make_folder(folder) / _DOCUMENT, image.model_dump_json().encode())
+            await _drop(entry)
+        await _keep_document(self._folder(image), image)
         return self._take_up(image).report
 
-    def _take_up(self, image: Image) -> _Entry:
-        done = _read_report(self._folder(image) / _READY)
-        entry = _Entry(image, done or _report(image, ImagePhase.PENDING))
+    def upload_state(self, image_uid: str) -> UploadState:
+        """Say how much of an upload is there; NotFoundError."""
+        return upload_state(self._entry(image_uid))
+
+    async def receive(
+        self, image_uid: str, offset: int, total: int | None, chunks: AsyncIterator[bytes]
+    ) -> UploadState:
+        """Append a piece of an upload; `total` is the size of the file, if that is known.
+
+        Raises:
+            NotFoundError: the operator has not asked this node for the image.
+            ConflictError: the image takes no upload now, or the piece does not fit to what is there.
+            InvalidError: the file is larger than the pool can take.
+        """
+        entry = self._entry(image_uid)
+        check_uploadable(entry)
+        try:
+            await receive(entry, offset, total, chunks, room_for(self._pools, entry))
+        finally:
+            if entry.files is None:
+                entry.report = report_upload(entry, total)
+                self._tell(image_uid)
+        return upload_state(entry)
+
+    async def finish_upload(self, image_uid: str, size_bytes: int, sha256: str) -> UploadState:
+        """Have a complete upload checked and made an image.
+
+        Raises:
+            NotFoundError: the operator has not asked this node for the image.
+            ConflictError: the image takes no upload now, or not all of the file is there.
+        """
+        entry = self._entry(image_uid)
+        check_uploadable(entry)
+        await finish(entry, size_bytes, sha256)
+        return upload_state(entry)
+
+    def open_copy(self, image_uid: str, token: str, *, initrd: bool = False) -> ImageCopy:
+        """Return a file for another node that has the token of this image; NotFoundError says no more than that."""
+        entry = self._entries.get(image_uid)
+        known = entry.image.copy_token if entry else None
+        if entry is None or entry.files is None or not known or not hmac.compare_digest(known.encode(), token.encode()):
+            raise NotFoundError("There is no such copy here, or the token is not its own.")
+        path, digest = entry.files.path, entry.report.sha256
+        if initrd:
+            path, digest = entry.files.initrd or path, entry.report.initrd_sha256
+        if digest is None:
+            raise NotFoundError("There is no such copy here, or the token is not its own.")
+        return ImageCopy(path, digest)
+
+    def _entry(self, uid: str) -> ImageEntry:
+        try:
+            return self._entries[uid]
+        except KeyError:
+            raise NotFoundError(f"This node has not been asked for the image {uid}.") from None
+
+    async def _update(self, entry: ImageEntry, image: Image) -> ImageReport:
+        """Take over what changed of an image whose content is the same: credentials, nodes that hold it."""
+        if entry.image == image:
+            return entry.report
+        await _keep_document(entry.folder, image)
+        entry.image = image
+        entry.changed.set()
+        return entry.report
+
+    def _take_up(self, image: Image) -> ImageEntry:
+        folder = self._folder(image)
+        done = read_report(folder)
+        entry = ImageEntry(image, folder, done or build_report(image, ImagePhase.PENDING))
         self._entries[image.uid] = entry
         if done is not None:
-            entry.files = self._files(image, done)
+            sweep(folder)
+            entry.files = find_files(entry, done)
         else:
-            entry.task = asyncio.create_task(self._import(entry))
+            entry.task = asyncio.create_task(self._importer.run(entry))
         self._tell(image.uid)
         return entry
 
-    async def _remove(self, image: Image, entry: _Entry | None) -> ImageReport:
+    async def _remove(self, image: Image, entry: ImageEntry | None) -> ImageReport:
         if users := self._disks.users(image.uid):
             raise ConflictError(f"Disks of these machines are backed by the image: {', '.join(users)}.")
         if entry is not None:
+            entry.files = None  # before anything is waited for: no disk is made from it any more
             await _end(entry.task)
-            await self._drop(entry)
+            await _drop(entry)
             del self._entries[image.uid]
             self._tell(image.uid)
-        return _report(image, ImagePhase.PENDING)
-
-    async def _drop(self, entry: _Entry) -> None:
-        """Remove the files of an image; of a shared pool, when no other node works on them."""
-        folder = self._folder(entry.image)
-        async with claimed(folder, _idle, PATIENCE_SECONDS):
-            # The mark of completeness goes first: a crash from here on leaves what is imported again or removed.
-            (folder / _READY).unlink(missing_ok=True)
-            await asyncio.to_thread(remove_claimed, folder)
-
-    async def _import(self, entry: _Entry) -> None:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                await self._attempt(entry)
-            except ImportFailedError as failure:
-                wait = retry_seconds(failure, attempt)
-                _LOG.warning("Importing failed", extra={"image": entry.image.uid, "reason": failure.reason})
-                message = f"{failure.message} Trying again in {wait:.0f} s."
-                self._change(entry, phase=ImagePhase.FAILED, reason=failure.reason, message=message)
-                await asyncio.sleep(wait)
-            else:
-                return
-
-    async def _attempt(self, entry: _Entry) -> None:
-        image, folder = entry.image, self._folder(entry.image)
-        try:
-            async with claimed(folder, lambda: self._wait_for_another(entry)):
-                report = _read_report(folder / _READY) or await self._fill(entry, make_folder(folder))
-        except OSError as error:
-            raise ImportFailedError("StorageError", f"The pool {image.pool} failed: {error.strerror}.") from None
-        except InvalidError as error:
-            raise ImportFailedError("NoSuchPool", str(error)) from None
-        except PoolFullError as error:
-            raise ImportFailedError("PoolFull", str(error)) from None
-        except UnavailableError as error:
-            raise ImportFailedError("StorageError", str(error)) from None
-        for sidecar in folder.glob("*.partial.json"):
-            sidecar.unlink()
-        entry.report, entry.files = report, self._files(image, report)
-        self._tell(image.uid)
-
-    def _wait_for_another(self, entry: _Entry) -> None:
-        message = f"Another node imports the image into the shared pool {entry.image.pool}."
-        self._change(entry, phase=ImagePhase.IMPORTING, reason="ImportedByAnother", message=message)
-
-    async def _fill(self, entry: _Entry, folder: Path) -> ImageReport:
-        """Bring the files of an image into its folder; the mark of completeness comes last."""
-        image = entry.image
-        self._pools.check_open(image.pool)
-        main = await self._fetch(entry, folder / _file_name(image))
-        report = await self._inspect(entry, main)
-        if image.initrd is not None:
-            initrd = Fetch(image.initrd, folder / _INITRD, self._limits(image), _silent)
-            await asyncio.to_thread(publish, await initrd.run(), folder / _INITRD)
-        await asyncio.to_thread(publish, main, folder / _file_name(image))
-        await asyncio.to_thread(write_whole, folder / _READY, report.model_dump_json().encode())
-        return report
-
-    async def _fetch(self, entry: _Entry, target: Path) -> Path:
-        self._change(entry, phase=ImagePhase.IMPORTING, progress_percent=0)
-
-        def progress(size: int, expected: int | None) -> None:
-            percent = min(99, 100 * size // expected) if expected else 0
-            if percent >= (entry.report.progress_percent or 0) + _PROGRESS_STEP:
-                self._change(entry, phase=ImagePhase.IMPORTING, progress_percent=percent)
-
-        return await Fetch(entry.image.main, target, self._limits(entry.image), progress).run()
-
-    async def _inspect(self, entry: _Entry, partial: Path) -> ImageReport:
-        """Return the report of a complete file; a file that may not be used is removed."""
-        try:
-            found, virtual = await _probe(entry.image.type, partial)
-        except ImportFailedError:
-            for leftover in partial.parent.glob(f"{partial.name}*"):
-                leftover.unlink()
-            raise
-        return _report(entry.image, ImagePhase.READY).model_copy(
-            update={
-                "format": found,
-                "virtual_size_bytes": virtual,
-                "actual_size_bytes": partial.stat().st_blocks * 512,
-                "progress_percent": 100,
-            }
-        )
-
-    def _limits(self, image: Image) -> Limits:
-        folder = self._pools.folder(image.pool, "images")
-        free = self._pools.free_bytes(image.pool)
-        reserve = next(r.capacity_bytes for r in self._pools.reports() if r.name == image.pool) * _RESERVE
-        there = sum(p.stat().st_size for p in (folder / image.uid).glob("*.partial"))
-        return Limits(max(0, int(free - reserve) + there), self._stall_seconds)
-
-    def _change(self, entry: _Entry, **changes: object) -> None:
-        entry.report = _report(entry.image, ImagePhase.PENDING).model_copy(update=changes)
-        self._tell(entry.image.uid)
+        return build_report(image, ImagePhase.PENDING)
 
     def _tell(self, uid: str) -> None:
         for callback in self._callbacks:
@@ -240,60 +196,32 @@ class ImageStore:
     def _folder(self, image: Image) -> Path:
         return self._pools.folder(image.pool, "images") / image.uid
 
-    def _files(self, image: Image, report: ImageReport) -> ImageFiles:
-        folder = self._folder(image)
-        return ImageFiles(
-            path=folder / _file_name(image),
-            format=report.format or ImageFormat.RAW,
-            virtual_size_bytes=report.virtual_size_bytes or 0,
-            initrd=folder / _INITRD if image.initrd else None,
-        )
-
-
-async def _probe(kind: ImageType, path: Path) -> tuple[ImageFormat, int]:
-    """Return format and virtual size in bytes of a file that shall be an image of this type; ImportFailedError."""
-    match kind:
-        case ImageType.KERNEL:
-            return ImageFormat.KERNEL, probe_kernel(path)
-        case ImageType.ISO:
-            return ImageFormat.RAW, probe_iso(path)
-        case ImageType.DISK:
-            return await probe_disk(path)
-
-
-def _file_name(image: Image) -> str:
-    return "kernel" if image.type == ImageType.KERNEL else "disk"
-
-
-def _report(image: Image, phase: ImagePhase) -> ImageReport:
-    return ImageReport(uid=image.uid, namespace=image.namespace, name=image.name, phase=phase)
-
-
-def _differs(old: Image, new: Image) -> bool:
-    """Tell whether two documents name different content."""
-    return (old.type, old.pool, old.main, old.initrd) != (new.type, new.pool, new.main, new.initrd)
-
 
 def _read_document(folder: Path) -> Image | None:
     try:
-        return Image.model_validate_json((folder / _DOCUMENT).read_bytes())
-    except (FileNotFoundError, ValidationError):
+        return Image.model_validate_json(read_small(folder / DOCUMENT) or b"")
+    except ValidationError:
         return None
 
 
-def _read_report(path: Path) -> ImageReport | None:
-    try:
-        return ImageReport.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return None
+async def _keep_document(folder: Path, image: Image) -> None:
+    """Keep what is wanted of an image; in a shared pool, when no other node works on it."""
+    kept = image.without_secrets()
+    if _read_document(folder) != kept:
+        async with claimed(folder, _idle, PATIENCE_SECONDS):
+            write_whole(make_folder(folder) / DOCUMENT, kept.model_dump_json().encode())
+
+
+async def _drop(entry: ImageEntry) -> None:
+    """Remove the files of an image; of a shared pool, when no other node works on them."""
+    async with claimed(entry.folder, _idle, PATIENCE_SECONDS):
+        # The mark of completeness goes first: a crash from here on leaves what is imported again or removed.
+        (entry.folder / READY).unlink(missing_ok=True)
+        await asyncio.to_thread(claims.remove_claimed, entry.folder)
 
 
 def _idle() -> None:
     """Wait for another node without a word: the sender of an instruction is told when it takes too long."""
-
-
-def _silent(_: int, __: int | None) -> None:
-    """Report no progress: an initial RAM disk is small beside its kernel's image."""
 
 
 async def _end(task: "asyncio.Task[None] | None") -> None:

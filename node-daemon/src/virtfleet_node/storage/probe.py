@@ -3,11 +3,13 @@
 The format is decided here, once, and named explicitly ever after; nothing is probed when a guest starts.
 """
 
+import os
 from pathlib import Path
 from typing import Final
 
 from virtfleet_api.image import ImageFormat
 from virtfleet_node.core.errors import InvalidError, UnavailableError
+from virtfleet_node.core.formats import TAIL_BYTES, foreign_format
 from virtfleet_node.core.qcow2 import (
     HEADER_BYTES,
     MAGIC,
@@ -18,28 +20,6 @@ from virtfleet_node.core.qcow2 import (
 )
 from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.failures import ImportFailedError
-
-_OTHER_FORMATS: Final = {
-    b"KDMV": "VMDK",
-    b"COWD": "VMDK",
-    b"# Disk DescriptorFile": "VMDK descriptor",
-    b"<<< ": "VDI",
-    b"conectix": "VHD",
-    b"vhdxfile": "VHDX",
-    b"QED\0": "QED",
-    b"LUKS\xba\xbe": "LUKS",
-    b"OOOM": "cow",
-    b"WithoutFreeSpace": "Parallels",
-    b"WithouFreSpacExt": "Parallels",
-    b"\x1f\x8b": "gzip",
-    b"\xfd7zXZ\0": "xz",
-    b"BZh": "bzip2",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"PK\x03\x04": "zip",
-    b"<!DOCTYPE": "an HTML page",
-    b"<html": "an HTML page",
-}
-"""First bytes of what is no raw disk: anything that probes would read such a raw file as that format."""
 
 _SECTOR_BYTES: Final = 512
 _KERNEL_MAGIC: Final = (514, b"HdrS")  # Documentation/arch/x86/boot.rst
@@ -52,14 +32,13 @@ _ISO_BYTES: Final = 128 << 30
 
 async def probe_disk(path: Path) -> tuple[ImageFormat, int]:
     """Return format and virtual size in bytes of a disk image; ImportFailedError when it may not be used."""
-    with path.open("rb") as file:
-        head = file.read(HEADER_BYTES)
+    head, tail = _read_ends(path)
     size = path.stat().st_size
     if size == 0:
         raise ImportFailedError("UnsupportedFormat", "The file is empty.")
     if head.startswith(MAGIC):
         return ImageFormat.QCOW2, await _probe_qcow2(path, head)
-    _refuse_other_formats(head)
+    _refuse_foreign(head, tail)
     if size % _SECTOR_BYTES or size > MAX_VIRTUAL_BYTES:
         raise ImportFailedError(
             "UnsupportedFormat",
@@ -87,11 +66,10 @@ def probe_iso(path: Path) -> int:
     What stands before the file system, such as the boot sector of images for USB sticks, is no harm unless it is the
     beginning of another format.
     """
-    with path.open("rb") as file:
-        head = file.read(HEADER_BYTES)
+    head, tail = _read_ends(path)
     if head.startswith(MAGIC):
         raise ImportFailedError("UnsupportedFormat", "The file is qcow2, not a CD or DVD image: write type: Disk.")
-    _refuse_other_formats(head)
+    _refuse_foreign(head, tail)
     size = path.stat().st_size
     if not _has_optical_file_system(head):
         raise ImportFailedError(
@@ -108,12 +86,19 @@ def _has_optical_file_system(head: bytes) -> bool:
     return first == b"CD001" or (first == b"BEA01" and second in {b"NSR02", b"NSR03"})
 
 
-def _refuse_other_formats(head: bytes) -> None:
-    for magic, name in _OTHER_FORMATS.items():
-        if head.startswith(magic):
-            raise ImportFailedError(
-                "UnsupportedFormat", f"The file is {name}; convert it to qcow2 or raw with `qemu-img convert` first."
-            )
+def _read_ends(path: Path) -> tuple[bytes, bytes]:
+    """Return the first and the last bytes of a file."""
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+        file.seek(-min(TAIL_BYTES, path.stat().st_size), os.SEEK_END)
+        return head, file.read(TAIL_BYTES)
+
+
+def _refuse_foreign(head: bytes, tail: bytes) -> None:
+    if name := foreign_format(head, tail):
+        raise ImportFailedError(
+            "UnsupportedFormat", f"The file is {name}; convert it to qcow2 or raw with `qemu-img convert` first."
+        )
 
 
 def probe_kernel(path: Path) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
+from virtfleet_api.pool import PoolType
 from virtfleet_api.report import NodeReport, PoolReport
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_node import VMNode
@@ -75,6 +76,8 @@ class PoolRoom:
     nearly_full: bool = False
     left_bytes: int | None = None
     """Sizes of disks that may still be promised; None for any."""
+    shared: bool = False
+    """Other nodes have the same folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +135,9 @@ def candidate(view: NodeView) -> Candidate:
 
 
 def _room(pool: PoolReport, load: Load) -> PoolRoom:
-    if pool.limit_bytes is None:
-        return PoolRoom(pool.nearly_full)
-    return PoolRoom(pool.nearly_full, pool.limit_bytes - pool.committed_bytes - load.disks.get(pool.name, 0))
+    promised = pool.committed_bytes + load.disks.get(pool.name, 0)
+    left = None if pool.limit_bytes is None else pool.limit_bytes - promised
+    return PoolRoom(pool.nearly_full, left, shared=pool.type is PoolType.SHARED)
 
 
 def _unready(view: NodeView, report: NodeReport) -> str:

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from virtfleet_api.names import CA_NAME
 from virtfleet_operator.enrolment.certificates import (
@@ -63,6 +64,11 @@ class Authority:
         """Make a key and sign a certificate for it, for a use in this process."""
         key = generate_key()
         return KeyPair(self.sign(key.public_key(), purpose), encode_key(key))
+
+    def derive_key(self, purpose: str) -> bytes:
+        """Return a key of 32 bytes for a purpose: the same for as long as the authority is (RFC 5869)."""
+        secret = encode_key(self._key)
+        return HKDF(hashes.SHA256(), length=32, salt=None, info=purpose.encode()).derive(secret)
 
     def has_issued(self, certificate: x509.Certificate) -> bool:
         """Tell whether the certificate is signed by this authority. It may be past its time."""

@@ -13,7 +13,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from virtfleet_api.base import Document
-from virtfleet_api.image import Image, ImageReport
+from virtfleet_api.image import Image, ImageReport, PieceQuery, UploadState
 from virtfleet_api.machine import Machine
 from virtfleet_api.node_api import (
     EPOCH_HEADER,
@@ -42,6 +42,9 @@ REQUEST_TIMEOUT_SECONDS: Final = 20.0
 
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 """Longer than two retransmitted SYNs (1 s and 3 s)."""
+
+PIECE_TIMEOUT_SECONDS: Final = 120.0
+"""An API server gives a request 60 s; who calls the operator past it is nobody that it serves."""
 
 REQUESTS_PER_NODE: Final = 8
 """Instructions under way at once; a daemon works them off one machine at a time anyway."""
@@ -85,6 +88,24 @@ class NodeClient:
         """Have the node remove a machine by the document it has stored itself."""
         return await self._instruct("DELETE", f"/v1/machines/{uid}", None, MachineReport)
 
+    async def upload_state(self, uid: str) -> UploadState:
+        """Ask how much of an image's upload is there."""
+        return await self._instruct("GET", f"/v1/images/{uid}/upload", None, UploadState)
+
+    async def send_piece(self, uid: str, piece: PieceQuery, body: AsyncIterator[bytes]) -> UploadState:
+        """Pass on a piece of an upload as it comes; what of it arrived before a failure is kept by the node."""
+        timeout = aiohttp.ClientTimeout(total=PIECE_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS)
+        query = {name: str(value) for name, value in piece.to_json_dict().items()}
+        path = f"/v1/images/{uid}/upload"
+        try:
+            async with self._open("PUT", path, timeout, query=query, body=body) as response:
+                await self._check(response)
+                return UploadState.model_validate_json(await self._read(response))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unavailable(error) from error
+        except ValidationError as error:
+            raise NodeProtocolError(f"The answer of {self.name} to a piece is not valid: {error!s:.300}") from None
+
     async def watch(self, cursor: str | None, silence_seconds: float) -> AsyncIterator[WatchEvent]:
         """Yield what the node observes, until the stream ends or is silent for too long."""
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT_SECONDS)
@@ -123,12 +144,13 @@ class NodeClient:
         *,
         query: dict[str, str] | None = None,
         document: Document | None = None,
+        body: AsyncIterator[bytes] | None = None,
     ) -> "aiohttp.client._RequestContextManager":
         return self._dialer.session.request(
             method,
             f"https://{self.address}{path}",
             params=query,
-            data=document.model_dump_json(exclude_none=True) if document else None,
+            data=document.model_dump_json(exclude_none=True) if document else body,
             headers={"Content-Type": "application/json", EPOCH_HEADER: str(self._dialer.epoch)},
             ssl=self._dialer.tls(),
             server_hostname=self.name,

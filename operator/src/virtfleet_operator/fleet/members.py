@@ -6,7 +6,7 @@ object costs nothing on the wire.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import aiohttp
 
 from virtfleet_api.base import Document
-from virtfleet_api.image import Image
+from virtfleet_api.image import Image, ImageReport, PieceQuery, UploadState
 from virtfleet_api.machine import Machine, Run
 from virtfleet_api.node_api import ProblemReason
 from virtfleet_api.pool import PoolSet
@@ -71,6 +71,11 @@ class Fleet:
         """Say whether a node is heard; one that is not in the fleet is lost."""
         member = self._members.get(name)
         return member.state.contact if member else Contact.LOST
+
+    def address(self, name: str) -> str | None:
+        """Return host:port of a node; None if it is not in the fleet."""
+        member = self._members.get(name)
+        return member.client.address if member else None
 
     def reporting(self, uid: str) -> Collection[str]:
         """Return the nodes that report a machine with this UID."""
@@ -164,6 +169,27 @@ class Fleet:
             NodeError: the node is not in the fleet, cannot be reached or refuses.
         """
         return open_console(self._dialer, node, self._member(node).client.address, uid, query)
+
+    async def upload_state(self, node: str, uid: str) -> UploadState:
+        """Ask a node how much of an image's upload is there.
+
+        Raises:
+            NodeError: the node cannot be reached or refuses.
+        """
+        return await self._guard(self._member(node).client.upload_state(uid))
+
+    async def send_piece(self, node: str, uid: str, piece: PieceQuery, body: AsyncIterator[bytes]) -> UploadState:
+        """Pass on a piece of an upload.
+
+        Raises:
+            NodeError: the node cannot be reached or refuses.
+        """
+        return await self._guard(self._member(node).client.send_piece(uid, piece, body))
+
+    def uploading(self, uid: str) -> dict[str, ImageReport]:
+        """Return what the nodes that are heard say of an image, by name."""
+        states = [member.state for member in self._members.values() if member.state.contact is Contact.HEARD]
+        return {state.name: state.images[uid] for state in states if uid in state.images}
 
     def _member(self, node: str) -> Member:
         member = self._members.get(node)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.place import Candidate, NodeView, candidate
@@ -35,6 +35,11 @@ class Context:
     """Printable status that a machine passes through, and since when; not worth a write if it is left soon."""
     written: dict[Key, datetime] = field(default_factory=dict)
     """When this process last wrote the status of an image or a node."""
+
+    keep_unused_images: timedelta = timedelta(days=1)
+    """How long a copy of an image stays on a node where no machine uses it."""
+    copy_key: bytes = field(default=b"", repr=False)
+    """What the tokens are made with that nodes copy images from each other with."""
 
     def candidates(self) -> Collection[Candidate]:
         """Return every node as placement sees it."""

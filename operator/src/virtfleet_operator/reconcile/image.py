@@ -1,19 +1,35 @@
 """VMImage: have the nodes that need it hold a copy, and let none be removed while a machine is made from it."""
 
+import logging
+from dataclasses import dataclass
+from typing import Final
+
 from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.names import IMAGE_FINALIZER
 from virtfleet_api.vm_image import VMImage
+from virtfleet_operator.core.copies import plan_copies
 from virtfleet_operator.core.events import image_events
-from virtfleet_operator.core.images import compile_image, image_homes, remembered_copies
+from virtfleet_operator.core.images import compile_image, remembered_copies
 from virtfleet_operator.core.summarise import ImageFacts, summarise_image
+from virtfleet_operator.core.verdict import Waiting
 from virtfleet_operator.core.writes import image_write_due
+from virtfleet_operator.fleet.errors import NodeError, NodeRefusedError, StaleEpochError
 from virtfleet_operator.fleet.state import Contact
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import Key
 from virtfleet_operator.reconcile.catalog import NODE, bound_node
 from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.status import drop_finalizer, write_metadata, write_status
+from virtfleet_operator.reconcile.supply import instruct_image
 from virtfleet_operator.reconcile.vm_class import problems_of
+
+log: Final = logging.getLogger(__name__)
+
+LOOK_AGAIN_SECONDS: Final = 10.0
+"""Between looks for a Secret that an import waits for: Secrets are not watched, see `kube.secrets`."""
+
+REFUSED_AGAIN_SECONDS: Final = 3600.0
+"""Between attempts to remove a copy that disks without a machine, which were kept, are still backed by."""
 
 
 async def reconcile_image(context: Context, key: Key) -> float | None:
@@ -27,7 +43,11 @@ async def reconcile_image(context: Context, key: Key) -> float | None:
     if isinstance(stored.resource, VMImage) and not problems:
         if context.unsettled():
             return None  # the nodes' snapshots, or the end of patience, wake this image
-        stored = await _spread(context, stored, stored.resource)
+        spread = await _spread(context, stored, stored.resource)
+        delay = await _write(context, spread.stored, problems, spread.waiting)
+        if spread.failure:
+            raise spread.failure  # the queue tries again, later and later
+        return min((seconds for seconds in (spread.again_seconds, delay) if seconds is not None), default=None)
     return await _write(context, stored, problems)
 
 
@@ -38,12 +58,58 @@ async def hold_image(context: Context, stored: Stored) -> Stored:
     return context.cache.get(stored.key) or stored
 
 
-async def _spread(context: Context, stored: Stored, image: VMImage) -> Stored:
-    homes = image_homes(image, _user_nodes(context, stored.key), _reports(context, stored), context.candidates())
-    if homes:
+@dataclass(frozen=True)
+class _Spread:
+    """What became of telling the nodes."""
+
+    stored: Stored
+    waiting: Waiting | None = None
+    again_seconds: float | None = None
+    failure: NodeError | None = None
+    """Of the first node that did not acknowledge."""
+
+
+async def _spread(context: Context, stored: Stored, image: VMImage) -> _Spread:
+    """Tell the nodes what to hold and what to remove; one that fails does not keep the others from it."""
+    now = context.clock()
+    reports, users = _reports(context, stored), _user_nodes(context, stored.key)
+    plan = plan_copies(image, users, reports, context.candidates(), context.keep_unused_images, now)
+    if plan.hold:
         stored = await hold_image(context, stored)
-    await _instruct(context, homes, compile_image(image))
-    return stored
+    heard = [node for node in plan.hold if context.fleet.contact(node) is Contact.HEARD]
+    answers = [await _tell(context, node, image) for node in heard]
+    refused = [await _drop(context, node, image) for node in plan.drop]
+    waiting = next((answer for answer in answers if isinstance(answer, Waiting)), None)
+    failure = next((answer for answer in answers if isinstance(answer, NodeError)), None)
+    if isinstance(failure, NodeRefusedError):
+        waiting = Waiting("Refused", str(failure))
+    again = [(plan.again_at - now).total_seconds()] if plan.again_at else []
+    again += [REFUSED_AGAIN_SECONDS] if any(refused) else []
+    again += [LOOK_AGAIN_SECONDS] if waiting else []
+    return _Spread(stored, waiting, min(again, default=None), failure)
+
+
+async def _tell(context: Context, node: str, image: VMImage) -> Waiting | NodeError | None:
+    try:
+        return await instruct_image(context, node, image)
+    except StaleEpochError:
+        raise
+    except NodeError as error:
+        return error
+
+
+async def _drop(context: Context, node: str, image: VMImage) -> bool:
+    """Have a node remove a copy that nobody needs; True when it refuses, because files of its own still need it."""
+    extra = {"image": str(image.key), "uid": image.metadata.uid, "node": node, "action": "drop"}
+    log.info("Removing a copy that no machine of the node uses", extra=extra)
+    try:
+        await context.fleet.put_image(node, compile_image(image, present=False))
+    except StaleEpochError:
+        raise
+    except NodeRefusedError as error:
+        log.info("The copy stays", extra={**extra, "reason": str(error)})
+        return True
+    return False
 
 
 async def _instruct(context: Context, nodes: tuple[str, ...], document: Image) -> None:
@@ -67,9 +133,16 @@ async def _remove(context: Context, stored: Stored, problems: tuple[str, ...]) -
     return None
 
 
-async def _write(context: Context, stored: Stored, problems: tuple[str, ...]) -> float | None:
-    users = tuple(context.catalog.image_users(stored.key.namespace, stored.key.name))
-    facts = ImageFacts(problems=problems, reports=_reports(context, stored), users=users)
+async def _write(
+    context: Context, stored: Stored, problems: tuple[str, ...], waiting: Waiting | None = None
+) -> float | None:
+    facts = ImageFacts(
+        problems=problems,
+        reports=_reports(context, stored),
+        users=tuple(context.catalog.image_users(stored.key.namespace, stored.key.name)),
+        user_nodes=_user_nodes(context, stored.key),
+        waiting=waiting,
+    )
     status = summarise_image(stored.meta, stored.status, facts, context.clock())
     due = image_write_due(stored.status, status, context.written.get(stored.key))
     return await write_status(context, stored, status, due, image_events(stored.status, status))

@@ -14,7 +14,6 @@ from virtfleet_operator.core.catalog import image_references
 from virtfleet_operator.core.compile import compile_machine
 from virtfleet_operator.core.disk_sizes import disk_sizes
 from virtfleet_operator.core.effective import Sizing, resolve
-from virtfleet_operator.core.images import compile_image
 from virtfleet_operator.core.place import Placed, load_of, need, place
 from virtfleet_operator.core.secret import parse_secret, secret_reference
 from virtfleet_operator.core.sources import find_sources, source_node
@@ -30,6 +29,7 @@ from virtfleet_operator.reconcile.image import hold_image
 from virtfleet_operator.reconcile.machine_status import Verdict, write_machine
 from virtfleet_operator.reconcile.removal import remove_machine
 from virtfleet_operator.reconcile.status import write_metadata
+from virtfleet_operator.reconcile.supply import instruct_image
 
 LOOK_AGAIN_SECONDS: Final = 10.0
 """Between looks for a Secret that a machine waits for: Secrets are not watched, see `kube.secrets`."""
@@ -156,5 +156,5 @@ async def _instruct(context: Context, stored: Stored, node: str, document: Machi
             held = context.cache.get(Key(IMAGE, namespace, name))
             if image and held:
                 await hold_image(context, held)
-                await context.fleet.put_image(node, compile_image(image))
+                await instruct_image(context, node, image)
     await context.fleet.put_machine(node, document)

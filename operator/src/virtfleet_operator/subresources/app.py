@@ -16,13 +16,15 @@ from virtfleet_api.names import NODE_LABEL, SUBRESOURCES_API_VERSION, SUBRESOURC
 from virtfleet_api.node_api import CONSOLE_HISTORY_BYTES
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.vm_image import VMImage
 from virtfleet_operator.fleet.errors import NodeError, NodeRefusedError
 from virtfleet_operator.kube.errors import KubeError
 from virtfleet_operator.subresources import documents
 from virtfleet_operator.subresources.documents import StatusError, build_status
 from virtfleet_operator.subresources.front_proxy import FrontProxy, FrontProxyError, User, identify
-from virtfleet_operator.subresources.ports import Cluster, Consoles, Target
+from virtfleet_operator.subresources.ports import USER, Cluster, Consoles, Target, Uploads
 from virtfleet_operator.subresources.session import HEARTBEAT_SECONDS, MAX_FRAME_BYTES, Session
+from virtfleet_operator.subresources.uploads import UploadHandlers
 
 MAX_SESSIONS: Final = 512
 """Open consoles of one operator, with about 300 KiB of buffers each."""
@@ -34,10 +36,10 @@ _QUERY: Final[dict[str, TypeAdapter[str]]] = {
 }
 """What a query may say of a console; anything else is not passed on."""
 
-USER: Final = web.RequestKey("user", User)
 
-
-def build_app(cluster: Cluster, consoles: Consoles, front_proxy: Callable[[], FrontProxy]) -> web.Application:
+def build_app(
+    cluster: Cluster, consoles: Consoles, front_proxy: Callable[[], FrontProxy], uploads: Uploads | None = None
+) -> web.Application:
     """Build the application; `front_proxy` returns how the API server proves itself at this moment."""
     server = _Server(cluster, consoles, front_proxy)
     app = web.Application(middlewares=[_tell_refusals, server.authenticate])
@@ -52,6 +54,11 @@ def build_app(cluster: Cluster, consoles: Consoles, front_proxy: Callable[[], Fr
         app.router.add_get(path, _answer(document))
     path = f"{version}/namespaces/{{namespace}}/{VirtualMachine.plural}/{{name}}/console"
     app.router.add_get(path, server.open_console, allow_head=False)
+    if uploads is not None:
+        images = UploadHandlers(cluster, uploads)
+        path = f"{version}/namespaces/{{namespace}}/{VMImage.plural}/{{name}}/upload"
+        app.router.add_get(path, images.state, allow_head=False)
+        app.router.add_put(path, images.piece)
     app.on_shutdown.append(server.close)
     return app
 
@@ -144,7 +151,9 @@ async def _tell_refusals(request: web.Request, handler: Handler) -> web.StreamRe
         refusal = StatusError(503, "ServiceUnavailable", f"The API server does not answer the operator: {error}")
     except web.HTTPException as error:
         refusal = StatusError(error.status, error.reason.replace(" ", ""), f"{request.path} is not served here.")
-    return web.json_response(build_status(refusal, request.match_info.get("name", "")), status=refusal.code)
+    resource = VMImage.plural if request.path.endswith("/upload") else VirtualMachine.plural
+    status = build_status(refusal, request.match_info.get("name", ""), resource)
+    return web.json_response(status, status=refusal.code)
 
 
 def _answer(document: documents.Document) -> Handler:

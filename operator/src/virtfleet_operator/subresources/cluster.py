@@ -2,9 +2,12 @@
 
 from typing import Final
 
+from pydantic import ValidationError
+
 from virtfleet_api.names import SUBRESOURCES_GROUP, VERSION
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.vm_image import VMImage
 from virtfleet_operator.kube.client import KubeClient
 from virtfleet_operator.kube.errors import NotFoundError
 from virtfleet_operator.kube.paths import ACCESS_REVIEWS, CONFIG_MAPS, OUR_PATHS
@@ -12,6 +15,7 @@ from virtfleet_operator.subresources.front_proxy import FrontProxy, User, parse_
 from virtfleet_operator.subresources.ports import Target
 
 _MACHINES: Final = OUR_PATHS["VirtualMachine"]
+_IMAGES: Final = OUR_PATHS["VMImage"]
 
 
 class KubeCluster:
@@ -27,6 +31,13 @@ class KubeCluster:
 
     async def may_open_console(self, user: User, target: Target) -> str | None:
         """Ask for the right by a SubjectAccessReview; None is yes, else the reason why not."""
+        return await self._may(user, target, VirtualMachine.plural, "console", "get")
+
+    async def may_upload(self, user: User, target: Target, verb: str) -> str | None:
+        """Ask for the right by a SubjectAccessReview; None is yes, else the reason why not."""
+        return await self._may(user, target, VMImage.plural, "upload", verb)
+
+    async def _may(self, user: User, target: Target, resource: str, subresource: str, verb: str) -> str | None:
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",
@@ -38,9 +49,9 @@ class KubeCluster:
                 "resourceAttributes": {
                     "group": SUBRESOURCES_GROUP,
                     "version": VERSION,
-                    "resource": VirtualMachine.plural,
-                    "subresource": "console",
-                    "verb": "get",
+                    "resource": resource,
+                    "subresource": subresource,
+                    "verb": verb,
                     "namespace": target.namespace,
                     "name": target.name,
                 },
@@ -50,6 +61,14 @@ class KubeCluster:
         if status.get("allowed") is True and status.get("denied") is not True:
             return None
         return str(status.get("reason") or "no rule allows it")
+
+    async def read_image(self, target: Target) -> VMImage | None:
+        """Read the image; None when there is no such object, or none that this version understands."""
+        try:
+            body = await self._client.get(_IMAGES.object(target.namespace, target.name))
+            return VMImage.model_validate(body)
+        except (NotFoundError, ValidationError):
+            return None
 
     async def read_machine(self, target: Target) -> ObjectMeta | None:
         """Read the metadata of the machine; None when there is no such object."""

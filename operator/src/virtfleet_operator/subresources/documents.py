@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from virtfleet_api.names import SUBRESOURCES_API_VERSION, SUBRESOURCES_GROUP, VERSION
 from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.vm_image import VMImage
 
 Document = dict[str, Any]
 
@@ -27,7 +28,14 @@ RESOURCES: Final[Document] = {
             "namespaced": True,
             "kind": "VirtualMachine",
             "verbs": ["get"],
-        }
+        },
+        {
+            "name": f"{VMImage.plural}/upload",
+            "singularName": "",
+            "namespaced": True,
+            "kind": "VMImage",
+            "verbs": ["get", "update"],
+        },
     ],
 }
 """Answer to /apis/<group>/<version>."""
@@ -45,9 +53,9 @@ class StatusError(Exception):
         self.reason = reason
 
 
-def build_status(error: StatusError, name: str = "") -> Document:
+def build_status(error: StatusError, name: str = "", resource: str = VirtualMachine.plural) -> Document:
     """Build the Status object (metav1.Status) of an error."""
-    details = {"group": SUBRESOURCES_GROUP, "kind": VirtualMachine.plural, "name": name} if name else {}
+    details = {"group": SUBRESOURCES_GROUP, "kind": resource, "name": name} if name else {}
     return {
         "kind": "Status",
         "apiVersion": "v1",

@@ -1,6 +1,6 @@
 """The status of a VMImage: one word over the copies of all nodes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -9,9 +9,11 @@ from virtfleet_api.conditions import ConditionType
 from virtfleet_api.image import ImageReport
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.vm_image import ImagePhase, NodeImageStatus, VMImageStatus
-from virtfleet_operator.core.summarise.bounds import size_of
+from virtfleet_operator.core.copies import unused_copies
+from virtfleet_operator.core.images import pinned_checksum
+from virtfleet_operator.core.summarise.bounds import count_of, size_of
 from virtfleet_operator.core.summarise.conditions import NO, YES, Saying, Says, conditions
-from virtfleet_operator.core.verdict import join_problems, plain
+from virtfleet_operator.core.verdict import Waiting, join_problems, plain
 
 MAX_USERS: Final = 100
 """Machines named in a status; with more, the list is a sample and the webhook still knows them all."""
@@ -29,11 +31,16 @@ class ImageFacts:
     """By node name, also of nodes that are not heard just now: a copy does not go away with a connection."""
     users: Sequence[str] = ()
     """Machines whose spec names the image, as namespace/name."""
+    user_nodes: Collection[str] = ()
+    """Nodes of these machines."""
+    waiting: Waiting | None = None
+    """What an import needs that is not there."""
 
 
 def summarise_image(meta: ObjectMeta, old: VMImageStatus, facts: ImageFacts, now: datetime) -> VMImageStatus:
     """Return the status of an image."""
     best = _best(facts)
+    unused = unused_copies(old, facts.user_nodes, facts.reports, now)
     phase = ImagePhase.FAILED if facts.problems else best.phase if best else ImagePhase.PENDING
     ready = Says(ConditionType.READY, *_ready(meta, facts, best), meta.generation)
     return VMImageStatus(
@@ -43,8 +50,13 @@ def summarise_image(meta: ObjectMeta, old: VMImageStatus, facts: ImageFacts, now
         format=best.format.value if best and best.format else None,
         virtual_size=size_of(best.virtual_size_bytes) if best else None,
         actual_size=size_of(best.actual_size_bytes) if best else None,
-        nodes=tuple(NodeImageStatus(name=name, phase=r.phase) for name, r in sorted(facts.reports.items())),
+        checksum=pinned_checksum(old.checksum, facts.reports),
+        nodes=tuple(
+            NodeImageStatus(name=name, phase=report.phase, unused_since=unused.get(name))
+            for name, report in sorted(facts.reports.items())
+        ),
         users=tuple(sorted(facts.users)[:MAX_USERS]),
+        user_count=count_of(len(facts.users)),
         conditions=conditions(old.conditions, now, [ready]),
     )
 
@@ -63,6 +75,8 @@ def _ready(meta: ObjectMeta, facts: ImageFacts, best: ImageReport | None) -> Say
         return NO, "Terminating", _terminating(facts)
     if facts.problems:
         return NO, "Invalid", join_problems(facts.problems)
+    if facts.waiting and (best is None or best.phase is not ImagePhase.READY):
+        return NO, facts.waiting.reason, facts.waiting.message
     if best is None:
         return NO, "Pending", "No node holds a copy yet."
     return _copied(facts, best)

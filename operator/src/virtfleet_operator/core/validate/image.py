@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from cryptography import x509
+
 from virtfleet_api.resource import ObjectMeta
-from virtfleet_api.vm_image import HttpSource, ImagePhase, ImageType, VMImage
+from virtfleet_api.vm_image import HttpSource, ImagePhase, ImageSource, ImageType, VMImage
 from virtfleet_operator.core.verdict import quote
 
 _EXAMPLE: Final = '"https://images.example.org/debian-12.qcow2"'
@@ -47,7 +49,11 @@ def listed_users(users: Sequence[str]) -> str:
 
 def _problems(image: VMImage, old: VMImage | None) -> Iterator[str]:
     source = image.spec.source
-    yield from _http_problems("spec.source.http", source.http)
+    if (source.http is None) == (source.upload is None):
+        both = "names both http and upload" if source.http else "names neither http nor upload"
+        yield f'spec.source: {both}: write exactly one, such as "http: {{url: {_EXAMPLE[1:-1]}}}" or "upload: {{}}"'
+    if source.http:
+        yield from _http_problems("spec.source.http", source.http)
     if source.initrd:
         yield from _http_problems("spec.source.initrd", source.initrd)
     if source.initrd and image.spec.type != ImageType.KERNEL:
@@ -58,12 +64,24 @@ def _problems(image: VMImage, old: VMImage | None) -> Iterator[str]:
 
 def _change_problems(image: VMImage, old: VMImage) -> Iterator[str]:
     """An imported image is a fact that disks are built on."""
-    for field in ("source", "type", "pool"):
-        if getattr(image.spec, field) != getattr(old.spec, field):
+    same = {
+        "source": _content(image.spec.source) == _content(old.spec.source),
+        "type": image.spec.type == old.spec.type,
+        "pool": image.spec.pool == old.spec.pool,
+    }
+    for field, kept in same.items():
+        if not kept:
             yield (
                 f"spec.{field}: cannot change once the image is imported: "
                 "write what it was, or make another VMImage for the new one"
             )
+
+
+def _content(source: ImageSource) -> ImageSource:
+    """Return a source without what only says how to reach it, which may change when a password does."""
+    how = {"secret_ref": None, "ca_bundle": None}
+    http, initrd = (part and part.model_copy(update=how) for part in (source.http, source.initrd))
+    return source.model_copy(update={"http": http, "initrd": initrd})
 
 
 def _http_problems(where: str, http: HttpSource) -> Iterator[str]:
@@ -82,6 +100,17 @@ def _http_problems(where: str, http: HttpSource) -> Iterator[str]:
         yield f"{where}.url: {remedy}"
     if url.fragment:
         yield f'{where}.url: has a "#", which no server sees: write the address without it'
+    if http.ca_bundle is not None:
+        yield from _bundle_problems(f"{where}.caBundle", http.ca_bundle, url)
+
+
+def _bundle_problems(where: str, bundle: str, url: SplitResult) -> Iterator[str]:
+    if url.scheme != "https":
+        yield f"{where}: has no effect without TLS: write an https address, or remove it"
+    try:
+        x509.load_pem_x509_certificates(bundle.encode())
+    except ValueError:
+        yield f'{where}: is not certificates in PEM: write them as they are, from "-----BEGIN CERTIFICATE-----" on'
 
 
 def _host_remedy(url: SplitResult) -> str:
