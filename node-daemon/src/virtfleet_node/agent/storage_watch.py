@@ -52,6 +52,7 @@ class StorageWatch:
         """Look once, and publish what has moved by a step."""
         entries = tuple(self._entries())
         await asyncio.to_thread(self._around.wanted_pools.tidy)
+        await self._around.images.take_up()
         found = await asyncio.to_thread(self._read, tuple(entry.desired.uid for entry in entries))
         self.disks = tuple(
             DiskFigure(entry.desired.namespace, entry.desired.name, disk)

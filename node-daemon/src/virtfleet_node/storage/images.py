@@ -80,10 +80,10 @@ class ImageStore:
             images = self._pools.folder(pool, "images")
             with contextlib.suppress(OSError):
                 # A folder without a document is left by a crash: nothing can be backed by it.
-                sweep(images, lambda folder: _read_document(folder) is not None)
+                sweep(images, lambda folder: folder.name in self._entries or _read_document(folder) is not None)
                 for folder in subfolders(images):
-                    image = _read_document(folder)
-                    if image is not None and image.uid == folder.name and image.uid not in self._entries:
+                    image = None if folder.name in self._entries else _read_document(folder)
+                    if image is not None and image.uid == folder.name:
                         self._take_up(image.model_copy(update={"pool": pool}))
 
     async def stop(self) -> None:
@@ -107,14 +107,15 @@ class ImageStore:
             return entry.report
         if entry is not None and entry.files is not None and _differs(entry.image, image):
             raise ConflictError(f"Image {image.namespace}/{image.name} is imported already; its source cannot change.")
-        if entry is not None:
+        if entry is not None and entry.files is None:
             await _end(entry.task)
             await self._drop(entry)
         folder = self._folder(image)
         if _read_document(folder) != image:
             async with claimed(folder, _idle, PATIENCE_SECONDS):
                 write_whole(make_folder(folder) / _DOCUMENT, image.model_dump_json().encode())
-        return self._take_up(image).report
+        found = self._entries.get(image.uid)  # it may have been found in the pool meanwhile
+        return found.report if found is not None and found.image == image else self._take_up(image).report
 
     def _take_up(self, image: Image) -> _Entry:
         done = _read_report(self._folder(image) / _READY)

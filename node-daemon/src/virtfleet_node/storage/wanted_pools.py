@@ -7,20 +7,24 @@ taken in and never again: one that is missing later is a file system that is not
 import contextlib
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from pydantic import ValidationError
 
 from virtfleet_api.base import Document
 from virtfleet_api.pool import Pool, PoolSet, PoolType
-from virtfleet_node.core.errors import InvalidError
+from virtfleet_node.core.errors import InvalidError, UnavailableError
 from virtfleet_node.core.pool_changes import Change, Present, decide
 from virtfleet_node.core.pool_rules import PoolRules
 from virtfleet_node.storage.files import check_real, make_folder, subfolders, write_whole
 from virtfleet_node.storage.pools import FOLDERS, Pools, make_pool
 
 _LOG = logging.getLogger(__name__)
+
+_PATIENCE_SECONDS: Final = 5.0
+"""Counting the disks of a thousand machines takes a tenth of a second."""
 
 
 class _Kept(Document):
@@ -54,14 +58,24 @@ class WantedPools:
 
     def put(self, wanted: PoolSet) -> frozenset[str]:
         """Make the pools those that are wanted, as far as it can be; return the names of those that are new. Blocks."""
-        with self._lock:
+        with self._alone():
             self._wanted = wanted.items
             return self._change(decide(self._wanted, self._present()))
 
     def tidy(self) -> None:
         """Let pools go that have become empty, and look again at what could not be had. Blocks."""
-        with self._lock:
+        with self._alone():
             self._change(decide(self._wanted, self._present()))
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Work alone; a file system that hangs must not let threads pile up behind it."""
+        if not self._lock.acquire(timeout=_PATIENCE_SECONDS):
+            raise UnavailableError("A pool's file system does not answer; the pools are looked at again later.")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _present(self) -> Present:
         contents = {name: _contents(Path(pool.path)) for name, pool in self._held.items()}
