@@ -122,6 +122,10 @@ class Pools:
         found.counted_bytes = max(0, found.counted_bytes - size_bytes)
         found.changes += 1
 
+    def is_busy(self, pool: str) -> bool:
+        """Tell whether a disk is being made in a pool."""
+        return self._find(pool).making_bytes > 0
+
     def refresh(self) -> None:
         """Look at every pool: its space, its disks, its file system. Blocks."""
         for pool in tuple(self._pools.values()):

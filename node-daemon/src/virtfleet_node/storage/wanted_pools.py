@@ -7,7 +7,7 @@ taken in and never again: one that is missing later is a file system that is not
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -42,15 +42,16 @@ class WantedPools:
         self._file = file
         self._roots = roots
         self._configured = {name: PurePosixPath(path) for name, path in pools.paths().items()}
+        self._kept = _Kept()
         self._wanted: tuple[Pool, ...] = ()
         self._held: dict[str, Pool] = {}
         self._lock = threading.Lock()
 
     def start(self) -> None:
         """Take up what an earlier process kept."""
-        kept = self._read()
-        self._wanted = kept.wanted
-        self._held = {pool.name: pool for pool in kept.held if pool.name not in self._configured}
+        self._kept = self._read()
+        self._wanted = self._kept.wanted
+        self._held = {pool.name: pool for pool in self._kept.held if pool.name not in self._configured}
         wanted = {pool.name for pool in self._wanted}
         for pool in self._held.values():
             self._pools.add(pool.name, Path(pool.path), _rules(pool, leaving=pool.name not in wanted))
@@ -89,9 +90,16 @@ class WantedPools:
             if (old is None or old.path != pool.path) and (said := self._make(pool)):
                 notes[name] = said
                 del held[name]
-        self._keep(held)
+        going = {name: old for name, old in self._held.items() if name not in held or held[name].path != old.path}
+        busy = {name: old for name, old in going.items() if not self._is_empty(old)}
+        held.update(busy)  # something came in meanwhile: they are decided on again at the next look
         fresh = frozenset(n for n, pool in held.items() if n not in self._held or self._held[n].path != pool.path)
-        self._take(held, change.leaving)
+        # Kept first: a pool that is kept and has no directory any more would be taken for one that is not mounted.
+        self._keep(held)
+        self._let_go(old for name, old in going.items() if name not in busy)
+        for name, pool in held.items():
+            self._pools.add(name, Path(pool.path), _rules(pool, leaving=name in change.leaving or name in busy))
+        self._held = held
         self._pools.note(notes)
         self._pools.refresh()
         return fresh
@@ -109,21 +117,22 @@ class WantedPools:
             return f"Its directory cannot be made or used: {error.strerror}{hint}."
         return ""
 
-    def _take(self, held: Mapping[str, Pool], leaving: frozenset[str]) -> None:
-        """Have exactly these pools; the directories of those that go are removed if they are empty."""
-        for name, old in self._held.items():
-            if name not in held or held[name].path != old.path:
-                self._pools.drop(name)
-                _remove_empty(Path(old.path), old.type)
-                _LOG.info("Letting a pool go", extra={"pool": name})
-        for name, pool in held.items():
-            self._pools.add(name, Path(pool.path), _rules(pool, leaving=name in leaving))
-        self._held = dict(held)
+    def _is_empty(self, pool: Pool) -> bool:
+        """Tell whether a pool holds nothing, once nothing new can come into it."""
+        self._pools.add(pool.name, Path(pool.path), _rules(pool, leaving=True))
+        return not self._pools.is_busy(pool.name) and not _contents(Path(pool.path))
+
+    def _let_go(self, pools: Iterable[Pool]) -> None:
+        for pool in pools:
+            _LOG.info("Letting a pool go", extra={"pool": pool.name})
+            self._pools.drop(pool.name)
+            _remove_empty(Path(pool.path), pool.type)
 
     def _keep(self, held: Mapping[str, Pool]) -> None:
         kept = _Kept(wanted=self._wanted, held=tuple(held.values()))
-        if kept != self._read():
+        if kept != self._kept:
             write_whole(self._file, kept.model_dump_json(exclude_none=True).encode())
+            self._kept = kept
 
     def _read(self) -> _Kept:
         try:
