@@ -166,6 +166,20 @@ async def test_disks_are_promised_up_to_the_overcommit(host: Host) -> None:
         host.pools.drop("small")
 
 
+async def test_disks_that_are_made_at_once_share_what_is_left(host: Host) -> None:
+    with mounted(host.roots / "small", 64):
+        host.want(host.pool("small", overcommit="1"))
+        size = (host.report("small").limit_bytes or 0) // 5
+        wanted = disk("small").model_copy(update={"size_bytes": size})
+        uids = [f"{number:08}-2222-3333-4444-555555555555" for number in range(9)]
+        made = await asyncio.gather(
+            *(host.disks.prepare_disk(uid, wanted, None) for uid in uids), return_exceptions=True
+        )
+        assert [isinstance(one, PoolFullError) for one in made].count(False) == 5
+        assert host.disks.owners() == set(uids[:5])
+        host.pools.drop("small")
+
+
 async def test_a_pool_above_its_watermark_takes_nothing_and_again_when_it_is_clearly_below(host: Host) -> None:
     with mounted(host.roots / "small", 64) as path:
         host.want(host.pool("small", watermark="50%"))

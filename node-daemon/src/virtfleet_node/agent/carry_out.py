@@ -43,6 +43,7 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
         case RemoveDisk(pool, name):
             await asyncio.to_thread(around.disks.remove_disk, desired.uid, pool, name)
         case RemoveMedia():
+            await asyncio.to_thread(around.disks.remove_partial, desired.uid)
             await asyncio.to_thread(around.media.remove, desired.uid)
         case _:
             if isinstance(action, RequestShutdown):

@@ -209,6 +209,7 @@ class NodeDaemon:
             raise UnavailableError("The machine is being taken up; ask again.")
         for action in plan(entry.desired, observed, self._around.now()).actions:
             await carry_out(self._around, entry, entry.desired, action)
+        await asyncio.to_thread(self._around.disks.remove_partial, machine.uid)
         await asyncio.to_thread(self._around.media.remove, machine.uid)
         observed = await observe(self._around, machine.uid, entry)
         return build_report(entry.desired, observed, GuestFacts(), self._around.now())

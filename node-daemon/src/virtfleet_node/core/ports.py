@@ -27,6 +27,9 @@ class DiskStore(Protocol):
     def remove_disk(self, uid: str, pool: str, name: str) -> None:
         """Remove the disk if it is there."""
 
+    def remove_partial(self, uid: str) -> None:
+        """Remove what was left of disks that were never made, of a machine that goes."""
+
 
 class ImageStore(Protocol):
     """The images that this node holds."""

@@ -110,6 +110,17 @@ class DiskStore:
             folder.rmdir()
         sync_folder(folder.parent)
 
+    def remove_partial(self, uid: str) -> None:
+        """Remove what was left of disks that were never made, of a machine that goes."""
+        for pool in self._pools.names():
+            folder = self._pools.folder(pool, "disks") / uid
+            if folder.is_symlink() or not folder.is_dir():
+                continue
+            for leftover in folder.glob(f"*{PARTIAL}"):
+                leftover.unlink()
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
     async def _make(self, partial: Path, disk: MachineDisk, image: ImageFiles | None) -> None:
         if image is None or not isinstance(disk.source, ImageDiskSource):
             if disk.size_bytes is None:

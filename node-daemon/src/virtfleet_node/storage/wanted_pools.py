@@ -150,9 +150,11 @@ def _rules(pool: Pool, *, leaving: bool) -> PoolRules:
 
 def _contents(path: Path) -> str:
     """Say what a pool holds, in words; a pool that cannot be read may hold anything."""
-    if not (path / FOLDERS[0]).is_dir():
+    try:
+        disks, images = (len(subfolders(path / kind)) for kind in FOLDERS)
+        (path / FOLDERS[0]).stat()
+    except OSError:
         return "what cannot be read now"
-    disks, images = (len(subfolders(path / kind)) for kind in FOLDERS)
     said = (f"disks of {_count(disks, 'machine')}" if disks else "", _count(images, "image") if images else "")
     return " and ".join(filter(None, said))
 
