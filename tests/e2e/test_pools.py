@@ -41,6 +41,10 @@ def test_a_pool_comes_is_used_and_goes_when_it_is_empty(fleet: Fleet) -> None:
     assert (disk["pool"], disk["capacity"], disk["allocated"]) == ("fast", "1Gi", "1Mi")
     eventually(lambda: pools(fleet, node.name)["fast"].get("committed") == "1Gi", "the disk is counted")
 
+    series = 'virtfleet_node_disk_allocated_bytes{disk="root",machine="on-fast",namespace="default",pool="fast"} '
+    metrics = ("curl", "-sf", f"http://{node.address}:9100/metrics")
+    eventually(lambda: series in node.run(*metrics), "the disk is measured")
+
     want(fleet, node.name)
     wait_said(fleet, node.name, "goes once it is empty; it holds disks of 1 machine")
     assert fleet.status("on-fast")["printableStatus"] == "Running"
