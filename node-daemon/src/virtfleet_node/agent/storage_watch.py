@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from virtfleet_api.report import MachineReport, NodeReport
+from virtfleet_api.report import MachineReport, NodeReport, Phase
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.errors import NodeError
@@ -68,7 +68,7 @@ class StorageWatch:
 
     def _publish(self, entry: Entry, disks: tuple[StoredDisk, ...]) -> None:
         before: MachineReport | None = entry.report
-        if before is None:
+        if before is None or before.phase is Phase.ABSENT:  # it has gone while its disks were looked at
             return
         report = with_allocations(before, {(disk.pool, disk.name): disk.allocated_bytes for disk in disks})
         if report != before:
