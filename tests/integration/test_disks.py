@@ -137,3 +137,17 @@ async def test_a_disk_grows_to_its_size_and_stays_when_it_is_larger(disks: DiskS
 async def test_a_disk_that_is_not_there_does_not_grow(disks: DiskStore) -> None:
     with pytest.raises(InvalidError, match="no disk root"):
         await disks.grow_disk(MACHINE, clone(Clone.LINKED, MEBIBYTE))
+
+
+async def test_what_a_crash_left_of_a_disk_goes_with_its_machine(
+    disks: DiskStore, base: ImageFiles, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pool/disks" / MACHINE
+    folder.mkdir()
+    (folder / "data.qcow2.partial").touch()
+    disks.remove_leftovers(MACHINE)
+    assert not folder.exists()
+    stored = await disks.prepare_disk(MACHINE, clone(Clone.LINKED), base)
+    (folder / "data.qcow2.partial").touch()
+    disks.remove_leftovers(MACHINE)
+    assert list(folder.iterdir()) == [stored.path], "a disk that is whole is kept by its policy"

@@ -66,6 +66,16 @@ def run_and_kill(command: list[str | Path], seconds: float) -> None:
         os.killpg(victim.pid, 9)
 
 
+async def test_killed_changes_of_pools_converge_and_leak_nothing(tmp_path: Path) -> None:
+    command: list[str | Path] = [sys.executable, VICTIM.with_name("pools_victim.py"), tmp_path, MACHINE]
+    chance = random.Random()
+    for _ in range(ROUNDS // 2):
+        await asyncio.to_thread(run_and_kill, command, chance.uniform(0, 0.2))
+    await asyncio.to_thread(subprocess.run, [*command, "1"], check=True, stdout=subprocess.DEVNULL)
+    assert [path.name for path in (tmp_path / "pools").iterdir()] == ["default"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["pools.json"]
+
+
 async def test_what_a_crash_left_without_a_document_is_swept(tmp_path: Path) -> None:
     pools = Pools({"default": tmp_path})
     pools.prepare()

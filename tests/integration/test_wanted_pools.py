@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from small_file_system import mounted
+from virtfleet_api.image import Download, Image
 from virtfleet_api.machine import BlankSource, ImageDiskSource, MachineDisk
 from virtfleet_api.pool import Pool, PoolSet, PoolType
 from virtfleet_api.report import PoolReport
 from virtfleet_api.virtual_machine import Clone
+from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.core.errors import InvalidError, PoolFullError, UnavailableError
 from virtfleet_node.core.stored import ImageFiles
 from virtfleet_node.storage.disks import DiskStore
+from virtfleet_node.storage.images import ImageStore
 from virtfleet_node.storage.pools import Pools
 from virtfleet_node.storage.probe import probe_disk
 from virtfleet_node.storage.qemu_img import copy_image
@@ -166,6 +169,20 @@ async def test_disks_are_promised_up_to_the_overcommit(host: Host) -> None:
         host.pools.drop("small")
 
 
+async def test_disks_that_are_made_at_once_share_what_is_left(host: Host) -> None:
+    with mounted(host.roots / "small", 64):
+        host.want(host.pool("small", overcommit="1"))
+        size = (host.report("small").limit_bytes or 0) // 5
+        wanted = disk("small").model_copy(update={"size_bytes": size})
+        uids = [f"{number:08}-2222-3333-4444-555555555555" for number in range(9)]
+        made = await asyncio.gather(
+            *(host.disks.prepare_disk(uid, wanted, None) for uid in uids), return_exceptions=True
+        )
+        assert [isinstance(one, PoolFullError) for one in made].count(False) == 5
+        assert host.disks.owners() == set(uids[:5])
+        host.pools.drop("small")
+
+
 async def test_a_pool_above_its_watermark_takes_nothing_and_again_when_it_is_clearly_below(host: Host) -> None:
     with mounted(host.roots / "small", 64) as path:
         host.want(host.pool("small", watermark="50%"))
@@ -181,6 +198,24 @@ async def test_a_pool_above_its_watermark_takes_nothing_and_again_when_it_is_cle
         assert host.report("small").nearly_full, "it does not flap"
         os.truncate(path / "ballast", 20 * MIB)
         await host.disks.prepare_disk(OTHER, disk("small"), None)
+        host.pools.drop("small")
+
+
+async def test_an_image_is_not_fetched_into_a_pool_that_is_nearly_full(host: Host) -> None:
+    with mounted(host.roots / "small", 64) as path:
+        host.want(host.pool("small", watermark="1%"))
+        (path / "ballast").write_bytes(os.urandom(MIB))
+        images = ImageStore(host.pools, host.disks)
+        await images.start()
+        nowhere = Download(url="http://127.0.0.1:1/disk.qcow2")
+        await images.put(Image(uid=IMAGE, namespace="n", name="i", pool="small", main=nowhere))
+        async with asyncio.timeout(10):
+            while images.reports()[0].phase is not ImagePhase.FAILED:
+                await asyncio.sleep(0.02)
+        (report,) = images.reports()
+        assert report.reason == "PoolFull"
+        assert report.message.startswith("Pool small is nearly full (more than 1% are used)")
+        await images.stop()
         host.pools.drop("small")
 
 

@@ -82,6 +82,7 @@ async def test_a_guest_in_a_full_pool_waits_and_goes_on_with_its_data_whole(rig:
     assert refused.phase is Phase.PROVISIONING
     assert rig.last(machine) == report, "it stays as it is while there is no room"
 
+    await rig.restart_daemon()
     ballast.unlink()
     await rig.until_phase(machine, Phase.RUNNING, seconds=40)
     assert await finish(rig, machine, written) == "done"

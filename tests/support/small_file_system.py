@@ -11,8 +11,13 @@ _MAKE = {"ext4": ("mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=0"), "xf
 
 
 @contextmanager
-def mounted(where: Path, mebibytes: int, kind: str = "ext4", node: Node | None = None) -> Iterator[Path]:
-    """Mount a new file system at a folder, and in a node's own mounts as well; nothing is left of it afterwards."""
+def mounted(
+    where: Path, mebibytes: int, kind: str = "ext4", node: Node | None = None, inside: Path | None = None
+) -> Iterator[Path]:
+    """Mount a new file system at a folder, and in a node's own mounts as well; nothing is left of it afterwards.
+
+    `inside` is where the node sees it, if that is another path.
+    """
     file = where.with_name(f"{where.name}.img")
     where.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as made:
@@ -23,12 +28,12 @@ def mounted(where: Path, mebibytes: int, kind: str = "ext4", node: Node | None =
     try:
         subprocess.run(["mount", device, where], check=True)
         if node is not None:
-            node.run("mount", device, where)
+            node.run("mount", device, inside or where)
         yield where
     finally:
         # Lazily: a test that failed may have left a guest that writes to it.
         if node is not None:
-            node.run("umount", "--lazy", where)
+            node.run("umount", "--lazy", inside or where)
         subprocess.run(["umount", "--lazy", where], check=True)
         subprocess.run(["losetup", "--detach", device], check=True)
         file.unlink()

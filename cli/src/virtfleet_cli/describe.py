@@ -32,7 +32,7 @@ def describe_machine(machine: Object, events: Sequence[Object], now: datetime) -
         _section("", _overview(machine)),
         _list("Conditions", ("type", "status", "reason", "message"), status.get("conditions", ())),
         _section("Machine", _hardware(spec, status)),
-        _list("Disks", ("name", "target", "capacity", "pool", "source"), _disks(spec, status)),
+        _list("Disks", ("name", "target", "capacity", "allocated", "pool", "source"), _disks(spec, status)),
         _list("Interfaces", ("name", "mac", "addresses", "model"), _interfaces(spec, status)),
         _section("Guest", ((name.capitalize(), said) for name, said in (status.get("guest") or {}).items())),
         _list("Events", ("age", "type", "reason", "message"), (_event(event, now) for event in events)),

@@ -10,7 +10,7 @@ from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.machine import Machine, Run
 from virtfleet_api.node_api import PoolList
 from virtfleet_api.pool import PoolSet
-from virtfleet_api.report import MachineReport, NodeReport, Phase
+from virtfleet_api.report import MachineReport, NodeReport, Phase, PoolReport
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.entry import Entry
@@ -52,6 +52,7 @@ class NodeDaemon:
         self._copier = Copier(around, self._entries, self._queue.add)
         self._reconciler = Reconciler(around, self._copier, self._guests.watch)
         self._creating = asyncio.Lock()
+        self._pools: tuple[PoolReport, ...] = ()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -241,12 +242,20 @@ class NodeDaemon:
             return
         await asyncio.to_thread(self._copier.look_for_copies, uid, entry)
         wake_at = await self._reconciler.reconcile(uid, entry)
+        self._tell_pools()
         if entry.report is not None and entry.report.phase is Phase.ABSENT:
             self._forget(uid)
         elif wake_at is not None:
             self._queue.add_after(uid, (wake_at - self._around.now()).total_seconds())
         else:
             self._queue.forget_timer(uid)
+
+    def _tell_pools(self) -> None:
+        """Tell of disks that were made or removed before others are placed by an old figure."""
+        pools = self._around.pools.reports()
+        if pools != self._pools:
+            self._pools = pools
+            self._around.journal.publish_node(self._describe())
 
     def _forget(self, uid: str) -> None:
         self._entries.pop(uid, None)

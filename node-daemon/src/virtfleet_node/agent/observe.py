@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.core.errors import NodeError
 from virtfleet_node.core.full_pool import Resumes, remembered
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import Asking, DomainState, Observed, ObservedDomain, ShutdownRequests
@@ -48,7 +49,14 @@ async def _full_pools(
     """Return the pools of the disks that QEMU could not write, with the space that they have now."""
     files = {attached.file for attached in domain.disks if attached.target in domain.full_disks}
     names = sorted({disk.pool for disk in disks if str(disk.path) in files})
-    return tuple([await asyncio.to_thread(around.pools.space, name) for name in names])
+    return tuple([await asyncio.to_thread(_space, around, name) for name in names])
+
+
+def _space(around: Surroundings, pool: str) -> PoolSpace:
+    try:
+        return around.pools.space(pool)
+    except NodeError:
+        return PoolSpace(pool)  # it cannot be read, so it has no room
 
 
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from virtfleet_api.report import MachineReport, NodeReport
+from virtfleet_api.report import MachineReport, NodeReport, Phase
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.errors import NodeError
@@ -17,7 +17,7 @@ from virtfleet_node.core.stored import StoredDisk
 _LOG = logging.getLogger(__name__)
 
 EVERY_SECONDS: Final = 10.0
-"""A thousand machines with two disks each are looked at in 0.1 s."""
+"""A thousand machines with two disks each are looked at in 0.2 s."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class StorageWatch:
         """Look once, and publish what has moved by a step."""
         entries = tuple(self._entries())
         await asyncio.to_thread(self._around.wanted_pools.tidy)
+        await self._around.images.take_up()
         found = await asyncio.to_thread(self._read, tuple(entry.desired.uid for entry in entries))
         self.disks = tuple(
             DiskFigure(entry.desired.namespace, entry.desired.name, disk)
@@ -67,7 +68,7 @@ class StorageWatch:
 
     def _publish(self, entry: Entry, disks: tuple[StoredDisk, ...]) -> None:
         before: MachineReport | None = entry.report
-        if before is None:
+        if before is None or before.phase is Phase.ABSENT:  # it has gone while its disks were looked at
             return
         report = with_allocations(before, {(disk.pool, disk.name): disk.allocated_bytes for disk in disks})
         if report != before:

@@ -50,8 +50,8 @@ def is_nearly_full(space: PoolSpace, rules: PoolRules, *, before: bool) -> bool:
 
 
 def has_room(space: PoolSpace) -> bool:
-    """Tell whether a guest that this pool has stopped may go on."""
-    return space.free_bytes >= min(ROOM_BYTES, space.capacity_bytes // ROOM_SHARE)
+    """Tell whether a guest that this pool has stopped may go on; not while the pool cannot be read."""
+    return space.capacity_bytes > 0 and space.free_bytes >= min(ROOM_BYTES, space.capacity_bytes // ROOM_SHARE)
 
 
 def refusal(space: PoolSpace, rules: PoolRules, committed_bytes: int, asked_bytes: int, *, nearly_full: bool) -> str:

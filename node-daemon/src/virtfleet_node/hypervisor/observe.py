@@ -84,7 +84,10 @@ def _stored(domain: libvirt.virDomain) -> Stored | None:
 
 def _full_disks(domain: libvirt.virDomain) -> tuple[str, ...]:
     """Return the disks that QEMU could not write for lack of space (virDomainGetDiskErrors)."""
-    found = domain.diskErrors(0)
+    try:
+        found = domain.diskErrors(0)
+    except libvirt.libvirtError:
+        return ()  # QEMU is busy: an error of an unknown kind, for now
     return tuple(sorted(name for name, error in found.items() if error == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE))
 
 

@@ -62,8 +62,8 @@ class DiskStore:
 
         Raises:
             InvalidError: the node has no such pool, or the size does not fit the image.
-            PoolFullError: the pool takes no new disk of this size.
-            ConflictError: the pool has no room for a full copy, or its file system fails.
+            PoolFullError: the pool takes no new disk of this size, or has no room for a full copy.
+            ConflictError: its file system fails.
         """
         with _told_of(disk):
             return await self._prepare(uid, disk, image)
@@ -159,7 +159,7 @@ class DiskStore:
             return
         needed = image.path.stat().st_blocks * _BLOCK
         if needed > (free := self._pools.free_bytes(disk.pool)):
-            raise ConflictError(
+            raise PoolFullError(
                 f"Pool {disk.pool} has {free} bytes free; a full copy for disk {disk.name} needs {needed}."
             )
         await qemu_img.copy_image(image.path, image.format, partial)

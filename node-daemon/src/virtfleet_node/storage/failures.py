@@ -7,6 +7,8 @@ _FINAL: Final = frozenset({"ChecksumMismatch", "TooLarge", "UnsafeImage", "Unsup
 """What the same address will most likely give again; tried again after an hour, in case the file was replaced."""
 
 SLOW_RETRY_SECONDS: Final = 3600.0
+ROOM_RETRY_SECONDS: Final = 15.0
+"""A look at a pool costs nothing, and machines may wait for the image."""
 _FIRST_RETRY_SECONDS: Final = 5.0
 _LONGEST_RETRY_SECONDS: Final = 300.0
 
@@ -32,4 +34,6 @@ def retry_seconds(failure: ImportFailedError, attempt: int) -> float:
     """Return how long to wait before the next attempt, the first being number 1."""
     if failure.final:
         return SLOW_RETRY_SECONDS
+    if failure.reason == "PoolFull":
+        return ROOM_RETRY_SECONDS
     return min(_FIRST_RETRY_SECONDS * 2.0 ** min(attempt - 1, 16), _LONGEST_RETRY_SECONDS)

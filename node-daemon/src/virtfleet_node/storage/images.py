@@ -68,10 +68,10 @@ class ImageStore:
             images = self._pools.folder(pool, "images")
             with contextlib.suppress(OSError):
                 # A folder without a document is left by a crash: nothing can be backed by it.
-                claims.sweep(images, lambda folder: _read_document(folder) is not None)
+                claims.sweep(images, lambda folder: folder.name in self._entries or _read_document(folder) is not None)
                 for folder in subfolders(images):
-                    image = _read_document(folder)
-                    if image is not None and image.uid == folder.name and image.uid not in self._entries:
+                    image = None if folder.name in self._entries else _read_document(folder)
+                    if image is not None and image.uid == folder.name:
                         self._take_up(image.model_copy(update={"pool": pool}))
 
     async def stop(self) -> None:
@@ -99,6 +99,9 @@ class ImageStore:
             await _end(entry.task)
             await _drop(entry)
         await _keep_document(self._folder(image), image)
+        found = self._entries.get(image.uid)
+        if found is not None and found is not entry:
+            return await self._update(found, image)  # found in the pool meanwhile
         return self._take_up(image).report
 
     def upload_state(self, image_uid: str) -> UploadState:

@@ -122,13 +122,20 @@ class Pools:
         found.counted_bytes = max(0, found.counted_bytes - size_bytes)
         found.changes += 1
 
+    def is_busy(self, pool: str) -> bool:
+        """Tell whether a disk is being made in a pool."""
+        return self._find(pool).making_bytes > 0
+
     def refresh(self) -> None:
         """Look at every pool: its space, its disks, its file system. Blocks."""
         for pool in tuple(self._pools.values()):
             _look(pool)
             if pool.problem:
                 continue
-            _count(pool)
+            try:
+                _count(pool)
+            except OSError as error:  # one that fails must not hide the others
+                _mark_unreadable(pool, error)
             if pool.reflink is None:
                 pool.reflink = can_reflink(pool.path)
 
@@ -162,13 +169,17 @@ def _look(pool: _Pool) -> None:
     try:
         found = os.statvfs(pool.path / FOLDERS[0])
     except OSError as error:
-        pool.problem = f"Pool {pool.name} cannot be read: {error.strerror}; is its file system mounted?"
-        pool.space = PoolSpace(pool.name)
+        _mark_unreadable(pool, error)
         return
     pool.problem = ""
     used = found.f_blocks - found.f_bfree
     pool.space = PoolSpace(pool.name, *(count * found.f_frsize for count in (found.f_blocks, used, found.f_bavail)))
     pool.nearly_full = is_nearly_full(pool.space, pool.rules, before=pool.nearly_full)
+
+
+def _mark_unreadable(pool: _Pool, error: OSError) -> None:
+    pool.problem = f"Pool {pool.name} cannot be read: {error.strerror}; is its file system mounted?"
+    pool.space = PoolSpace(pool.name)
 
 
 def _count(pool: _Pool) -> None:

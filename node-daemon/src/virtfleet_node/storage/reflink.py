@@ -29,13 +29,13 @@ def clone_file(source: Path, target: Path) -> bool:
     return True
 
 
-def can_reflink(folder: Path) -> bool:
-    """Tell whether the file system of a folder shares data between files, by trying it with two that have no name."""
+def can_reflink(folder: Path) -> bool | None:
+    """Tell whether the file system of a folder shares data, by trying it with two nameless files; None: not tried."""
     try:
         with tempfile.TemporaryFile(dir=folder) as source, tempfile.TemporaryFile(dir=folder) as target:
             source.write(b"\0" * _PROBE_BYTES)
             source.flush()
             fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
-    except OSError:
-        return False
+    except OSError as error:
+        return False if error.errno in _CANNOT else None
     return True

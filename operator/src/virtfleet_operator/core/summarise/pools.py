@@ -51,7 +51,9 @@ def pools_say(
 ) -> Iterator[Says]:
     """Say whether pools are nearly full, and whether they are as they are wanted."""
     pools = sorted(reported[:_MAX_POOLS], key=lambda p: p.name)
-    if full := [f"{plain(pool.name, _MAX_WORD)} ({pool.watermark} used)" for pool in pools if pool.nearly_full]:
+    if full := [
+        f"{plain(pool.name, _MAX_WORD)} ({plain(pool.watermark, 8)} used)" for pool in pools if pool.nearly_full
+    ]:
         message = (
             f"Nearly full: pool {', '.join(full)}. New disks and images are refused there, those that exist go on: "
             "free space, enlarge the file system, or add a pool."
