@@ -82,6 +82,13 @@ async def test_a_daemon_that_lost_the_credentials_waits_for_them(tmp_path: Path,
     assert ranges[-1] is not None, "it went on where the first process stopped"
 
 
+async def test_a_source_that_has_changed_since_the_first_copy_is_refused(tmp_path: Path, private: BadWeb) -> None:
+    first = "ab" * 32
+    report = await imported(tmp_path, image(f"{private.url}/files/disk.raw").model_copy(update={"sha256": first}))
+    assert (report.phase, report.reason) == (ImagePhase.FAILED, "ChecksumMismatch")
+    assert f"that of the copies there are {first}: the source has changed" in report.message
+
+
 async def test_new_credentials_are_tried_at_once(tmp_path: Path, private: BadWeb) -> None:
     url = f"{private.url}/private/disk.raw"
     async with running_store(tmp_path) as (images, _):

@@ -55,6 +55,8 @@ async def test_it_goes_on_where_it_stopped_also_in_another_process(tmp_path: Pat
         await images.receive(UID, 0, None, pieces(CONTENT[:1000]))
     async with running_store(tmp_path) as (images, _):
         assert images.upload_state(UID).received_bytes == 1000
+        waiting = await until(images, lambda r: r.phase is ImagePhase.PENDING and bool(r.message))
+        assert waiting.file_size_bytes == 1000, "the operator sends what follows to this node"
         with pytest.raises(ConflictError, match="next piece begins with byte 1000"):
             await images.receive(UID, 500, None, pieces(CONTENT[500:]))
         with pytest.raises(ConflictError, match="1000 bytes are there"):

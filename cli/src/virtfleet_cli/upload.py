@@ -64,6 +64,8 @@ class Upload:
 
     async def run(self) -> UploadState:
         """Send the file and wait until the node has checked it; CliError says why it is no image."""
+        if not self._size:
+            raise CliError(f"{self._path} is empty.")
         state = await _patiently(self._ask)
         resumed = 0 < state.received_bytes <= self._size
         final = await self._send(state.received_bytes if resumed else 0)
@@ -81,9 +83,21 @@ class Upload:
                 self._show(offset)
                 await asyncio.to_thread(_hash, digest, file, hashed, offset)
                 hashed = max(hashed, offset)
-        end = PieceQuery(offset=self._size, size=self._size, sha256=digest.hexdigest())
-        await _patiently(partial(self._cluster.send_piece, self._name, end, b""))
+            await asyncio.to_thread(_hash, digest, file, hashed, self._size)
+        await _patiently(partial(self._finish, digest.hexdigest()))
         return await self._checked()
+
+    async def _finish(self, sha256: str) -> None:
+        """Say that all is there; an answer that was lost is as good as one that came."""
+        end = PieceQuery(offset=self._size, size=self._size, sha256=sha256)
+        try:
+            await self._cluster.send_piece(self._name, end, b"")
+        except UnavailableError:
+            raise
+        except CliError:
+            state = await self._ask()
+            if state.phase not in {ImagePhase.IMPORTING, ImagePhase.READY} or state.received_bytes != self._size:
+                raise
 
     async def _send_piece(self, file: BinaryIO, offset: int) -> int:
         """Send what follows the offset and return how much is there; a piece that arrives in part is a step, too."""
@@ -100,6 +114,8 @@ class Upload:
             return there
         fitting = len(data) * PIECE_SECONDS / max(time.monotonic() - started, 0.01)
         self._piece_bytes = int(min(max(fitting, _LEAST_BYTES), _MOST_BYTES, 2 * self._piece_bytes))
+        if not offset < state.received_bytes <= self._size:
+            raise UnavailableError(f"The node says that {state.received_bytes} bytes are there, which cannot be.")
         return state.received_bytes
 
     async def _checked(self) -> UploadState:

@@ -100,7 +100,7 @@ class ImageReport(Document):
     sha256: Sha256 | None = None
     """Of the file; with READY."""
     file_size_bytes: Annotated[int | None, Field(ge=0)] = None
-    """With READY; while an upload is IMPORTING, how much of it has arrived."""
+    """With READY; before, how much of an upload has arrived."""
     initrd_sha256: Sha256 | None = None
     users: tuple[str, ...] = ()
     """UIDs of machines on this node whose disks are backed by it."""

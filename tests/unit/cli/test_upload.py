@@ -95,6 +95,44 @@ async def test_it_goes_on_where_an_earlier_upload_stopped(file: Path) -> None:
     assert (cluster.there, cluster.begun) == (CONTENT, 0)
 
 
+async def test_a_file_that_has_arrived_already_is_only_finished(file: Path) -> None:
+    cluster = MadeUpCluster(there=CONTENT)
+    assert await sent(cluster, file) == []
+    assert (cluster.there, cluster.begun) == (CONTENT, 0)
+
+
+async def test_an_answer_that_is_lost_at_the_end_is_no_failure(file: Path) -> None:
+    class Forgetful(MadeUpCluster):
+        lost = False
+
+        async def send_piece(self, name: str, piece: PieceQuery, data: bytes) -> UploadState:
+            if self.phase is ImagePhase.READY:
+                raise CliError("VMImage base has its content already.")
+            state = await super().send_piece(name, piece, data)
+            if piece.sha256 and not self.lost:
+                self.lost = True
+                raise UnavailableError("The API server went away.")
+            return state
+
+    await sent(Forgetful(), file)
+
+
+async def test_a_node_that_takes_nothing_is_given_up(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Deaf(MadeUpCluster):
+        async def send_piece(self, name: str, _piece: PieceQuery, _data: bytes) -> UploadState:
+            return await self.upload_state(name)
+
+    monkeypatch.setattr(upload, "PATIENCE_SECONDS", 0.05)
+    with pytest.raises(UnavailableError, match="which cannot be"):
+        await sent(Deaf(), file)
+
+
+async def test_an_empty_file_is_not_sent(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    with pytest.raises(CliError, match="is empty"):
+        await sent(MadeUpCluster(), tmp_path / "empty")
+
+
 async def test_the_rest_of_another_file_is_replaced(file: Path) -> None:
     for there in (b"x" * 300_000, b"x" * (len(CONTENT) + 1)):
         cluster = MadeUpCluster(there=there)

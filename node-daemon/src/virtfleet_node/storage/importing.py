@@ -20,7 +20,7 @@ from virtfleet_node.storage.claims import claimed
 from virtfleet_node.storage.entry import INITRD, READY, UPLOAD, ImageEntry, build_report, read_report
 from virtfleet_node.storage.failures import ImportFailedError, retry_seconds
 from virtfleet_node.storage.fetch import Fetch, Fetched, Limits, Progress, sha256_of
-from virtfleet_node.storage.files import PARTIAL, make_folder, publish, read_small, write_whole
+from virtfleet_node.storage.files import PARTIAL, make_folder, partial_size, publish, read_small, write_whole
 from virtfleet_node.storage.origin import Origin, Tls, download_origin, peer_origins
 from virtfleet_node.storage.pools import Pools
 from virtfleet_node.storage.probe import probe_disk, probe_iso, probe_kernel
@@ -61,7 +61,8 @@ class Importer:
                     await self._attempt(entry)
             except _NotYetError as wait:
                 if entry.report.phase is not ImagePhase.FAILED:
-                    self._change(entry, phase=ImagePhase.PENDING, message=str(wait))
+                    there = partial_size(entry.target.with_name(entry.target.name + PARTIAL))
+                    self._change(entry, phase=ImagePhase.PENDING, message=str(wait), file_size_bytes=there)
                 await entry.changed.wait()
                 attempt = 0
             except ImportFailedError as failure:

@@ -27,8 +27,10 @@ class Origin:
     """One address of a file."""
 
     url: str
-    sha256: tuple[str, ...] = ()
-    """What the file's digest must be equal to, each of them."""
+    sha256: str | None = None
+    """The digest that the file must have."""
+    pinned: str | None = None
+    """The digest of the copies that there are already."""
     tls: Callable[[], Tls] = _trust_system
     server_name: str | None = None
     """The name in the server's certificate, where it is not the host of the URL."""
@@ -44,9 +46,14 @@ class Origin:
 
     def check(self, sha256: str) -> None:
         """Refuse a file whose digest is not the expected one: ImportFailedError."""
-        for expected in self.sha256:
-            if sha256 != expected:
-                raise ImportFailedError("ChecksumMismatch", f"The file's SHA-256 is {sha256}, not {expected}.")
+        if self.sha256 not in {None, sha256}:
+            raise ImportFailedError("ChecksumMismatch", f"The file's SHA-256 is {sha256}, not {self.sha256}.")
+        if self.pinned not in {None, sha256}:
+            raise ImportFailedError(
+                "ChecksumMismatch",
+                f"The file's SHA-256 is {sha256}, that of the copies there are {self.pinned}: the source has changed. "
+                "Make another VMImage for the new file.",
+            )
 
     def credentials_for(self, url: str) -> dict[str, str]:
         """Return the header for a request; nothing for another server, where a redirect may lead."""
@@ -67,7 +74,8 @@ def download_origin(download: Download, pinned: str | None = None) -> Origin:
     """Return the web server that a user named; `pinned` is the digest of the copies that there are."""
     return Origin(
         url=download.url,
-        sha256=tuple(digest for digest in (download.sha256, pinned) if digest),
+        sha256=download.sha256,
+        pinned=pinned,
         tls=lambda: _private_tls(download.ca_bundle) if download.ca_bundle else True,
         authorization=download.authorization,
     )
@@ -76,11 +84,12 @@ def download_origin(download: Download, pinned: str | None = None) -> Origin:
 def peer_origins(image: Image, tls: Callable[[], Tls], *, initrd: bool = False) -> tuple[Origin, ...]:
     """Return the nodes that a file of the image can be copied from; they are known by the fleet's certificates."""
     named = image.initrd if initrd else image.main
-    pinned = tuple(digest for digest in (named.sha256 if named else None, None if initrd else image.sha256) if digest)
+    pinned = named.sha256 if named and named.sha256 else None if initrd else image.sha256
     return tuple(
         Origin(
             url=f"https://{peer.address}/v1/images/{image.uid}/{'initrd' if initrd else 'content'}",
-            sha256=(digest, *pinned),
+            sha256=digest,
+            pinned=pinned,
             tls=tls,
             server_name=peer.node,
             authorization=f"Bearer {image.copy_token}",

@@ -83,7 +83,7 @@ async def finish(entry: ImageEntry, size_bytes: int, sha256: str) -> None:
         ConflictError: not all of it is there.
     """
     async with entry.writing:
-        if (there := partial_size(_partial(entry))) != size_bytes:
+        if (there := partial_size(_partial(entry))) != size_bytes or not there:
             raise ConflictError(f"{there} bytes are there, not {size_bytes}.")
         await asyncio.to_thread(sync_file, _partial(entry))
         await asyncio.to_thread(write_whole, entry.folder / UPLOAD, UploadEnd(sha256=sha256).model_dump_json().encode())
