@@ -9,6 +9,7 @@ from virtfleet_node.core.actions import (
     Action,
     CloneDisks,
     Destroy,
+    FlattenDisk,
     GrowDisk,
     LimitDisk,
     Pause,
@@ -37,6 +38,7 @@ from virtfleet_node.core.stored import StoredDisk
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 LARGE = 1 << 62
+IMAGE = "00000000-0000-4000-8000-0000000000cc"
 
 
 @dataclass
@@ -60,6 +62,8 @@ class Node:
     removed: set[tuple[str, str]] = field(default_factory=set)
     tuning: dict[tuple[str, str], Tuning] = field(default_factory=dict)
     """Limits of the running guest's disks."""
+    backed: set[tuple[str, str]] = field(default_factory=set)
+    """Disks that lie on an image."""
     clones: list[tuple[str, ...]] = field(default_factory=list)
     """Names of disks that were copied from other machines, together at one moment."""
 
@@ -85,10 +89,17 @@ class Node:
         return Observed(
             domain=domain,
             disks=tuple(
-                StoredDisk(pool, name, f"/{pool}/{name}", ImageFormat.QCOW2, self.capacity.get((pool, name), LARGE))  # type: ignore[arg-type] # never opened
+                StoredDisk(
+                    pool,
+                    name,
+                    f"/{pool}/{name}",  # type: ignore[arg-type] # never opened
+                    ImageFormat.QCOW2,
+                    self.capacity.get((pool, name), LARGE),
+                    IMAGE if (pool, name) in self.backed else None,
+                )
                 for pool, name in sorted(self.disks)
             ),
-            ready_images=desired.image_uids(),
+            ready_images=desired.image_uids() | {IMAGE},
             media_digest=desired.hardware.cloud_init_digest if self.media else None,
             shutdown=self.shutdown,
         )
@@ -113,6 +124,9 @@ class Node:
                 self.media = False
             case CloneDisks(_, disks):
                 self._clone(disks)
+            case FlattenDisk(pool, name, target):
+                assert (target is not None) == self.active, "a disk was flattened in the wrong way"
+                self.backed.discard((pool, name))
             case PrepareDisk() | GrowDisk() | ResizeDisk() | LimitDisk() | RemoveDisk():
                 self._apply_to_disk(action)
             case _:

@@ -47,6 +47,8 @@ class DiskReport(Document):
     target: str
     capacity_bytes: int
     backing_image_uid: str | None = None
+    message: str = ""
+    """What goes on with it, or keeps it from being as its document says."""
 
 
 class InterfaceReport(Document):

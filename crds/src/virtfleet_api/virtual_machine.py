@@ -332,6 +332,9 @@ class DiskStatus(Model):
     capacity: Annotated[Bytes, Field(description="Size the guest sees.")]
     backing: Annotated[str | None, Field(description="UID of the VMImage that a linked clone needs.")] = None
     target: Annotated[str, Field(description="Device name in the domain, such as vda.")]
+    message: Annotated[
+        str | None, Field(description="What goes on with it, such as how far it is made independent of its image.")
+    ] = None
 
 
 class InterfaceStatus(Model):

@@ -11,13 +11,15 @@ from virtfleet_api.machine import Machine, Run
 from virtfleet_api.report import MachineReport, NodeReport, Phase
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
-from virtfleet_node.agent.entry import Entry
+from virtfleet_node.agent.entry import Entry, Work
+from virtfleet_node.agent.flattener import Flattener
 from virtfleet_node.agent.guests import Guests
 from virtfleet_node.agent.observe import observe, observe_around
 from virtfleet_node.agent.queue import KeyedQueue
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
 from virtfleet_node.agent.surroundings import Surroundings
-from virtfleet_node.core.actions import LongAction
+from virtfleet_node.agent.works import Works
+from virtfleet_node.core.actions import CloneDisks, FlattenDisk, LongAction
 from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import ObservedDomain
@@ -49,7 +51,9 @@ class NodeDaemon:
         self._queue = KeyedQueue(self._work, _WORKERS)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._copier = Copier(around, self._entries, self._queue.add)
-        self._reconciler = Reconciler(around, self._copier, self._guests.watch)
+        self._flattener = Flattener(around, self._queue.add)
+        self._works = Works(self._entries, self._perform, self._describe_work, self._queue.add)
+        self._reconciler = Reconciler(around, self._works, self._guests.watch)
         self._creating = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -74,7 +78,7 @@ class NodeDaemon:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self._queue.stop()
-        await self._copier.stop()
+        await self._works.stop()
         await self._guests.stop()
         await self._around.images.stop()
 
@@ -145,6 +149,18 @@ class NodeDaemon:
     def disconnected(self) -> None:
         """Tell that nothing is known for now."""
         self._around.journal.publish_node(self._describe())
+
+    async def _perform(self, uid: str, work: Work) -> None:
+        match work.action:
+            case CloneDisks():
+                await self._copier.clone(uid, work, work.action)
+            case FlattenDisk():
+                await self._flattener.flatten(uid, work, work.action)
+
+    def _describe_work(self, action: LongAction) -> str:
+        if isinstance(action, CloneDisks):
+            return self._copier.describe(action)
+        return "Making it independent of its image"
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the queue; what fails is done when the next event comes."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.core.actions import FlattenDisk
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain, ShutdownRequests
 
@@ -30,9 +31,15 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         shutdown=entry.shutdown,
         paused_at=entry.paused_at,
         work=str(entry.work or ""),
+        flattening=_flattening(entry),
         is_copied=entry.is_copied,
         wanted_by=entry.wanted_by,
     )
+
+
+def _flattening(entry: Entry) -> tuple[str, str, str] | None:
+    action = entry.work.action if entry.work else None
+    return (action.pool, action.name, str(entry.work)) if isinstance(action, FlattenDisk) else None
 
 
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:

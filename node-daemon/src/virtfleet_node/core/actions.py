@@ -49,6 +49,20 @@ class CloneDisks:
 
 
 @dataclass(frozen=True)
+class FlattenDisk:
+    """Make a disk independent of its image. Goes on beside the plans until it is done."""
+
+    pool: str
+    name: str
+    target: str | None
+    """Device name in the running guest; None when it is off."""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"make disk {self.pool}/{self.name} independent of its image"
+
+
+@dataclass(frozen=True)
 class GrowDisk:
     """Make a disk larger that no guest uses."""
 
@@ -168,7 +182,7 @@ class Undefine:
 DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitDisk | ResizeDisk | Undefine
 """Actions that the hypervisor carries out as they are."""
 
-LongAction = CloneDisks
+LongAction = CloneDisks | FlattenDisk
 """Actions that take minutes or hours: begun when planned, left alone while still planned, ended when not."""
 
 ShortAction = WriteRecord | PrepareDisk | GrowDisk | Start | DomainAction | RemoveDisk | RemoveMedia

@@ -24,6 +24,7 @@ from virtfleet_node.core.actions import (
 from virtfleet_node.core.backoff import STEADY, next_start_at
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.plan_clones import plan_clones
+from virtfleet_node.core.plan_flatten import plan_flatten
 from virtfleet_node.core.plan_live import is_too_small, plan_live
 from virtfleet_node.core.record import Life, Record
 from virtfleet_node.core.settle import settle, starting, stays_off
@@ -108,11 +109,12 @@ def _plan_running(desired: Machine, observed: Observed, record: Record, now: dat
     if changes := plan_live(desired, observed):
         return Plan(changes)
     paused = observed.domain.state is DomainState.PAUSED
+    rest = plan_flatten(desired, observed)
     if desired.run is Run.PAUSED:
-        return Plan(() if paused else (Pause(),))
+        return Plan(rest if paused else (Pause(),))
     if paused:
         return _plan_resume(observed, now)
-    return Plan(wake_at=record.started_at + STEADY if record.failures and record.started_at else None)
+    return Plan(rest, record.started_at + STEADY if record.failures and record.started_at else None)
 
 
 def _plan_resume(observed: Observed, now: datetime) -> Plan:
@@ -147,7 +149,9 @@ def _shutdown_mode(observed: Observed) -> ShutdownMode:
 
 def _plan_stopped(desired: Machine, observed: Observed) -> Plan:
     """Copy other machines' disks at once, as they are now; whatever else is missing is made at the next start."""
-    return Plan() if observed.domain.state is DomainState.ABSENT else Plan(plan_clones(desired, observed))
+    if observed.domain.state is DomainState.ABSENT:
+        return Plan()
+    return Plan(plan_clones(desired, observed) or plan_flatten(desired, observed))
 
 
 def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:

@@ -13,12 +13,13 @@ def plan_live(desired: Machine, observed: Observed) -> tuple[Action, ...]:
     """Return the changes of a running guest that bring it closer to its document."""
     stored = {(disk.pool, disk.name): disk for disk in observed.disks}
     attached = {disk.file: disk for disk in observed.domain.disks}
+    keep_size = observed.is_copied or observed.flattening is not None  # QEMU refuses to resize what a job works on
     found = ((disk, stored.get((disk.pool, disk.name))) for disk in desired.hardware.disks)
     return tuple(
         action
         for disk, file in found
         if file is not None and (seen := attached.get(str(file.path))) is not None
-        for action in _plan_disk(disk, file, seen, keep_size=observed.is_copied)
+        for action in _plan_disk(disk, file, seen, keep_size=keep_size)
     )
 
 

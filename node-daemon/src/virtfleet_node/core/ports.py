@@ -26,6 +26,18 @@ class DiskStore(Protocol):
     def clones(self) -> "CloneStore":
         """What makes disks from disks of other machines."""
 
+    def check_room(self, pool: str, disk: StoredDisk, image: ImageFiles) -> None:
+        """Refuse to make a disk independent of its image when its pool cannot hold both."""
+
+    async def copy_whole(self, disk: StoredDisk, progress: Callable[[float], None]) -> None:
+        """Copy a disk that no guest uses, with its image's content, into a file beside it."""
+
+    def replace_disk(self, uid: str, pool: str, name: str) -> None:
+        """Put that file in the disk's place."""
+
+    def remove_partial(self, uid: str, pool: str, name: str) -> None:
+        """Remove that file."""
+
     def remove_leftovers(self, uid: str) -> None:
         """Remove unfinished work of a machine that is to go."""
 
@@ -48,8 +60,8 @@ class CloneStore(Protocol):
     def check(self, disk: MachineDisk, source: StoredDisk) -> None:
         """Refuse a disk that is smaller than what it is copied from."""
 
-    def check_room(self, needs: Iterable[tuple[MachineDisk, StoredDisk, ImageFiles | None]]) -> None:
-        """Refuse copies of disks, each with its image, that do not fit their pools."""
+    def check_room(self, needs: Iterable[tuple[str, StoredDisk, ImageFiles | None]]) -> None:
+        """Refuse copies of disks, each into a pool and with its image, that have no room there."""
 
     async def copy(
         self,

@@ -141,6 +141,7 @@ def _sentence(record: Record) -> str:
 def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
     stored = {(disk.pool, disk.name): disk for disk in observed.disks}
     targets = build_targets(hardware)
+    pool, name, about = observed.flattening or ("", "", "")
     seen = {Path(disk.file): disk.target for disk in observed.domain.disks}
     return tuple(
         DiskReport(
@@ -149,6 +150,7 @@ def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
             target=seen.get(found.path, targets[disk.name]),
             capacity_bytes=found.capacity_bytes,
             backing_image_uid=found.backing_image_uid,
+            message=about if (found.pool, found.name) == (pool, name) else "",
         )
         for disk in hardware.disks
         if (found := stored.get((disk.pool, disk.name))) is not None

@@ -79,11 +79,11 @@ class CloneStore:
                 f"({source.capacity_bytes} bytes); write a larger size or leave it out."
             )
 
-    def check_room(self, needs: Iterable[tuple[MachineDisk, StoredDisk, ImageFiles | None]]) -> None:
-        """Refuse copies of disks, each with an image copied too, that do not fit their pools: ConflictError."""
+    def check_room(self, needs: Iterable[tuple[str, StoredDisk, ImageFiles | None]]) -> None:
+        """Refuse copies of disks, each into a pool and with an image copied too, that have no room: ConflictError."""
         by_pool: dict[str, int] = {}
-        for disk, source, image in needs:
-            by_pool[disk.pool] = by_pool.get(disk.pool, 0) + _allocated(source, image)
+        for pool, source, image in needs:
+            by_pool[pool] = by_pool.get(pool, 0) + _allocated(source, image)
         for pool, needed in by_pool.items():
             capacity = next(report.capacity_bytes for report in self._pools.reports() if report.name == pool)
             free = max(0, self._pools.free_bytes(pool) - int(capacity * _RESERVE))
@@ -111,7 +111,7 @@ class CloneStore:
         if backing == image and await asyncio.to_thread(_share_blocks, source.path, target):
             progress(100)
         else:
-            self.check_room([(disk, source, None if linked else image)])
+            self.check_room([(disk.pool, source, None if linked else image)])
             await qemu_img.copy_disk(source.path, target, backing, progress)
         if disk.size_bytes is not None and disk.size_bytes > source.capacity_bytes:
             await qemu_img.grow(target, disk.size_bytes)

@@ -1,6 +1,7 @@
 """The disks of machines: <pool>/disks/<machine uid>/<name>.qcow2."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
@@ -77,6 +78,30 @@ class DiskStore:
             raise InvalidError(f"There is no disk {disk.name} to grow.")
         if disk.size_bytes is not None and stored.capacity_bytes < disk.size_bytes:
             await qemu_img.grow(path, disk.size_bytes)
+
+    def check_room(self, pool: str, disk: StoredDisk, image: ImageFiles) -> None:
+        """Refuse to make a disk independent of its image when its pool cannot hold both: ConflictError."""
+        self.clones.check_room([(pool, disk, image)])
+
+    async def copy_whole(self, disk: StoredDisk, progress: Callable[[float], None]) -> None:
+        """Copy a disk that no guest uses, with its image's content, into a file beside it.
+
+        `progress` is told the percentage.
+        """
+        await qemu_img.copy_disk(disk.path, disk.path.with_name(disk.path.name + PARTIAL), None, progress)
+
+    def replace_disk(self, uid: str, pool: str, name: str) -> None:
+        """Put that file in the disk's place, at once and durably."""
+        folder = self._pools.folder(pool, "disks") / uid
+        check_real(folder)
+        final = folder / f"{name}{_SUFFIX}"
+        publish(final.with_name(final.name + PARTIAL), final)
+
+    def remove_partial(self, uid: str, pool: str, name: str) -> None:
+        """Remove that file."""
+        folder = self._pools.folder(pool, "disks") / uid
+        check_real(folder)
+        (folder / f"{name}{_SUFFIX}{PARTIAL}").unlink(missing_ok=True)
 
     def remove_leftovers(self, uid: str) -> None:
         """Remove unfinished work of a machine that is to go."""

@@ -81,6 +81,7 @@ def _disk(disk: DiskReport) -> DiskStatus | None:
         capacity=capacity,
         backing=plain(disk.backing_image_uid, _MAX_WORD) if disk.backing_image_uid else None,
         target=plain(disk.target, _MAX_WORD),
+        message=plain(disk.message) or None,
     )
 
 
