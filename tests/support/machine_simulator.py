@@ -21,6 +21,7 @@ from virtfleet_node.core.actions import (
     Resume,
     Start,
     Undefine,
+    WipeDisk,
     WriteRecord,
 )
 from virtfleet_node.core.desired.io_tune import Tuning, build_tuning, effective
@@ -60,6 +61,7 @@ class Node:
     capacity: dict[tuple[str, str], int] = field(default_factory=dict)
     """Of disks whose size matters."""
     removed: set[tuple[str, str]] = field(default_factory=set)
+    wiped: set[tuple[str, str]] = field(default_factory=set)
     tuning: dict[tuple[str, str], Tuning] = field(default_factory=dict)
     """Limits of the running guest's disks."""
     backed: set[tuple[str, str]] = field(default_factory=set)
@@ -124,6 +126,9 @@ class Node:
                 self.media = False
             case CloneDisks(_, disks):
                 self._clone(disks)
+            case WipeDisk(pool, name):
+                self.disks.discard((pool, name))
+                self.wiped.add((pool, name))
             case FlattenDisk(pool, name, target):
                 assert (target is not None) == self.active, "a disk was flattened in the wrong way"
                 self.backed.discard((pool, name))

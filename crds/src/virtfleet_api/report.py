@@ -15,6 +15,10 @@ WAITING_FOR_COPIES: Final = "WaitingForCopies"
 """Reason of STOPPING while other machines copy the disks of one that shall go."""
 
 
+WIPING: Final = "Wiping"
+"""Reason of STOPPING while disks of a machine that goes are overwritten."""
+
+
 class Phase(StrEnum):
     """Where a machine is. PROVISIONING, STARTING and STOPPING are passed through; the others are rested in."""
 

@@ -63,6 +63,7 @@ class ReclaimPolicy(StrEnum):
 
     DELETE = "Delete"
     RETAIN = "Retain"
+    WIPE = "Wipe"
 
 
 class NicModel(StrEnum):
@@ -171,7 +172,8 @@ class Disk(Model):
         Field(description="Limits of requests and bytes a second; the VMClass's when absent, none when empty."),
     ] = None
     reclaim_policy: Annotated[
-        ReclaimPolicy, Field(description="Delete or Retain the disk when the machine is deleted.")
+        ReclaimPolicy,
+        Field(description="Delete, Retain, or Wipe (overwrite, then delete) the disk when the machine is deleted."),
     ] = ReclaimPolicy.DELETE
 
 

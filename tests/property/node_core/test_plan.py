@@ -67,12 +67,16 @@ def test_started_at_most_once(pair: tuple[Machine, Node]) -> None:
 
 
 @given(pairs)
-def test_only_disks_with_the_policy_delete_are_removed(pair: tuple[Machine, Node]) -> None:
+def test_disks_are_removed_and_wiped_as_their_policy_says_and_no_others(pair: tuple[Machine, Node]) -> None:
     desired, node = pair
-    doomed = {(d.pool, d.name) for d in desired.hardware.disks if d.reclaim_policy is ReclaimPolicy.DELETE}
+    policies = {(d.pool, d.name): d.reclaim_policy for d in desired.hardware.disks}
+    before = set(node.disks)
     converge(node, desired)
-    assert node.removed <= doomed
-    assert desired.run is Run.ABSENT or not node.removed
+    assert {policies.get(disk) for disk in node.removed} <= {ReclaimPolicy.DELETE}
+    assert {policies.get(disk) for disk in node.wiped} <= {ReclaimPolicy.WIPE}
+    assert desired.run is Run.ABSENT or not node.removed | node.wiped
+    doomed = {disk for disk, policy in policies.items() if policy is not ReclaimPolicy.RETAIN}
+    assert desired.run is not Run.ABSENT or node.removed | node.wiped == doomed & before
 
 
 @given(machines, machines)

@@ -18,8 +18,9 @@ from virtfleet_node.agent.observe import observe, observe_around
 from virtfleet_node.agent.queue import KeyedQueue
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
 from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.agent.wiper import Wiper
 from virtfleet_node.agent.works import Works
-from virtfleet_node.core.actions import CloneDisks, FlattenDisk, LongAction
+from virtfleet_node.core.actions import CloneDisks, FlattenDisk, LongAction, ShortAction, WipeDisk
 from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import ObservedDomain
@@ -52,6 +53,7 @@ class NodeDaemon:
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._copier = Copier(around, self._entries, self._queue.add)
         self._flattener = Flattener(around, self._queue.add)
+        self._wiper = Wiper(around, self._queue.add)
         self._works = Works(self._entries, self._perform, self._describe_work, self._queue.add)
         self._reconciler = Reconciler(around, self._works, self._guests.watch)
         self._creating = asyncio.Lock()
@@ -156,11 +158,17 @@ class NodeDaemon:
                 await self._copier.clone(uid, work, work.action)
             case FlattenDisk():
                 await self._flattener.flatten(uid, work, work.action)
+            case WipeDisk():
+                await self._wiper.wipe(uid, work, work.action)
 
     def _describe_work(self, action: LongAction) -> str:
-        if isinstance(action, CloneDisks):
-            return self._copier.describe(action)
-        return "Making it independent of its image"
+        match action:
+            case CloneDisks():
+                return self._copier.describe(action)
+            case FlattenDisk():
+                return "Making it independent of its image"
+            case WipeDisk():
+                return f"Overwriting disk {action.name}"
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the queue; what fails is done when the next event comes."""
@@ -222,9 +230,11 @@ class NodeDaemon:
         observed = await observe(self._around, machine.uid, entry)
         if observed.domain.stored is not None:
             raise UnavailableError("The machine is being taken up; ask again.")
-        for action in plan(entry.desired, observed, self._around.now()).actions:
-            if isinstance(action, LongAction):
-                continue  # never of a machine that shall go
+        actions = plan(entry.desired, observed, self._around.now()).actions
+        short = [action for action in actions if isinstance(action, ShortAction)]
+        if len(short) < len(actions):
+            return await self._create(machine)  # it takes longer than an answer, and must be known after a crash
+        for action in short:
             await carry_out(self._around, entry, entry.desired, action)
         await asyncio.to_thread(self._around.disks.remove_leftovers, machine.uid)
         await asyncio.to_thread(self._around.media.remove, machine.uid)

@@ -63,6 +63,18 @@ class FlattenDisk:
 
 
 @dataclass(frozen=True)
+class WipeDisk:
+    """Overwrite a disk and remove it for good. Goes on beside the plans until it is done."""
+
+    pool: str
+    name: str
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"wipe disk {self.pool}/{self.name}"
+
+
+@dataclass(frozen=True)
 class GrowDisk:
     """Make a disk larger that no guest uses."""
 
@@ -182,7 +194,7 @@ class Undefine:
 DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitDisk | ResizeDisk | Undefine
 """Actions that the hypervisor carries out as they are."""
 
-LongAction = CloneDisks | FlattenDisk
+LongAction = CloneDisks | FlattenDisk | WipeDisk
 """Actions that take minutes or hours: begun when planned, left alone while still planned, ended when not."""
 
 ShortAction = WriteRecord | PrepareDisk | GrowDisk | Start | DomainAction | RemoveDisk | RemoveMedia

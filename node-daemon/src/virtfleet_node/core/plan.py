@@ -19,6 +19,7 @@ from virtfleet_node.core.actions import (
     ShutdownMode,
     Start,
     Undefine,
+    WipeDisk,
     WriteRecord,
 )
 from virtfleet_node.core.backoff import STEADY, next_start_at
@@ -182,13 +183,16 @@ def _plan_absent(desired: Machine, observed: Observed, record: Record, now: date
     if observed.domain.active:
         return _plan_stop(desired, observed, record, now)
     there = {(disk.pool, disk.name) for disk in observed.disks}
-    doomed = (d for d in reclaimable(desired, record) if (d.pool, d.name) in there)
-    removals = tuple(RemoveDisk(d.pool, d.name) for d in doomed)
+    doomed = [d for d in reclaimable(desired, record) if (d.pool, d.name) in there]
+    removals = tuple(RemoveDisk(d.pool, d.name) for d in doomed if d.reclaim_policy is ReclaimPolicy.DELETE)
+    wipes = tuple(WipeDisk(d.pool, d.name) for d in doomed if d.reclaim_policy is ReclaimPolicy.WIPE)
+    if wipes:
+        return Plan((*removals, wipes[0]))
     last = () if observed.domain.state is DomainState.ABSENT else (RemoveMedia(), Undefine())
     return Plan((*removals, *last))
 
 
 def reclaimable(desired: Machine, record: Record) -> tuple[MachineDisk, ...]:
-    """Return the disks that are removed with the machine: named by a document, with the policy Delete."""
+    """Return the disks that are removed with the machine: named by a document, with a policy other than Retain."""
     named = {(d.pool, d.name): d for d in (*record.detached, *desired.hardware.disks)}
-    return tuple(d for d in named.values() if d.reclaim_policy is ReclaimPolicy.DELETE)
+    return tuple(d for d in named.values() if d.reclaim_policy is not ReclaimPolicy.RETAIN)

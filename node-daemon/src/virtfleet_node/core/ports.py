@@ -38,6 +38,11 @@ class DiskStore(Protocol):
     def remove_partial(self, uid: str, pool: str, name: str) -> None:
         """Remove that file."""
 
+    def wipe_disk(
+        self, uid: str, pool: str, name: str, progress: Callable[[float], None], stopped: Callable[[], bool]
+    ) -> None:
+        """Overwrite the disk if it is there, then remove it, unless it is stopped before."""
+
     def remove_leftovers(self, uid: str) -> None:
         """Remove unfinished work of a machine that is to go."""
 

@@ -7,6 +7,7 @@ from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.report import (
     CLONING,
     WAITING_FOR_COPIES,
+    WIPING,
     DiskReport,
     InterfaceReport,
     MachineReport,
@@ -71,7 +72,7 @@ def _stand(desired: Machine, observed: Observed, record: Record, now: datetime, 
     if observed.domain.active:
         return _stand_active(desired, observed, record)
     if desired.run is Run.ABSENT:
-        return Phase.STOPPING, "Removing", "The machine is being removed."
+        return Phase.STOPPING, WIPING if observed.work else "Removing", observed.work or "The machine is being removed."
     if desired.run is Run.STOPPED:
         return (
             (Phase.PROVISIONING, CLONING, observed.work) if plan_clones(desired, observed) else (Phase.STOPPED, "", "")
@@ -167,5 +168,5 @@ def _interfaces(hardware: Hardware, facts: GuestFacts) -> tuple[InterfaceReport,
 def _retained(desired: Machine, observed: Observed, record: Record) -> tuple[str, ...]:
     """Return the disks that are left: kept by their policy, or named by no document."""
     named = {(d.pool, d.name): d.reclaim_policy for d in (*record.detached, *desired.hardware.disks)}
-    kept = (d for d in observed.disks if named.get((d.pool, d.name)) is not ReclaimPolicy.DELETE)
+    kept = (d for d in observed.disks if named.get((d.pool, d.name), ReclaimPolicy.RETAIN) is ReclaimPolicy.RETAIN)
     return tuple(f"{disk.pool}/{desired.uid}/{disk.name}" for disk in kept)

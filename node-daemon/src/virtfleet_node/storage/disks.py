@@ -15,6 +15,7 @@ from virtfleet_node.storage.clones import SUFFIX as _SUFFIX
 from virtfleet_node.storage.clones import CloneStore
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, subfolders, sync_folder
 from virtfleet_node.storage.pools import Pools
+from virtfleet_node.storage.wipe import wipe_file
 
 
 class DiskStore:
@@ -102,6 +103,14 @@ class DiskStore:
         folder = self._pools.folder(pool, "disks") / uid
         check_real(folder)
         (folder / f"{name}{_SUFFIX}{PARTIAL}").unlink(missing_ok=True)
+
+    def wipe_disk(
+        self, uid: str, pool: str, name: str, progress: Callable[[float], None], stopped: Callable[[], bool]
+    ) -> None:
+        """Overwrite the disk if it is there, then remove it, unless it is stopped before. Blocks."""
+        path = next((p for p in self._files(pool, uid) if p.name == f"{name}{_SUFFIX}"), None)
+        if path is None or wipe_file(path, progress, stopped):
+            self.remove_disk(uid, pool, name)
 
     def remove_leftovers(self, uid: str) -> None:
         """Remove unfinished work of a machine that is to go."""
