@@ -8,11 +8,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from virtfleet_api.machine import Run
+from virtfleet_api.machine import MachineDisk, Run
 from virtfleet_node.agent.entry import Entry, Work
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.works import STEP, to_end
@@ -43,7 +43,8 @@ class Copier:
         for uid in await self._around.hypervisor.list_backups():
             if (entry := self._entries.get(uid)) and not entry.copying.locked():
                 _LOG.warning("Ending a copy that nobody waits for", extra={"uid": uid, "action": "abort copy"})
-                await self._around.hypervisor.abort_backup(uid)
+                with suppress(NodeError):  # it is tried again before the next copy
+                    await self._around.hypervisor.abort_backup(uid)
         for uid in tuple(self._entries):
             await self.thaw(uid)
 
@@ -57,16 +58,16 @@ class Copier:
 
     def look_for_copies(self, uid: str, entry: Entry) -> None:
         """Note which machines have yet to copy disks of one that is to be removed."""
-        waiting = self._waiting_for(uid) if entry.desired.run is Run.ABSENT else ()
-        entry.wanted_by = tuple(f"{other.desired.namespace}/{other.desired.name}" for other in waiting)
+        waiting = (other.desired for other in self._waiting_for(uid))
+        entry.wanted_by = tuple(f"{machine.namespace}/{machine.name}" for machine in waiting)
 
     def _waiting_for(self, uid: str) -> tuple[Entry, ...]:
         """Return the machines that take disks from this one and do not have them all."""
+        named = (entry for entry in self._entries.values() if uid in _source_uids(entry, set()))
         return tuple(
             entry
-            for entry in self._entries.values()
-            if entry.desired.run is not Run.ABSENT
-            and any(source == uid for source, _ in copies_wanted(entry.desired, self._there(entry.desired.uid)))
+            for entry in named
+            if entry.desired.run is not Run.ABSENT and uid in _source_uids(entry, self._there(entry.desired.uid))
         )
 
     def _there(self, uid: str) -> set[Name]:
@@ -164,13 +165,26 @@ class Copier:
         finally:
             source.is_copied = False
             self._wake(copy.action.source_uid)
+        await self._complete(copy)
+
+    async def _complete(self, copy: "_Copying") -> None:
+        """Bring what QEMU has copied into the form that is wanted; further copies of one disk are made of the first."""
+        clones, first = self._around.disks.clones, copy.first()
         for disk in copy.action.disks:
             name = (disk.pool, disk.name)
-            await clones.complete(disk, copy.files[name], copy.sources[name].capacity_bytes)
+            source = copy.sources[name]
+            made = first[str(source.path)]
+            await clones.wait_closed(copy.files[made])
+            if made != name:
+                copy.files[name].unlink()
+                copied = replace(source, path=copy.files[made], backing_image_uid=None)
+                await clones.copy(copied, None, disk, copy.files[name], lambda _: None)
+        for name in first.values():
+            await clones.grow(copy.disk(name), copy.files[name], copy.sources[name].capacity_bytes)
 
     async def _run_backup(self, copy: "_Copying", *, freeze: bool) -> None:
         hypervisor, uid = self._around.hypervisor, copy.action.source_uid
-        files = {str(disk.path): str(copy.files[name]) for name, disk in copy.sources.items()}
+        files = {path: str(copy.files[name]) for path, name in copy.first().items()}
         try:
             await self._begin(uid, files, freeze=freeze)
             while (percent := await hypervisor.read_backup(uid)) is not None:
@@ -215,5 +229,17 @@ class _Copying:
     uid: str
     work: Work
     action: CloneDisks
-    sources: Mapping[Name, StoredDisk]
-    files: Mapping[Name, Path]
+    sources: dict[Name, StoredDisk]
+    files: dict[Name, Path]
+
+    def first(self) -> dict[str, Name]:
+        """Return the first copy of each file: a job of QEMU's copies a disk once."""
+        return {str(self.sources[name].path): name for name in reversed(self.sources)}
+
+    def disk(self, name: Name) -> MachineDisk:
+        """Return a disk as it is wanted."""
+        return next(disk for disk in self.action.disks if (disk.pool, disk.name) == name)
+
+
+def _source_uids(entry: Entry, there: set[Name]) -> set[str]:
+    return {source for source, _ in copies_wanted(entry.desired, there)}

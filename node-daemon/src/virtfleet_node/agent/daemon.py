@@ -249,7 +249,8 @@ class NodeDaemon:
         entry = self._entries.get(uid)
         if entry is None:
             return
-        await asyncio.to_thread(self._copier.look_for_copies, uid, entry)
+        if entry.desired.run is Run.ABSENT:
+            await asyncio.to_thread(self._copier.look_for_copies, uid, entry)
         wake_at = await self._reconciler.reconcile(uid, entry)
         if entry.report is not None and entry.report.phase is Phase.ABSENT:
             self._forget(uid)

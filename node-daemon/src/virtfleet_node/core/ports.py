@@ -83,8 +83,11 @@ class CloneStore(Protocol):
     ) -> None:
         """Make the empty files that QEMU copies a running guest's disks into."""
 
-    async def complete(self, disk: MachineDisk, target: Path, capacity_bytes: int) -> None:
-        """Wait until QEMU has let a copy go, and make it as large as its disk shall be."""
+    async def wait_closed(self, target: Path) -> None:
+        """Wait until QEMU has let a finished copy go."""
+
+    async def grow(self, disk: MachineDisk, target: Path, capacity_bytes: int) -> None:
+        """Make a finished copy as large as its disk shall be."""
 
 
 class ImageStore(Protocol):
