@@ -60,7 +60,7 @@ def test_a_clone_of_a_running_machine_has_nothing_of_its_own_in_common_with_it(f
     fleet.delete("clone-base", kind="vmimage")
 
 
-def test_a_clone_of_a_machine_that_is_off_keeps_its_image_from_being_deleted(fleet: Fleet) -> None:
+def test_a_clone_of_a_machine_that_is_off_keeps_its_image_until_it_is_made_independent(fleet: Fleet) -> None:
     fleet.image("linked-base")
     disk = {"name": "root", "source": {"image": {"name": "linked-base"}}}
     fleet.machine("model", kernelBoot=None, disks=[disk])
@@ -75,8 +75,13 @@ def test_a_clone_of_a_machine_that_is_off_keeps_its_image_from_being_deleted(fle
     assert "default/copy" in refused.stderr
     assert fleet.status("linked-base", "vmimage")["users"] == ["default/copy"]
     assert vm(fleet, "start", "copy", "--wait").returncode == 0
-    fleet.delete("copy")
+    (root,) = fleet.get("copy")["spec"]["disks"]
+    fleet.patch("copy", {"disks": [{**root, "source": {**root["source"], "clone": "Full"}}]})
+    eventually(lambda: "backing" not in fleet.status("copy")["disks"][0], "the disk needs its image no more")
+    assert fleet.condition("copy", "RestartRequired").get("status") != "True"
     fleet.delete("linked-base", kind="vmimage")
+    assert vm(fleet, "restart", "copy", "--wait").returncode == 0
+    fleet.delete("copy")
 
 
 @pytest.mark.parametrize(("name", "reason"), [("nobody", "SourceNotFound"), ("later", "SourceNotReady")])

@@ -16,6 +16,8 @@ from virtfleet_node.core.stored import StoredDisk
 
 MIB = 1 << 20
 SECTOR = 512
+SLOW = 500
+"""Mebibytes that take a second to copy."""
 
 
 def blank(name: str, mebibytes: int = 64) -> MachineDisk:
@@ -55,6 +57,12 @@ def fill(path: Path, mebibytes: int, pattern: int = 7, at: int = 0) -> None:
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", command, path], check=True, stdout=subprocess.DEVNULL)
 
 
+def holds(path: Path, mebibytes: int, pattern: int = 7) -> bool:
+    command = ["qemu-io", "-f", "qcow2", "-c", f"read -P {pattern} 0 {mebibytes}M", path]
+    done = subprocess.run(command, capture_output=True, check=True)
+    return b"verification failed" not in done.stdout
+
+
 async def make_off(rig: Rig, *disks: MachineDisk) -> Machine:
     """Return a machine that has run and is off."""
     machine = new_machine(disks=disks, grace_period_seconds=0)
@@ -67,8 +75,8 @@ async def make_off(rig: Rig, *disks: MachineDisk) -> Machine:
 
 async def make_slow(rig: Rig) -> Machine:
     """Return a machine that runs and has a disk that takes some seconds to copy."""
-    machine = await make_off(rig, blank("data", 2048))
-    await asyncio.to_thread(fill, stored(rig, machine)["data"].path, 800)
+    machine = await make_off(rig, blank("data", 1024))
+    await asyncio.to_thread(fill, stored(rig, machine)["data"].path, SLOW)
     await rig.put(machine, run=Run.RUNNING)
     await rig.until_agent(machine)
     return machine.model_copy(update={"run": Run.RUNNING})
@@ -123,11 +131,16 @@ async def test_a_clone_of_a_running_machine_holds_all_its_disks_at_one_moment(ri
     await rig.type(source, f"({loop}) &")
     log = stored(rig, source)
     await rig.reports.until(lambda: log["one"].path.stat().st_blocks > 600, 60, "the guest writes")
-    clone = new_machine(disks=copy_of(source, "one", "two"), run=Run.STOPPED)
+    one, two = copy_of(source, "one", "two")
+    again = two.model_copy(update={"name": "again", "size_bytes": 100 * MIB})
+    clone = new_machine(disks=(one, two, again), run=Run.STOPPED)
     await rig.put(clone)
-    await rig.reports.until(lambda: (r := rig.last(clone)) and len(r.disks) == 2, 60, "the clone's disks")
-    counts = [written(content(disk.path)) for disk in (stored(rig, clone)["one"], stored(rig, clone)["two"])]
+    await rig.reports.until(lambda: (r := rig.last(clone)) and len(r.disks) == 3, 60, "the clone's disks")
+    made = stored(rig, clone)
+    counts = [written(content(made[name].path)) for name in ("one", "two", "again")]
     assert counts[1] > 0
+    assert counts[1] == counts[2]
+    assert [made[name].capacity_bytes // MIB for name in ("two", "again")] == [64, 100]
     assert counts[0] - counts[1] in {0, 1}, "the disks are from different moments"
     assert rig.domain(source).isActive()
     assert not (rig.state / "machines" / source.uid / "frozen").exists()
@@ -190,7 +203,8 @@ async def test_a_copy_is_made_anew_whatever_is_killed_meanwhile(rig: Rig, victim
     else:
         os.kill(before[0], signal.SIGKILL)
     await rig.until_phase(clone, Phase.STOPPED, 180)
-    assert content(stored(rig, clone)["data"].path)[: 800 * MIB].count(b"\7") == 800 * MIB
+    path = stored(rig, clone)["data"].path
+    assert await asyncio.to_thread(holds, path, SLOW)
     assert partials(rig) == []
     if victim != "qemu":
         assert rig.qemu_pids() == before

@@ -12,6 +12,7 @@ from virtfleet_node.core.actions import (
     CloneDisks,
     Destroy,
     DetachDisk,
+    FlattenDisk,
     GrowDisk,
     LimitDisk,
     Pause,
@@ -23,6 +24,7 @@ from virtfleet_node.core.actions import (
     Resume,
     Start,
     Undefine,
+    WipeDisk,
     WriteRecord,
 )
 from virtfleet_node.core.desired.io_tune import Tuning, build_tuning, effective
@@ -42,6 +44,7 @@ from virtfleet_node.core.stored import StoredDisk
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 LARGE = 1 << 62
+IMAGE = "00000000-0000-4000-8000-0000000000cc"
 
 
 @dataclass
@@ -63,11 +66,14 @@ class Node:
     capacity: dict[tuple[str, str], int] = field(default_factory=dict)
     """Of disks whose size matters."""
     removed: set[tuple[str, str]] = field(default_factory=set)
+    wiped: set[tuple[str, str]] = field(default_factory=set)
     tuning: dict[tuple[str, str], Tuning] = field(default_factory=dict)
     """The running guest's disks, with their limits."""
     drives: dict[str, str | None] = field(default_factory=dict)
     """The running guest's drives, with the UID of what is in them."""
     asked: dict[str, Asking] = field(default_factory=dict)
+    backed: set[tuple[str, str]] = field(default_factory=set)
+    """Disks that lie on an image."""
     clones: list[tuple[str, ...]] = field(default_factory=list)
     """Names of disks that were copied from other machines, together at one moment."""
 
@@ -90,10 +96,17 @@ class Node:
         return Observed(
             domain=domain,
             disks=tuple(
-                StoredDisk(pool, name, f"/{pool}/{name}", ImageFormat.QCOW2, self.capacity.get((pool, name), LARGE))  # type: ignore[arg-type] # never opened
+                StoredDisk(
+                    pool,
+                    name,
+                    f"/{pool}/{name}",  # type: ignore[arg-type] # never opened
+                    ImageFormat.QCOW2,
+                    self.capacity.get((pool, name), LARGE),
+                    IMAGE if (pool, name) in self.backed else None,
+                )
                 for pool, name in sorted(self.disks)
             ),
-            ready_images=desired.image_uids(),
+            ready_images=desired.image_uids() | {IMAGE},
             media_digest=desired.hardware.cloud_init_digest if self.media else None,
             shutdown=self.shutdown,
             asked=dict(self.asked),
@@ -135,8 +148,8 @@ class Node:
                 self.media = False
             case AttachDisk() | DetachDisk() | ChangeMedium():
                 self._apply_to_guest(action)
-            case CloneDisks(_, disks):
-                self._clone(disks)
+            case CloneDisks() | WipeDisk() | FlattenDisk():
+                self._apply_long(action)
             case PrepareDisk() | GrowDisk() | ResizeDisk() | LimitDisk() | RemoveDisk():
                 self._apply_to_disk(action)
             case _:
@@ -153,6 +166,17 @@ class Node:
     def pass_time(self, seconds: float) -> None:
         """Let time go by."""
         self.now += timedelta(seconds=seconds)
+
+    def _apply_long(self, action: Action) -> None:
+        match action:
+            case CloneDisks(_, disks):
+                self._clone(disks)
+            case WipeDisk(pool, name):
+                self.disks.discard((pool, name))
+                self.wiped.add((pool, name))
+            case FlattenDisk(pool, name, target):
+                assert (target is not None) == self.active, "a disk was flattened in the wrong way"
+                self.backed.discard((pool, name))
 
     def _apply_to_guest(self, action: Action) -> None:
         assert self.active, f"{action} without a guest"

@@ -78,9 +78,10 @@ class DiskCopySource(Document):
 
 
 class ExistingSource(Document):
-    """A disk that has been made already; what from no longer matters."""
+    """A disk that has been made already; what from no longer matters, and with FULL it shall need no image."""
 
     kind: Literal["Existing"] = "Existing"
+    clone: Clone = Clone.LINKED
 
 
 AnyDiskSource = BlankSource | ImageDiskSource | DiskCopySource | ExistingSource | IsoSource | EmptySource

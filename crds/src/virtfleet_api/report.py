@@ -19,6 +19,10 @@ WAITING_FOR_COPIES: Final = "WaitingForCopies"
 """Reason of STOPPING while other machines copy the disks of one that shall go."""
 
 
+WIPING: Final = "Wiping"
+"""Reason of STOPPING while disks of a machine that goes are overwritten."""
+
+
 class Phase(StrEnum):
     """Where a machine is. PROVISIONING, STARTING and STOPPING are passed through; the others are rested in."""
 
@@ -53,6 +57,8 @@ class DiskReport(Document):
     allocated_bytes: int = 0
     """What its file takes in the pool, told again when it has moved by a step; see `steady`."""
     backing_image_uid: str | None = None
+    message: str = ""
+    """What goes on with it, or keeps it from being as its document says."""
 
 
 class InterfaceReport(Document):

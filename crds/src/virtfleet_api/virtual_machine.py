@@ -65,6 +65,7 @@ class ReclaimPolicy(StrEnum):
 
     DELETE = "Delete"
     RETAIN = "Retain"
+    WIPE = "Wipe"
 
 
 class NicModel(StrEnum):
@@ -180,7 +181,8 @@ class Disk(Model):
         Field(description="Limits of requests and bytes a second; the VMClass's when absent, none when empty."),
     ] = None
     reclaim_policy: Annotated[
-        ReclaimPolicy, Field(description="Delete or Retain the disk when the machine is deleted.")
+        ReclaimPolicy,
+        Field(description="Delete, Retain, or Wipe (overwrite, then delete) the disk when the machine is deleted."),
     ] = ReclaimPolicy.DELETE
 
 
@@ -337,6 +339,9 @@ class DiskStatus(Model):
     ] = None
     backing: Annotated[str | None, Field(description="UID of the VMImage that a linked clone needs.")] = None
     target: Annotated[str, Field(description="Device name in the domain, such as vda.")]
+    message: Annotated[
+        str | None, Field(description="What goes on with it, such as how far it is made independent of its image.")
+    ] = None
 
 
 class InterfaceStatus(Model):

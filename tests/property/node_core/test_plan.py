@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from machine_simulator import Node, at_goal, converge
 from machine_strategies import disks, drives, limits, machines, pairs
-from virtfleet_api.machine import DiskCopySource, IoLimits, Machine, MachineDisk, Restart, Run
+from virtfleet_api.machine import DiskCopySource, ExistingSource, IoLimits, Machine, MachineDisk, Restart, Run
 from virtfleet_api.report import StopReason
-from virtfleet_api.virtual_machine import ReclaimPolicy
+from virtfleet_api.virtual_machine import Clone, ReclaimPolicy
 from virtfleet_node.core.actions import RemoveDisk, RequestShutdown, Start, Undefine
 from virtfleet_node.core.changed import changed_fields, held_disks
 from virtfleet_node.core.desired.io_tune import build_tuning, effective
@@ -79,12 +79,16 @@ def test_started_at_most_once(pair: tuple[Machine, Node]) -> None:
 
 
 @given(pairs)
-def test_only_disks_with_the_policy_delete_are_removed(pair: tuple[Machine, Node]) -> None:
+def test_disks_are_removed_and_wiped_as_their_policy_says_and_no_others(pair: tuple[Machine, Node]) -> None:
     desired, node = pair
-    doomed = {(d.pool, d.name) for d in desired.hardware.own_disks if d.reclaim_policy is ReclaimPolicy.DELETE}
+    policies = {(d.pool, d.name): d.reclaim_policy for d in desired.hardware.own_disks}
+    before = set(node.disks)
     converge(node, desired)
-    assert node.removed <= doomed
-    assert desired.run is Run.ABSENT or not node.removed
+    assert {policies.get(disk) for disk in node.removed} <= {ReclaimPolicy.DELETE}
+    assert {policies.get(disk) for disk in node.wiped} <= {ReclaimPolicy.WIPE}
+    assert desired.run is Run.ABSENT or not node.removed | node.wiped
+    doomed = {disk for disk, policy in policies.items() if policy is not ReclaimPolicy.RETAIN}
+    assert desired.run is not Run.ABSENT or node.removed | node.wiped == doomed & before
 
 
 @given(machines, machines)
@@ -273,6 +277,27 @@ def test_copies_of_one_machines_disks_are_made_together_and_before_the_start(des
             wanted.setdefault(disk.source.machine_uid, set()).add(disk.name)
     assert sorted(map(sorted, node.clones)) == sorted(map(sorted, wanted.values()))
     assert desired.run is not Run.STOPPED or node.starts == 0
+
+
+@given(machines.filter(lambda m: m.run is not Run.ABSENT), st.sampled_from(Clone), st.booleans())
+def test_a_disk_that_shall_be_full_loses_its_image_without_a_restart(
+    desired: Machine,
+    clone: Clone,
+    ran: bool,  # noqa: FBT001 -- drawn
+) -> None:
+    node = fresh(desired)
+    converge(node, desired.model_copy(update={"run": Run.RUNNING if ran else Run.STOPPED}))
+    node.backed = set(node.disks)
+    starts = node.starts
+    disks = tuple(disk.model_copy(update={"source": ExistingSource(clone=clone)}) for disk in desired.hardware.disks)
+    hardware = desired.hardware.model_copy(update={"disks": disks})
+    node.disks |= {(disk.pool, disk.name) for disk in disks}
+    if ran:
+        converge(node, desired.model_copy(update={"hardware": hardware, "run": Run.RUNNING}))
+        assert node.starts == starts
+    converge(node, desired.model_copy(update={"hardware": hardware}))
+    named = {(disk.pool, disk.name) for disk in disks}
+    assert node.backed & named == (set() if clone is Clone.FULL else node.backed)
 
 
 @given(pairs)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from virtfleet_api.image import ImageReport
 from virtfleet_api.vm_image import ImagePhase, VMImage
 from virtfleet_operator.core.copies import plan_copies
-from virtfleet_operator.core.place import Candidate
+from virtfleet_operator.core.place import Candidate, PoolRoom
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 KEEP = timedelta(hours=24)
@@ -36,7 +36,10 @@ def made(idle: dict[str, timedelta]) -> VMImage:
 def test_no_copy_that_is_needed_goes(
     users: frozenset[str], copies: dict[str, ImagePhase], idle: dict[str, timedelta], lost: frozenset[str]
 ) -> None:
-    nodes = [Candidate(f"n{n}", unready="not ready" if f"n{n}" in lost else "", pools={"default": 1}) for n in range(6)]
+    nodes = [
+        Candidate(f"n{n}", unready="not ready" if f"n{n}" in lost else "", pools={"default": PoolRoom()})
+        for n in range(6)
+    ]
     reports = {name: ImageReport(uid=UID, namespace="shop", name="base", phase=phase) for name, phase in copies.items()}
     plan = plan_copies(made(idle), users, reports, nodes, KEEP, NOW)
     hold, drop = set(plan.hold), set(plan.drop)

@@ -62,6 +62,7 @@ BY_HAND = "is set by virtfleet alone: remove it, and choose nodes with spec.node
         (disks(pool="fast"), {}, None),
         (disks(source={"blank": {}}), {}, None),
         (disks(name="other", pool="fast"), EXISTING, None),
+        (disks(source={"image": {"name": "debian-12"}, "clone": "Full"}), EXISTING, None),
         (
             disks(pool="fast"),
             EXISTING,
@@ -85,6 +86,12 @@ def test_a_disk_that_exists_is_not_made_anew(
 ) -> None:
     review = review_write(vm(new, status=status), vm(disks(), status=status), objects, now)
     assert refusal(review) == says
+
+
+def test_a_disk_that_needs_no_image_never_needs_one_again(objects: Any, now: datetime) -> None:
+    full = disks(source={"image": {"name": "debian-12"}, "clone": "Full"})
+    review = review_write(vm(disks(), status=EXISTING), vm(full, status=EXISTING), objects, now)
+    assert refusal(review) == f"spec.disks[0].source: cannot change once the disk exists: write what it was, or {OTHER}"
 
 
 @pytest.mark.parametrize("change", [{"pool": "fast"}, {"size": "2Gi"}])

@@ -10,6 +10,7 @@ from virtfleet_api.names import NODE_LABEL
 from virtfleet_api.report import MachineReport, Phase
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine import Clone, VirtualMachine
+from virtfleet_operator.core.catalog import image_references
 from virtfleet_operator.core.compile import compile_deletion, compile_machine
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.place import Candidate, Placed, Unschedulable, need, place
@@ -134,6 +135,19 @@ def test_a_copy_that_exists_needs_its_source_no_more(machine: Make, objects: Any
     assert isinstance(document, Machine)
     assert document.hardware.disks[0].source == ExistingSource()
     assert document.image_uids() == frozenset()
+
+
+@pytest.mark.parametrize("clone", Clone)
+def test_a_disk_that_needs_its_image_no_more_is_compiled_without_it(machine: Make, objects: Any, clone: Clone) -> None:
+    disk = {"name": "root", "source": {"image": {"name": "gone"}, "clone": clone}}
+    vm = machine({"disks": [stored("root")]}, disks=[disk])
+    document = compile_machine(vm, SIZE, objects, None)
+    assert isinstance(document, Machine)
+    assert document.hardware.disks[0].source == ExistingSource(clone=clone)
+    assert image_references(vm) == ()
+    linked = machine({"disks": [stored("root", backing=SOURCE_UID)]}, disks=[disk])
+    assert image_references(linked) == (("shop", "gone"),)
+    assert isinstance(compile_machine(linked, SIZE, objects, None), Waiting)
 
 
 def test_a_machine_is_deleted_without_its_source(machine: Make, objects: Any) -> None:

@@ -1,4 +1,4 @@
-"""Copies of other machines' disks: each a task beside the queue, begun by a plan and ended with it.
+"""Copies of other machines' disks.
 
 A source that is off is read by qemu-img until it is to be started: a start never waits for a copy. A source that runs
 is copied by QEMU. Either way one copy is made of a source at a time, and what is not complete is made anew.
@@ -6,22 +6,21 @@ is copied by QEMU. Either way one copy is made of a source at a time, and what i
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final
 
-from virtfleet_api.machine import Run
+from virtfleet_api.machine import MachineDisk, Run
 from virtfleet_node.agent.entry import Entry, Work
 from virtfleet_node.agent.surroundings import Surroundings
-from virtfleet_node.core.actions import Action, CloneDisks, LongAction
-from virtfleet_node.core.errors import ConflictError, NodeError, UnavailableError
+from virtfleet_node.agent.works import STEP, to_end
+from virtfleet_node.core.actions import CloneDisks
+from virtfleet_node.core.errors import ConflictError, NodeError
 from virtfleet_node.core.observed import DomainState
 from virtfleet_node.core.plan_clones import copies_wanted
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 Name = tuple[str, str]
 """Pool and name of a disk."""
@@ -29,8 +28,6 @@ Name = tuple[str, str]
 _LOG = logging.getLogger(__name__)
 
 _POLL_SECONDS: Final = 0.5
-_STEP: Final = 2
-"""Percent between two reports of progress: fifty reports a copy, whatever its size."""
 
 
 class Copier:
@@ -41,17 +38,13 @@ class Copier:
         self._entries = entries
         self._wake = wake
 
-    async def stop(self) -> None:
-        """End all copies; they are begun again at the next start."""
-        for entry in self._entries.values():
-            await _end(entry)
-
     async def recover(self) -> None:
         """End the jobs that an earlier process has left, and thaw the guests that it had frozen."""
         for uid in await self._around.hypervisor.list_backups():
             if (entry := self._entries.get(uid)) and not entry.copying.locked():
                 _LOG.warning("Ending a copy that nobody waits for", extra={"uid": uid, "action": "abort copy"})
-                await self._around.hypervisor.abort_backup(uid)
+                with suppress(NodeError):  # it is tried again before the next copy
+                    await self._around.hypervisor.abort_backup(uid)
         for uid in tuple(self._entries):
             await self.thaw(uid)
 
@@ -65,71 +58,46 @@ class Copier:
 
     def look_for_copies(self, uid: str, entry: Entry) -> None:
         """Note which machines have yet to copy disks of one that is to be removed."""
-        waiting = self._waiting_for(uid) if entry.desired.run is Run.ABSENT else ()
-        entry.wanted_by = tuple(f"{other.desired.namespace}/{other.desired.name}" for other in waiting)
-
-    async def settle(self, entry: Entry, actions: Iterable[Action]) -> None:
-        """End what goes on for a machine and is no longer planned."""
-        if entry.work is not None and entry.work.action not in actions:
-            await _end(entry)
-
-    def further(self, entry: Entry, action: LongAction) -> None:
-        """Begin an action unless it goes on already; raise what it failed with."""
-        work = entry.work
-        if work is None:
-            entry.work = work = Work(action, self._describe(action))
-            work.task = asyncio.create_task(self._run(entry, work), name=f"copy-{entry.desired.uid}")
-            self._wake(entry.desired.uid)
-        elif work.error is not None:
-            entry.work = None
-            raise work.error
+        waiting = (other.desired for other in self._waiting_for(uid))
+        entry.wanted_by = tuple(f"{machine.namespace}/{machine.name}" for machine in waiting)
 
     def _waiting_for(self, uid: str) -> tuple[Entry, ...]:
         """Return the machines that take disks from this one and do not have them all."""
+        named = (entry for entry in self._entries.values() if uid in _source_uids(entry, set()))
         return tuple(
             entry
-            for entry in self._entries.values()
-            if entry.desired.run is not Run.ABSENT
-            and any(source == uid for source, _ in copies_wanted(entry.desired, self._there(entry.desired.uid)))
+            for entry in named
+            if entry.desired.run is not Run.ABSENT and uid in _source_uids(entry, self._there(entry.desired.uid))
         )
 
     def _there(self, uid: str) -> set[Name]:
         return {(disk.pool, disk.name) for disk in self._around.disks.read_disks(uid)}
 
-    def _describe(self, action: LongAction) -> str:
+    def describe(self, action: CloneDisks) -> str:
+        """Say what is copied, for users."""
         source = self._entries.get(action.source_uid)
         name = f"{source.desired.namespace}/{source.desired.name}" if source else action.source_uid
         return f"Copying disks of {name}"
 
-    async def _run(self, entry: Entry, work: Work) -> None:
-        uid = entry.desired.uid
-        try:
-            await self._clone(uid, work)
-        except NodeError as error:
-            work.error = error
-        except OSError as error:
-            work.error = ConflictError(f"Copying failed: {error.strerror}.")
-        except Exception:  # noqa: BLE001 -- logged with its traceback; the machine says so and tries again
-            _LOG.exception("Copying failed unexpectedly", extra={"uid": uid, "action": str(work.action)})
-            work.error = UnavailableError("Copying failed unexpectedly: see the daemon's log.")
-        else:
-            entry.work = None
-            for waiting in (work.action.source_uid, *(e.desired.uid for e in self._waiting_for(uid))):
-                self._wake(waiting)
-        self._wake(uid)
+    async def clone(self, uid: str, work: Work, action: CloneDisks) -> None:
+        """Copy the disks, and let all of them appear.
 
-    async def _clone(self, uid: str, work: Work) -> None:
-        action, clones = work.action, self._around.disks.clones
-        if await _to_end(clones.finish, uid, action.source_uid):
+        Raises:
+            NodeError: they cannot be copied now.
+        """
+        clones = self._around.disks.clones
+        if await to_end(clones.finish, uid, action.source_uid):
             return
         source = self._entries.get(action.source_uid)
         if source is None:
             raise ConflictError("The machine whose disks are to be copied is not on this node.")
         async with source.copying:
             sources = await self._find_sources(action)
-            files = await _to_end(clones.begin, uid, action.disks)
-            await self._copy(uid, source, work, sources, files)
-            await _to_end(clones.commit, uid, action.source_uid, action.disks)
+            files = await to_end(clones.begin, uid, action.disks)
+            await self._copy(_Copying(uid, work, action, sources, files), source)
+            await to_end(clones.commit, uid, action.source_uid, action.disks)
+        for waiting in (action.source_uid, *(entry.desired.uid for entry in self._waiting_for(uid))):
+            self._wake(waiting)
 
     async def _find_sources(self, action: CloneDisks) -> dict[Name, StoredDisk]:
         """Return what each disk is copied from, by the name of the copy."""
@@ -144,74 +112,88 @@ class Copier:
             found[disk.pool, disk.name] = source
         return found
 
-    async def _copy(
-        self, uid: str, source: Entry, work: Work, sources: Mapping[Name, StoredDisk], files: Mapping[Name, Path]
-    ) -> None:
+    async def _copy(self, copy: "_Copying", source: Entry) -> None:
         """Copy in the way that suits the source, and begin again in the other way when it is started meanwhile."""
         while True:
             async with source.lock:
-                domain = await self._around.hypervisor.read(work.action.source_uid)
+                domain = await self._around.hypervisor.read(copy.action.source_uid)
                 if domain.state in {DomainState.RUNNING, DomainState.PAUSED}:
                     freeze = domain.agent_connected and domain.state is DomainState.RUNNING
-                    reading = asyncio.create_task(self._copy_running(uid, work, sources, files, freeze=freeze))
+                    reading = asyncio.create_task(self._copy_running(copy, source, freeze=freeze))
                 elif domain.active:
                     raise ConflictError(
                         "The machine whose disks are to be copied has crashed; it is switched off first."
                     )
                 else:
-                    reading = asyncio.create_task(self._copy_files(uid, work, sources, files))
+                    reading = asyncio.create_task(self._copy_files(copy))
                     source.readers.add(reading)
             try:
                 return await reading
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) is None or task.cancelling():
                     raise
-                _LOG.info("Copying anew, as the source was started", extra={"uid": uid, "action": str(work.action)})
+                _LOG.info(
+                    "Copying anew, as the source was started", extra={"uid": copy.uid, "action": str(copy.action)}
+                )
             finally:
                 source.readers.discard(reading)
 
-    async def _copy_files(
-        self, uid: str, work: Work, sources: Mapping[Name, StoredDisk], files: Mapping[Name, Path]
-    ) -> None:
+    async def _copy_files(self, copy: "_Copying") -> None:
         """Copy the files of a source that is off, one after the other."""
-        share = 100 / len(files)
-        for number, disk in enumerate(work.action.disks):
+        share = 100 / len(copy.files)
+        for number, disk in enumerate(copy.action.disks):
             name = (disk.pool, disk.name)
-            files[name].unlink(missing_ok=True)
+            copy.files[name].unlink(missing_ok=True)
 
             def progress(percent: float, before: float = number * share) -> None:
-                self._advance(uid, work, before + percent * share / 100)
+                self._advance(copy, before + percent * share / 100)
 
-            image = self._image(sources[name])
-            await self._around.disks.clones.copy(sources[name], image, disk, files[name], progress)
+            source = copy.sources[name]
+            await self._around.disks.clones.copy(source, self._image(source), disk, copy.files[name], progress)
 
-    async def _copy_running(
-        self, uid: str, work: Work, sources: Mapping[Name, StoredDisk], files: Mapping[Name, Path], *, freeze: bool
-    ) -> None:
+    async def _copy_running(self, copy: "_Copying", source: Entry, *, freeze: bool) -> None:
         """Have QEMU copy the disks of a source that runs."""
-        hypervisor, clones, source_uid = self._around.hypervisor, self._around.disks.clones, work.action.source_uid
-        await hypervisor.abort_backup(source_uid)
-        for path in files.values():
+        clones = self._around.disks.clones
+        await self._around.hypervisor.abort_backup(copy.action.source_uid)
+        for path in copy.files.values():
             path.unlink(missing_ok=True)
-        disks = {(disk.pool, disk.name): disk for disk in work.action.disks}
-        clones.check_room([(disks[name], s, self._image(s)) for name, s in sources.items()])
-        await clones.make_targets(sources, files)
-        entry = self._entries[source_uid]
-        entry.is_copied = True
+        clones.check_room([(pool, disk, self._image(disk)) for (pool, _), disk in copy.sources.items()])
+        await clones.make_targets(copy.sources, copy.files)
+        source.is_copied = True
         try:
-            await self._begin(source_uid, {str(s.path): str(files[name]) for name, s in sources.items()}, freeze=freeze)
-            while (percent := await hypervisor.read_backup(source_uid)) is not None:
-                self._advance(uid, work, percent)
+            await self._run_backup(copy, freeze=freeze)
+        finally:
+            source.is_copied = False
+            self._wake(copy.action.source_uid)
+        await self._complete(copy)
+
+    async def _complete(self, copy: "_Copying") -> None:
+        """Bring what QEMU has copied into the form that is wanted; further copies of one disk are made of the first."""
+        clones, first = self._around.disks.clones, copy.first()
+        for disk in copy.action.disks:
+            name = (disk.pool, disk.name)
+            source = copy.sources[name]
+            made = first[str(source.path)]
+            await clones.wait_closed(copy.files[made])
+            if made != name:
+                copy.files[name].unlink()
+                copied = replace(source, path=copy.files[made], backing_image_uid=None)
+                await clones.copy(copied, None, disk, copy.files[name], lambda _: None)
+        for name in first.values():
+            await clones.grow(copy.disk(name), copy.files[name], copy.sources[name].capacity_bytes)
+
+    async def _run_backup(self, copy: "_Copying", *, freeze: bool) -> None:
+        hypervisor, uid = self._around.hypervisor, copy.action.source_uid
+        files = {path: str(copy.files[name]) for path, name in copy.first().items()}
+        try:
+            await self._begin(uid, files, freeze=freeze)
+            while (percent := await hypervisor.read_backup(uid)) is not None:
+                self._advance(copy, percent)
                 await asyncio.sleep(_POLL_SECONDS)
         except BaseException:
             with suppress(NodeError):
-                await asyncio.shield(hypervisor.abort_backup(source_uid))
+                await asyncio.shield(hypervisor.abort_backup(uid))
             raise
-        finally:
-            entry.is_copied = False
-            self._wake(source_uid)
-        for name, path in files.items():
-            await clones.complete(disks[name], path, sources[name].capacity_bytes)
 
     async def _begin(self, source_uid: str, files: Mapping[str, str], *, freeze: bool) -> None:
         """Begin the job; that the guest may be frozen is marked before, for whoever finds it so after a crash."""
@@ -234,25 +216,30 @@ class Copier:
             raise ConflictError(f"Image {disk.backing_image_uid} is not ready on this node.")
         return image
 
-    def _advance(self, uid: str, work: Work, percent: float) -> None:
-        if percent >= work.percent + _STEP:
-            work.percent = int(percent)
-            self._wake(uid)
+    def _advance(self, copy: "_Copying", percent: float) -> None:
+        if percent >= copy.work.percent + STEP:
+            copy.work.percent = int(percent)
+            self._wake(copy.uid)
 
 
-async def _to_end(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a call in a thread, and wait for its end even when cancelled: files appear before or after, not meanwhile."""
-    thread = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(thread)
-    except asyncio.CancelledError:
-        await asyncio.wait((thread,))
-        raise
+@dataclass(frozen=True)
+class _Copying:
+    """A copy under way: for which machine, from what, into what. Disks are named as in the clone."""
+
+    uid: str
+    work: Work
+    action: CloneDisks
+    sources: dict[Name, StoredDisk]
+    files: dict[Name, Path]
+
+    def first(self) -> dict[str, Name]:
+        """Return the first copy of each file: a job of QEMU's copies a disk once."""
+        return {str(self.sources[name].path): name for name in reversed(self.sources)}
+
+    def disk(self, name: Name) -> MachineDisk:
+        """Return a disk as it is wanted."""
+        return next(disk for disk in self.action.disks if (disk.pool, disk.name) == name)
 
 
-async def _end(entry: Entry) -> None:
-    work, entry.work = entry.work, None
-    if work is not None and work.task is not None:
-        work.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await work.task
+def _source_uids(entry: Entry, there: set[Name]) -> set[str]:
+    return {source for source, _ in copies_wanted(entry.desired, there)}

@@ -13,14 +13,17 @@ from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NodeReport, Phase, PoolReport
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
-from virtfleet_node.agent.entry import Entry
+from virtfleet_node.agent.entry import Entry, Work
+from virtfleet_node.agent.flattener import Flattener
 from virtfleet_node.agent.guests import Guests
 from virtfleet_node.agent.observe import observe, observe_around
 from virtfleet_node.agent.queue import KeyedQueue
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
 from virtfleet_node.agent.storage_watch import DiskFigure, StorageWatch
 from virtfleet_node.agent.surroundings import Surroundings
-from virtfleet_node.core.actions import LongAction
+from virtfleet_node.agent.wiper import Wiper
+from virtfleet_node.agent.works import Works
+from virtfleet_node.core.actions import CloneDisks, FlattenDisk, LongAction, ShortAction, WipeDisk
 from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import ObservedDomain
@@ -50,7 +53,10 @@ class NodeDaemon:
         self._storage = StorageWatch(around, self._entries.values, describe)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._copier = Copier(around, self._entries, self._queue.add)
-        self._reconciler = Reconciler(around, self._copier, self._guests.watch)
+        self._flattener = Flattener(around, self._queue.add)
+        self._wiper = Wiper(around, self._queue.add)
+        self._works = Works(self._entries, self._perform, self._describe_work, self._queue.add)
+        self._reconciler = Reconciler(around, self._works, self._guests.watch)
         self._creating = asyncio.Lock()
         self._pools: tuple[PoolReport, ...] = ()
         self._tasks: list[asyncio.Task[None]] = []
@@ -76,7 +82,7 @@ class NodeDaemon:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self._queue.stop()
-        await self._copier.stop()
+        await self._works.stop()
         await self._guests.stop()
         await self._around.images.stop()
 
@@ -163,6 +169,24 @@ class NodeDaemon:
         """Tell that nothing is known for now."""
         self._around.journal.publish_node(self._describe())
 
+    async def _perform(self, uid: str, work: Work) -> None:
+        match work.action:
+            case CloneDisks():
+                await self._copier.clone(uid, work, work.action)
+            case FlattenDisk():
+                await self._flattener.flatten(uid, work, work.action)
+            case WipeDisk():
+                await self._wiper.wipe(uid, work, work.action)
+
+    def _describe_work(self, action: LongAction) -> str:
+        match action:
+            case CloneDisks():
+                return self._copier.describe(action)
+            case FlattenDisk():
+                return "Making it independent of its image"
+            case WipeDisk():
+                return f"Overwriting disk {action.name}"
+
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the queue; what fails is done when the next event comes."""
         task = asyncio.create_task(_forgive(work))
@@ -223,9 +247,11 @@ class NodeDaemon:
         observed = await observe(self._around, machine.uid, entry)
         if observed.domain.stored is not None:
             raise UnavailableError("The machine is being taken up; ask again.")
-        for action in plan(entry.desired, observed, self._around.now()).actions:
-            if isinstance(action, LongAction):
-                continue  # never of a machine that shall go
+        actions = plan(entry.desired, observed, self._around.now()).actions
+        short = [action for action in actions if isinstance(action, ShortAction)]
+        if len(short) < len(actions):
+            return await self._create(machine)  # it takes longer than an answer, and must be known after a crash
+        for action in short:
             await carry_out(self._around, entry, entry.desired, action)
         await asyncio.to_thread(self._around.disks.remove_leftovers, machine.uid)
         await asyncio.to_thread(self._around.media.remove, machine.uid)
@@ -240,7 +266,8 @@ class NodeDaemon:
         entry = self._entries.get(uid)
         if entry is None:
             return
-        await asyncio.to_thread(self._copier.look_for_copies, uid, entry)
+        if entry.desired.run is Run.ABSENT:
+            await asyncio.to_thread(self._copier.look_for_copies, uid, entry)
         wake_at = await self._reconciler.reconcile(uid, entry)
         self._tell_pools()
         if entry.report is not None and entry.report.phase is Phase.ABSENT:

@@ -23,10 +23,12 @@ class Work:
     percent: int = 0
     task: "asyncio.Task[None] | None" = None
     error: NodeError | None = None
+    told: bool = False
+    """The error has been raised; when the action is planned again, it is begun anew."""
 
     def __str__(self) -> str:
         """Say it in words."""
-        return f"{self.about}: {self.percent}%."
+        return f"{self.about} failed: {self.error}" if self.error else f"{self.about}: {self.percent}%."
 
 
 @dataclass

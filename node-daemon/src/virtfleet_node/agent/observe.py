@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.core.actions import FlattenDisk
 from virtfleet_node.core.errors import NodeError
 from virtfleet_node.core.full_pool import Resumes, remembered
 from virtfleet_node.core.guest_facts import GuestFacts
@@ -38,6 +39,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         full_pools=await _full_pools(around, domain, disks),
         resumes=entry.resumes,
         work=str(entry.work or ""),
+        flattening=_flattening(entry),
         is_copied=entry.is_copied,
         wanted_by=entry.wanted_by,
     )
@@ -57,6 +59,11 @@ def _space(around: Surroundings, pool: str) -> PoolSpace:
         return around.pools.space(pool)
     except NodeError:
         return PoolSpace(pool)  # it cannot be read, so it has no room
+
+
+def _flattening(entry: Entry) -> tuple[str, str, str] | None:
+    action = entry.work.action if entry.work else None
+    return (action.pool, action.name, str(entry.work)) if isinstance(action, FlattenDisk) else None
 
 
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:

@@ -8,11 +8,11 @@ from typing import Final
 from virtfleet_api.machine import Machine, Run
 from virtfleet_api.report import ACTION_FAILED, MachineReport, Phase
 from virtfleet_node.agent.carry_out import carry_out
-from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.observe import observe
 from virtfleet_node.agent.surroundings import Surroundings
-from virtfleet_node.core.actions import Action, LongAction, ShortAction, WriteRecord
+from virtfleet_node.agent.works import Works
+from virtfleet_node.core.actions import Action, CloneDisks, LongAction, ShortAction, WriteRecord
 from virtfleet_node.core.errors import NodeError, PoolFullError, UnavailableError
 from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain
 from virtfleet_node.core.plan import plan
@@ -28,9 +28,9 @@ ROUNDS: Final = 8
 class Reconciler:
     """Reconciles machines; holds nothing of its own."""
 
-    def __init__(self, around: Surroundings, copier: Copier, watch_guest: Callable[[str, bool], None]) -> None:
+    def __init__(self, around: Surroundings, works: Works, watch_guest: Callable[[str, bool], None]) -> None:
         self._around = around
-        self._copier = copier
+        self._works = works
         self._watch_guest = watch_guest
 
     async def reconcile(self, uid: str, entry: Entry) -> datetime | None:
@@ -43,7 +43,8 @@ class Reconciler:
             observed = await self._observe(uid, entry)
             desired, now = entry.desired, self._around.now()
             wanted = plan(desired, observed, now)
-            await self._copier.settle(entry, wanted.actions)
+            if await self._works.settle(entry, wanted.actions):
+                continue  # what was seen is no longer so
             rest = wanted.actions
             if rest and isinstance(rest[0], WriteRecord):
                 await self._carry_out(entry, observed, rest[0])
@@ -97,10 +98,11 @@ class Reconciler:
 
     def _further(self, entry: Entry, observed: Observed, action: LongAction) -> None:
         try:
-            self._copier.further(entry, action)
+            self._works.further(entry, action)
         except NodeError as error:
-            entry.trouble = (Phase.PROVISIONING, "CloneFailed", str(error))
-            self.publish(entry, observed)
+            if isinstance(action, CloneDisks):
+                entry.trouble = (Phase.PROVISIONING, "CloneFailed", str(error))
+                self.publish(entry, observed)
             raise
         entry.trouble = None
 

@@ -49,6 +49,32 @@ class CloneDisks:
 
 
 @dataclass(frozen=True)
+class FlattenDisk:
+    """Make a disk independent of its image. Goes on beside the plans until it is done."""
+
+    pool: str
+    name: str
+    target: str | None
+    """Device name in the running guest; None when it is off."""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"make disk {self.pool}/{self.name} independent of its image"
+
+
+@dataclass(frozen=True)
+class WipeDisk:
+    """Overwrite a disk and remove it for good. Goes on beside the plans until it is done."""
+
+    pool: str
+    name: str
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"wipe disk {self.pool}/{self.name}"
+
+
+@dataclass(frozen=True)
 class GrowDisk:
     """Make a disk larger that no guest uses."""
 
@@ -202,7 +228,7 @@ class Undefine:
 DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitDisk | ResizeDisk | DetachDisk | Undefine
 """Actions that the hypervisor carries out as they are."""
 
-LongAction = CloneDisks
+LongAction = CloneDisks | FlattenDisk | WipeDisk
 """Actions that take minutes or hours: begun when planned, left alone while still planned, ended when not."""
 
 DiskAction = PrepareDisk | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk

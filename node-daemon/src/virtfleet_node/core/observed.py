@@ -121,6 +121,8 @@ class Observed:
     resumes: Resumes = field(default_factory=Resumes)
     work: str = ""
     """How far the long action is that goes on."""
+    flattening: tuple[str, str, str] | None = None
+    """Pool and name of the disk that is made independent of its image, and how far it is."""
     is_copied: bool = False
     """The running guest's disks are being copied just now, and must keep their size."""
     wanted_by: tuple[str, ...] = ()

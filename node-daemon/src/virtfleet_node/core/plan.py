@@ -19,12 +19,14 @@ from virtfleet_node.core.actions import (
     ShutdownMode,
     Start,
     Undefine,
+    WipeDisk,
     WriteRecord,
 )
 from virtfleet_node.core.backoff import STEADY, next_start_at
 from virtfleet_node.core.full_pool import LOOK, have_room, next_attempt
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.plan_clones import plan_clones
+from virtfleet_node.core.plan_flatten import plan_flatten
 from virtfleet_node.core.plan_live import is_too_small, plan_live
 from virtfleet_node.core.record import Life, Record
 from virtfleet_node.core.settle import settle, starting, stays_off
@@ -153,7 +155,9 @@ def _shutdown_mode(observed: Observed) -> ShutdownMode:
 
 def _plan_stopped(desired: Machine, observed: Observed) -> Plan:
     """Copy other machines' disks at once, as they are now; whatever else is missing is made at the next start."""
-    return Plan() if observed.domain.state is DomainState.ABSENT else Plan(plan_clones(desired, observed))
+    if observed.domain.state is DomainState.ABSENT:
+        return Plan()
+    return Plan(plan_clones(desired, observed) or plan_flatten(desired, observed))
 
 
 def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
@@ -183,13 +187,16 @@ def _plan_absent(desired: Machine, observed: Observed, record: Record, now: date
     if observed.domain.active:
         return _plan_stop(desired, observed, record, now)
     there = {(disk.pool, disk.name) for disk in observed.disks}
-    doomed = (d for d in reclaimable(desired, record) if (d.pool, d.name) in there)
-    removals = tuple(RemoveDisk(d.pool, d.name) for d in doomed)
+    doomed = [d for d in reclaimable(desired, record) if (d.pool, d.name) in there]
+    removals = tuple(RemoveDisk(d.pool, d.name) for d in doomed if d.reclaim_policy is ReclaimPolicy.DELETE)
+    wipes = tuple(WipeDisk(d.pool, d.name) for d in doomed if d.reclaim_policy is ReclaimPolicy.WIPE)
+    if wipes:
+        return Plan((*removals, wipes[0]))
     last = () if observed.domain.state is DomainState.ABSENT else (RemoveMedia(), Undefine())
     return Plan((*removals, *last))
 
 
 def reclaimable(desired: Machine, record: Record) -> tuple[MachineDisk, ...]:
-    """Return the disks that are removed with the machine: named by a document, with the policy Delete."""
+    """Return the disks that are removed with the machine: named by a document, with a policy other than Retain."""
     named = {(d.pool, d.name): d for d in (*record.detached, *desired.hardware.own_disks)}
-    return tuple(d for d in named.values() if d.reclaim_policy is ReclaimPolicy.DELETE)
+    return tuple(d for d in named.values() if d.reclaim_policy is not ReclaimPolicy.RETAIN)

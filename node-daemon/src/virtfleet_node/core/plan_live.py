@@ -11,6 +11,7 @@ from virtfleet_node.core.attached import attachable, attached, detachable, is_in
 from virtfleet_node.core.desired.io_tune import build_tuning, effective
 from virtfleet_node.core.observed import HOLDS_AFTER, AttachedDisk, Observed
 from virtfleet_node.core.plan_clones import plan_clones
+from virtfleet_node.core.plan_flatten import plan_flatten
 from virtfleet_node.core.stored import StoredDisk
 
 ASK_AGAIN: Final = timedelta(seconds=20)
@@ -46,10 +47,11 @@ def is_too_small(disk: MachineDisk, stored: StoredDisk) -> bool:
 
 
 def _plan_attached(desired: Machine, observed: Observed) -> Iterator[Action]:
+    keep_size = observed.is_copied or observed.flattening is not None  # QEMU refuses to resize what a job works on
     for disk in desired.hardware.own_disks:
         stored, seen = observed.stored_disk(disk), attached(disk, observed)
         if stored is not None and seen is not None:
-            yield from _plan_disk(disk, stored, seen, keep_size=observed.is_copied)
+            yield from _plan_disk(disk, stored, seen, keep_size=keep_size)
 
 
 def _plan_disk(disk: MachineDisk, stored: StoredDisk, seen: AttachedDisk, *, keep_size: bool) -> Iterator[Action]:
@@ -89,7 +91,7 @@ def _plan_new(desired: Machine, observed: Observed) -> Iterator[Action]:
     ready = [disk for disk in waiting if attachable(disk, desired.hardware, observed)]
     yield from (AttachDisk(disk) for disk in ready if observed.stored_disk(disk) is not None)
     yield from (PrepareDisk(disk) for disk in ready if observed.stored_disk(disk) is None and can_make(disk, observed))
-    yield from plan_clones(desired, observed)
+    yield from plan_clones(desired, observed) or plan_flatten(desired, observed)
 
 
 def can_make(disk: MachineDisk, observed: Observed) -> bool:

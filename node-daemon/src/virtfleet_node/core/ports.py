@@ -28,6 +28,23 @@ class DiskStore(Protocol):
     def clones(self) -> "CloneStore":
         """What makes disks from disks of other machines."""
 
+    def check_room(self, pool: str, disk: StoredDisk, image: ImageFiles) -> None:
+        """Refuse to make a disk independent of its image when its pool cannot hold both."""
+
+    async def copy_whole(self, disk: StoredDisk, progress: Callable[[float], None]) -> None:
+        """Copy a disk that no guest uses, with its image's content, into a file beside it."""
+
+    def replace_disk(self, uid: str, pool: str, name: str) -> None:
+        """Put that file in the disk's place."""
+
+    def remove_partial(self, uid: str, pool: str, name: str) -> None:
+        """Remove that file."""
+
+    def wipe_disk(
+        self, uid: str, pool: str, name: str, progress: Callable[[float], None], stopped: Callable[[], bool]
+    ) -> None:
+        """Overwrite the disk if it is there, then remove it, unless it is stopped before."""
+
     def remove_leftovers(self, uid: str) -> None:
         """Remove unfinished work of a machine that is to go."""
 
@@ -50,8 +67,8 @@ class CloneStore(Protocol):
     def check(self, disk: MachineDisk, source: StoredDisk) -> None:
         """Refuse a disk that is smaller than what it is copied from."""
 
-    def check_room(self, needs: Iterable[tuple[MachineDisk, StoredDisk, ImageFiles | None]]) -> None:
-        """Refuse copies of disks, each with its image, that do not fit their pools."""
+    def check_room(self, needs: Iterable[tuple[str, StoredDisk, ImageFiles | None]]) -> None:
+        """Refuse copies of disks, each into a pool and with its image, that have no room there."""
 
     async def copy(
         self,
@@ -68,8 +85,11 @@ class CloneStore(Protocol):
     ) -> None:
         """Make the empty files that QEMU copies a running guest's disks into."""
 
-    async def complete(self, disk: MachineDisk, target: Path, capacity_bytes: int) -> None:
-        """Wait until QEMU has let a copy go, and make it as large as its disk shall be."""
+    async def wait_closed(self, target: Path) -> None:
+        """Wait until QEMU has let a finished copy go."""
+
+    async def grow(self, disk: MachineDisk, target: Path, capacity_bytes: int) -> None:
+        """Make a finished copy as large as its disk shall be."""
 
 
 class ImageStore(Protocol):

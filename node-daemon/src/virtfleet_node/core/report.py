@@ -8,6 +8,7 @@ from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.report import (
     CLONING,
     WAITING_FOR_COPIES,
+    WIPING,
     DiskReport,
     InterfaceReport,
     MachineReport,
@@ -86,7 +87,7 @@ def _stand(desired: Machine, observed: Observed, record: Record, now: datetime, 
 def _stand_down(desired: Machine, observed: Observed) -> Standing:
     """Say how a machine rests that shall be off."""
     if desired.run is Run.ABSENT:
-        return Phase.STOPPING, "Removing", "The machine is being removed."
+        return Phase.STOPPING, WIPING if observed.work else "Removing", observed.work or "The machine is being removed."
     if plan_clones(desired, observed):
         return Phase.PROVISIONING, CLONING, observed.work
     return Phase.STOPPED, "", ""
@@ -159,6 +160,7 @@ def _sentence(record: Record) -> str:
 def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
     """Report the disks that are there: those of the document, and those that a guest still has."""
     targets = assign(observed.places, hardware).targets
+    pool, name, about = observed.flattening or ("", "", "")
     seen = {Path(disk.file): disk.target for disk in observed.domain.disks}
     wanted = (observed.stored_disk(disk) for disk in hardware.own_disks)
     held = {disk.file for disk in unwanted(hardware, observed)}
@@ -171,6 +173,7 @@ def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
             capacity_bytes=disk.capacity_bytes,
             allocated_bytes=disk.allocated_bytes,
             backing_image_uid=disk.backing_image_uid,
+            message=about if (disk.pool, disk.name) == (pool, name) else "",
         )
         for disk in found
     )
@@ -207,5 +210,5 @@ def _interfaces(hardware: Hardware, facts: GuestFacts) -> tuple[InterfaceReport,
 def _retained(desired: Machine, observed: Observed, record: Record) -> tuple[str, ...]:
     """Return the disks that are left: kept by their policy, or named by no document."""
     named = {(d.pool, d.name): d.reclaim_policy for d in (*record.detached, *desired.hardware.own_disks)}
-    kept = (d for d in observed.disks if named.get((d.pool, d.name)) is not ReclaimPolicy.DELETE)
+    kept = (d for d in observed.disks if named.get((d.pool, d.name), ReclaimPolicy.RETAIN) is ReclaimPolicy.RETAIN)
     return tuple(f"{disk.pool}/{desired.uid}/{disk.name}" for disk in kept)

@@ -14,7 +14,7 @@ from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import Stored
-from virtfleet_node.hypervisor import backup, execute, observe
+from virtfleet_node.hypervisor import backup, execute, observe, pull
 from virtfleet_node.hypervisor.agent_facts import read_guest_facts
 from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
@@ -144,6 +144,21 @@ class Hypervisor:
         """Return the machines whose disks we have QEMU copy."""
         connect = self._connection.get()
         return await self._calls.run(lambda: backup.list_backups(connect))
+
+    async def begin_pull(self, uid: str, target: str) -> None:
+        """Begin to pull the content of a disk's image into the disk of a running guest."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: pull.begin_pull(connect, uid, target))
+
+    async def read_pull(self, uid: str, target: str) -> float | None:
+        """Return the percentage that is pulled, None when nothing is under way."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: pull.read_pull(connect, uid, target))
+
+    async def abort_pull(self, uid: str, target: str) -> None:
+        """End it where it is."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: pull.abort_pull(connect, uid, target))
 
     async def thaw(self, uid: str) -> None:
         """Let a guest's file systems go on that were frozen for a copy."""

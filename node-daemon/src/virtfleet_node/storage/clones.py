@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from virtfleet_api.machine import Label, MachineDisk
 from virtfleet_api.virtual_machine import Clone
-from virtfleet_node.core.errors import ConflictError, InvalidError
+from virtfleet_node.core.errors import ConflictError, InvalidError, UnavailableError
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, sync_folder, write_whole
@@ -79,11 +79,11 @@ class CloneStore:
                 f"({source.capacity_bytes} bytes); write a larger size or leave it out."
             )
 
-    def check_room(self, needs: Iterable[tuple[MachineDisk, StoredDisk, ImageFiles | None]]) -> None:
-        """Refuse copies of disks, each with an image copied too, that do not fit their pools: ConflictError."""
+    def check_room(self, needs: Iterable[tuple[str, StoredDisk, ImageFiles | None]]) -> None:
+        """Refuse copies of disks, each into a pool and with an image copied too, that have no room: ConflictError."""
         by_pool: dict[str, int] = {}
-        for disk, source, image in needs:
-            by_pool[disk.pool] = by_pool.get(disk.pool, 0) + _allocated(source, image)
+        for pool, source, image in needs:
+            by_pool[pool] = by_pool.get(pool, 0) + _allocated(source, image)
         for pool, needed in by_pool.items():
             capacity = next(report.capacity_bytes for report in self._pools.reports() if report.name == pool)
             free = max(0, self._pools.free_bytes(pool) - int(capacity * _RESERVE))
@@ -111,27 +111,33 @@ class CloneStore:
         if backing == image and await asyncio.to_thread(_share_blocks, source.path, target):
             progress(100)
         else:
-            self.check_room([(disk, source, None if linked else image)])
+            self.check_room([(disk.pool, source, None if linked else image)])
             await qemu_img.copy_disk(source.path, target, backing, progress)
-        if disk.size_bytes is not None and disk.size_bytes > source.capacity_bytes:
-            await qemu_img.grow(target, disk.size_bytes)
+        await self.grow(disk, target, source.capacity_bytes)
 
     async def make_targets(self, sources: Mapping[Name, StoredDisk], targets: Mapping[Name, Path]) -> None:
         """Make the empty files that QEMU copies a running guest's disks into, each as large as its source."""
         for name, path in targets.items():
             await qemu_img.create_blank(path, sources[name].capacity_bytes)
 
-    async def complete(self, disk: MachineDisk, target: Path, capacity_bytes: int) -> None:
-        """Wait until QEMU has let a copy go, and make it as large as its disk shall be.
+    async def wait_closed(self, target: Path) -> None:
+        """Wait until QEMU has let a finished copy go.
 
         Its job ends shortly before the file is closed, which writes the last tables (seen with libvirt 9.0).
 
         Raises:
-            InvalidError: the file is still in use after some seconds, or not in order.
+            InvalidError: the file is not in order.
+            UnavailableError: it is still in use after some seconds.
         """
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            while await qemu_img.is_in_use(target):  # noqa: ASYNC110 -- another process's lock tells nobody
-                await asyncio.sleep(_CLOSE_POLL_SECONDS)
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                while await qemu_img.is_in_use(target):  # noqa: ASYNC110 -- another process's lock tells nobody
+                    await asyncio.sleep(_CLOSE_POLL_SECONDS)
+        except TimeoutError:
+            raise UnavailableError("QEMU does not close the file of a finished copy.") from None
+
+    async def grow(self, disk: MachineDisk, target: Path, capacity_bytes: int) -> None:
+        """Make a finished copy as large as its disk shall be."""
         if disk.size_bytes is not None and disk.size_bytes > capacity_bytes:
             await qemu_img.grow(target, disk.size_bytes)
 

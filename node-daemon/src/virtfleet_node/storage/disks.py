@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from virtfleet_node.storage.clones import CloneStore
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, subfolders, sync_folder
 from virtfleet_node.storage.pools import Pools
 from virtfleet_node.storage.reflink import clone_file
+from virtfleet_node.storage.wipe import wipe_file
 
 _BLOCK = 512
 """Bytes that stat(2) counts st_blocks in, whatever the file system's own block is."""
@@ -100,6 +101,38 @@ class DiskStore:
         if disk.size_bytes is not None and stored.capacity_bytes < disk.size_bytes:
             with _told_of(disk):
                 await qemu_img.grow(path, disk.size_bytes)
+
+    def check_room(self, pool: str, disk: StoredDisk, image: ImageFiles) -> None:
+        """Refuse to make a disk independent of its image when its pool cannot hold both: ConflictError."""
+        self.clones.check_room([(pool, disk, image)])
+
+    async def copy_whole(self, disk: StoredDisk, progress: Callable[[float], None]) -> None:
+        """Copy a disk that no guest uses, with its image's content, into a file beside it.
+
+        `progress` is told the percentage.
+        """
+        await qemu_img.copy_disk(disk.path, disk.path.with_name(disk.path.name + PARTIAL), None, progress)
+
+    def replace_disk(self, uid: str, pool: str, name: str) -> None:
+        """Put that file in the disk's place, at once and durably."""
+        folder = self._pools.folder(pool, "disks") / uid
+        check_real(folder)
+        final = folder / f"{name}{_SUFFIX}"
+        publish(final.with_name(final.name + PARTIAL), final)
+
+    def remove_partial(self, uid: str, pool: str, name: str) -> None:
+        """Remove that file."""
+        folder = self._pools.folder(pool, "disks") / uid
+        check_real(folder)
+        (folder / f"{name}{_SUFFIX}{PARTIAL}").unlink(missing_ok=True)
+
+    def wipe_disk(
+        self, uid: str, pool: str, name: str, progress: Callable[[float], None], stopped: Callable[[], bool]
+    ) -> None:
+        """Overwrite the disk if it is there, then remove it, unless it is stopped before. Blocks."""
+        path = next((p for p in self._files(pool, uid) if p.name == f"{name}{_SUFFIX}"), None)
+        if path is None or wipe_file(path, progress, stopped):
+            self.remove_disk(uid, pool, name)
 
     def remove_leftovers(self, uid: str) -> None:
         """Remove unfinished work of a machine that is to go."""

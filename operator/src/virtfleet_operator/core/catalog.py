@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from virtfleet_api.virtual_machine import ImageReference, VirtualMachine
+from virtfleet_api.virtual_machine import Disk, ImageReference, VirtualMachine
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_image import VMImage
 
@@ -21,7 +21,7 @@ class Catalog(Protocol):
         """Return a VMClass that parses, or None."""
 
     def image_users(self, namespace: str, name: str) -> Sequence[str]:
-        """Return the machines, of any namespace, whose spec names the image or whose disks are backed by it."""
+        """Return the machines, of any namespace, that need the image."""
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""
@@ -32,9 +32,15 @@ def image_key(vm: VirtualMachine, reference: ImageReference) -> tuple[str, str]:
     return reference.namespace or vm.metadata.namespace, reference.name
 
 
+def is_independent(vm: VirtualMachine, disk: Disk) -> bool:
+    """Tell whether a disk exists and needs no image any more, whatever its spec says it was made from."""
+    return any(found.name == disk.name and found.backing is None for found in vm.status.disks)
+
+
 def image_references(vm: VirtualMachine) -> tuple[tuple[str, str], ...]:
-    """Return (namespace, name) of every image that a machine names, each once."""
-    named = [named for disk in vm.spec.disks if (named := disk.source.image or disk.source.iso)]
+    """Return (namespace, name) of every image that a machine needs, each once."""
+    images = [disk.source.image for disk in vm.spec.disks if disk.source.image and not is_independent(vm, disk)]
+    named = [*images, *(disk.source.iso for disk in vm.spec.disks if disk.source.iso)]
     if vm.spec.kernel_boot:
         named.append(vm.spec.kernel_boot.image)
     return tuple(dict.fromkeys(image_key(vm, reference) for reference in named))

@@ -25,7 +25,7 @@ from virtfleet_api.machine import (
     Run,
 )
 from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, Network, PowerState, RunStrategy, VirtualMachine
-from virtfleet_operator.core.catalog import Catalog, image_key, image_references
+from virtfleet_operator.core.catalog import Catalog, image_key, image_references, is_independent
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.references import Images, find_images
 from virtfleet_operator.core.secret import SecretData
@@ -146,18 +146,19 @@ def _limits(tune: IoTune | None) -> IoLimits | None:
 
 def _copied(disk: Disk, sources: Sources) -> AnyDiskSource:
     """Return what a disk is copied from; nothing is looked for once it exists, nor when it is to go."""
-    found = sources.get(disk.name)
+    found, clone = sources.get(disk.name), disk.source.clone or Clone.LINKED
     if found is None or disk.source.disk is None:
-        return ExistingSource()
-    clone = disk.source.clone or Clone.LINKED
+        return ExistingSource(clone=clone)
     return DiskCopySource(machine_uid=found.machine_uid, pool=found.pool, name=disk.source.disk.name, clone=clone)
 
 
 def _source(vm: VirtualMachine, disk: Disk, images: Images) -> AnyDiskSource:
-    """Return what a disk is made from; the status remembers the image of a linked disk when the catalog does not."""
+    """Return what a disk is made from, if that matters; the status remembers the image when the catalog does not."""
     if disk.bus is DiskBus.CDROM:
         iso = disk.source.iso and images.get(image_key(vm, disk.source.iso))
         return IsoSource(image_uid=iso.metadata.uid) if iso else EmptySource()
+    if disk.source.image and is_independent(vm, disk):
+        return ExistingSource(clone=disk.source.clone or Clone.LINKED)
     image = disk.source.image and images.get(image_key(vm, disk.source.image))
     backing = next((d.backing for d in vm.status.disks if d.name == disk.name), None)
     uid = image.metadata.uid if image else backing

@@ -9,7 +9,7 @@ from typing import Final
 
 from virtfleet_api.virtual_machine import Disk, ImageReference, VirtualMachine
 from virtfleet_api.vm_image import ImageType, VMImage
-from virtfleet_operator.core.catalog import Catalog, image_key
+from virtfleet_operator.core.catalog import Catalog, image_key, is_independent
 from virtfleet_operator.core.validate.image import image_problems
 from virtfleet_operator.core.verdict import Invalid, Waiting, quote
 
@@ -22,7 +22,7 @@ _INSTEAD: Final = {ImageType.KERNEL: ", or use spec.kernelBoot"}
 
 
 def find_images(vm: VirtualMachine, catalog: Catalog) -> Images | Waiting | Invalid:
-    """Return the images that a machine names, or what is wrong with them."""
+    """Return the images that a machine needs, or what is wrong with them."""
     found: dict[tuple[str, str], VMImage] = {}
     for where, reference in _references(vm):
         image = _visible(vm, reference, catalog)
@@ -44,7 +44,7 @@ def reference_problems(vm: VirtualMachine, catalog: Catalog) -> tuple[str, ...]:
 
 def _references(vm: VirtualMachine) -> Iterator[tuple[str, ImageReference]]:
     for index, disk in enumerate(vm.spec.disks):
-        if disk.source.image:
+        if disk.source.image and not is_independent(vm, disk):
             yield f"spec.disks[{index}].source.image", disk.source.image
         if disk.source.iso:
             yield f"spec.disks[{index}].source.iso", disk.source.iso

@@ -104,10 +104,11 @@ def _without_allocations(status: VirtualMachineStatus) -> VirtualMachineStatus:
 
 
 def _without_guest(status: VirtualMachineStatus) -> VirtualMachineStatus:
-    """Return a status without what the guest alone decides."""
+    """Return a status without what the guest alone decides, or what moves by itself."""
     return status.model_copy(
         update={
             "guest": None,
+            "disks": tuple(disk.model_copy(update={"message": None}) for disk in status.disks),
             "interfaces": tuple(card.model_copy(update={"ip_addresses": ()}) for card in status.interfaces),
             "conditions": tuple(c for c in status.conditions if c.type != ConditionType.AGENT_CONNECTED),
         }

@@ -36,7 +36,7 @@ def _nodes(stored: Stored) -> Iterable[str]:
 
 
 def named_images(stored: Stored) -> tuple[str, ...]:
-    """Return the images that a machine names, as namespace/name."""
+    """Return the images that a machine names and needs, as namespace/name."""
     vm = stored.resource
     return tuple(map("/".join, image_references(vm))) if isinstance(vm, VirtualMachine) else ()
 
@@ -98,7 +98,7 @@ class CacheCatalog:
         return self.vm_class(vm.spec.class_name) if vm.spec.class_name else None
 
     def image_users(self, namespace: str, name: str) -> Sequence[str]:
-        """Return the machines, of any namespace, whose spec names the image or whose disks are backed by it."""
+        """Return the machines, of any namespace, that need the image."""
         return sorted(set(_names(self.image_machines(Key(IMAGE, namespace, name)))))
 
     def image_machines(self, key: Key) -> Iterable[Stored]:

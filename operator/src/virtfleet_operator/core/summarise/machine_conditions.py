@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from virtfleet_api.conditions import ConditionType
-from virtfleet_api.report import WAITING_FOR_COPIES, MachineReport, Phase, StopReason
+from virtfleet_api.report import WAITING_FOR_COPIES, WIPING, MachineReport, Phase, StopReason
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine import PrintableStatus
 from virtfleet_operator.core.summarise.bounds import count_of
@@ -107,7 +107,7 @@ def _terminating(facts: MachineFacts) -> str:
     if not facts.node_heard:
         return f"Node {facts.node_name} is not heard: the machine is removed once it answers."
     stuck = facts.report is not None and (
-        facts.report.phase == Phase.FAILED or facts.report.reason == WAITING_FOR_COPIES
+        facts.report.phase == Phase.FAILED or facts.report.reason in {WAITING_FOR_COPIES, WIPING}
     )
     said = plain(facts.report.message) if stuck and facts.report else ""
     return f"Node {facts.node_name} removes the machine{': ' if said else '.'}{said}"

@@ -95,6 +95,7 @@ def _disk(disk: DiskReport, before: DiskStatus | None) -> DiskStatus | None:
         allocated=_allocated(disk, before),
         backing=plain(disk.backing_image_uid, _MAX_WORD) if disk.backing_image_uid else None,
         target=plain(disk.target, _MAX_WORD),
+        message=plain(disk.message) or None,
     )
 
 

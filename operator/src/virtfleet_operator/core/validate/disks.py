@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from virtfleet_api.quantity import Bytes
-from virtfleet_api.virtual_machine import Disk, DiskBus, DiskStatus, VirtualMachine
+from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, DiskStatus, VirtualMachine
 from virtfleet_operator.core.validate.io_tune import group_problems, io_tune_problems
 from virtfleet_operator.core.verdict import quote
 
@@ -122,5 +122,13 @@ def _change_problems(where: str, disk: Disk, existing: DiskStatus, before: Disk 
             f"{where}.size: '{disk.size}' would shrink the disk, which loses data: "
             f'write at least "{existing.capacity}", or {other}'
         )
-    if before is not None and disk.source != before.source:
+    if before is not None and disk.source != before.source and not _flattens(before, disk):
         yield f"{where}.source: cannot change once the disk exists: write what it was, or {other}"
+
+
+def _flattens(before: Disk, disk: Disk) -> bool:
+    """Tell whether all that changes is that a disk shall need its image no more."""
+    return (
+        disk.source.clone is Clone.FULL
+        and disk.source.model_copy(update={"clone": before.source.clone}) == before.source
+    )
