@@ -190,7 +190,7 @@ class Rig:
                     await entry.work.task
         self.relay.target = None
         await self.daemon.stop()
-        del self.hypervisor.abort_backup  # type: ignore[method-assign]
+        vars(self.hypervisor).pop("abort_backup", None)
         await self._start_daemon()
 
     async def put(self, machine: Machine, **change: object) -> Machine:
