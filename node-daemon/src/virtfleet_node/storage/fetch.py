@@ -143,6 +143,8 @@ class Fetch:
         start = self._resumed_at(response) if response.status == _PARTIAL_CONTENT else 0
         expected = start + response.content_length if response.content_length is not None else None
         self._check_size(expected or 0)
+        if not start:
+            self._partial.unlink(missing_ok=True)  # before its validator is replaced: a crash must not pair the two
         self._remember_validator(response)
         await self._write(response, start, expected)
 
