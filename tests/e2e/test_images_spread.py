@@ -31,7 +31,6 @@ def test_an_uploaded_image_spreads_to_the_nodes_of_its_machines(fleet: Fleet, tm
     again = vm(fleet, "image", "upload", "sent", "--file", file)
     assert (again.returncode, "has its content already" in again.stderr) == (1, True)
 
-    fleet.kernel("tiny")
     disks = [{"name": "data", "source": {"image": {"name": "sent"}}}]
     for node in fleet.cluster.nodes:
         fleet.machine(f"on-{node.name}", disks=disks, nodeSelector={"kubernetes.io/hostname": node.name})
@@ -49,7 +48,7 @@ def test_an_uploaded_image_spreads_to_the_nodes_of_its_machines(fleet: Fleet, tm
         lambda: all("unusedSince" in node for node in fleet.status("sent", "vmimage")["nodes"]),
         "it is said that no machine uses the copies",
     )
-    fleet.delete("sent", "tiny", kind="vmimage")
+    fleet.delete("sent", kind="vmimage")
     for node in fleet.cluster.nodes:
         assert not copy_of(node, found["metadata"]["uid"]).parent.exists()
 

@@ -14,7 +14,7 @@ from identities import Identities
 from image_holder import TOKEN, copy_server, holder
 from image_stores import UID, image, running_store, until
 from virtfleet_api.image import Download, Image, Peer
-from virtfleet_api.vm_image import ImagePhase
+from virtfleet_api.vm_image import ImagePhase, ImageType
 from virtfleet_node.api import copies
 from web import serve
 
@@ -59,6 +59,60 @@ async def test_peers_come_before_the_source_and_the_source_after_them(tmp_path: 
             await images.put(taken(gone, main=main))
             await until(images, lambda r: r.phase is ImagePhase.READY)
         assert len(web.shown) == 1
+
+
+async def test_holes_stay_holes_on_the_way(tmp_path: Path, fleet: Identities) -> None:
+    """From the source, by an upload, and from node to node: zeros take no space."""
+    content = b"x" * 4096 + bytes(32 << 20) + b"y" * 4096 + bytes(8 << 20)
+    folder = tmp_path / "web"
+    folder.mkdir()
+    (folder / "disk.raw").write_bytes(content)
+    async with serve(folder) as web, running_store(tmp_path / "c") as (images, _):
+        await images.put(image(f"{web.url}/files/disk.raw"))
+        fetched = await until(images, lambda r: r.phase is ImagePhase.READY)
+        assert images.files(UID).path.read_bytes() == content
+    async with (
+        holder(tmp_path / "a", fleet, content) as peer,
+        running_store(tmp_path / "b", lambda: fleet.client(None)) as (images, _),
+    ):
+        await images.put(taken(peer))
+        copied = await until(images, lambda r: r.phase is ImagePhase.READY)
+        sent = (tmp_path / "a/pool/images" / UID / "disk").stat()
+        assert images.files(UID).path.read_bytes() == content
+    assert max(fetched.actual_size_bytes or 0, copied.actual_size_bytes or 0, sent.st_blocks * 512) < 4 << 20
+
+
+async def test_a_kernel_is_copied_with_its_initrd(tmp_path: Path, fleet: Identities) -> None:
+    files = {"vmlinuz": bytes(514) + b"HdrS" + os.urandom(100_000), "initrd": os.urandom(200_000)}
+    folder = tmp_path / "web"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+    def kernel(url: str, **fields: object) -> Image:
+        initrd = Download(url=f"{url}/files/initrd")
+        return image(f"{url}/files/vmlinuz", type=ImageType.KERNEL, initrd=initrd, copy_token=TOKEN, **fields)
+
+    async with serve(folder) as web, running_store(tmp_path / "a") as (holding, _):
+        await holding.put(kernel(web.url))
+        report = await until(holding, lambda r: r.phase is ImagePhase.READY)
+        asked = len(web.shown)
+        async with (
+            copy_server(holding, fleet, "node-a") as port,
+            running_store(tmp_path / "b", lambda: fleet.client(None)) as (images, _),
+        ):
+            peer = Peer(
+                node="node-a",
+                address=f"127.0.0.1:{port}",
+                sha256=report.sha256,
+                size_bytes=report.file_size_bytes,
+                initrd_sha256=report.initrd_sha256,
+            )
+            await images.put(kernel(web.url, peers=(peer,)))
+            await until(images, lambda r: r.phase is ImagePhase.READY)
+            found = images.files(UID)
+            assert [found.path.read_bytes(), found.initrd.read_bytes()] == list(files.values())
+        assert len(web.shown) == asked, "the source was not asked again"
 
 
 async def test_a_peer_that_lies_is_found_out(tmp_path: Path, fleet: Identities) -> None:

@@ -82,6 +82,30 @@ async def test_credentials_go_to_the_node_that_imports_and_only_until_it_has(fle
     await fleet.client.delete(SECRETS.object(SPACE, "login"))
 
 
+async def test_a_token_of_a_service_account_is_never_sent(fleet: Rig) -> None:
+    account = {"metadata": {"name": "robot"}}
+    await fleet.client.create(f"/api/v1/namespaces/{SPACE}/serviceaccounts", account)
+    annotations = {"kubernetes.io/service-account.name": "robot"}
+    body = {
+        "metadata": {"name": "robots", "annotations": annotations},
+        "type": "kubernetes.io/service-account-token",
+        "stringData": {"token": "precious"},
+    }
+    await fleet.client.create(SECRETS.collection(SPACE), body)
+    for node in fleet.nodes.values():
+        node.daemon.image_phase = ImagePhase.IMPORTING
+    made = await fleet.create("VMImage", "sly", {"source": {"http": {"url": URL, "secretRef": {"name": "robots"}}}})
+
+    async def refused() -> bool:
+        return (await fleet.condition("VMImage", "sly", "Ready")).get("reason") == "SecretInvalid"
+
+    await fleet.eventually(refused, "it is refused")
+    orders = told(fleet, made["metadata"]["uid"])
+    assert [order.main and order.main.authorization for order in orders] == [None]
+    await fleet.client.delete(SECRETS.object(SPACE, "robots"))
+    await fleet.client.delete(f"/api/v1/namespaces/{SPACE}/serviceaccounts/robot")
+
+
 async def test_an_idle_copy_goes_and_the_last_one_stays(fleet: Rig) -> None:
     await _spread(fleet, "base")
     for name in ("on-node-a", "on-node-b"):

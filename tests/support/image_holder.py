@@ -17,8 +17,9 @@ from virtfleet_operator.enrolment.contexts import load_pair
 TOKEN = "t" * 64
 
 
-async def whole(data: bytes) -> AsyncIterator[bytes]:
-    yield data
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), 1 << 16):
+        yield data[start : start + (1 << 16)]
 
 
 @asynccontextmanager
@@ -38,7 +39,7 @@ async def holder(root: Path, fleet: Identities, data: bytes, name: str = "node-a
     root.mkdir()
     async with running_store(root) as (images, _):
         await images.put(image(None, copy_token=TOKEN))
-        await images.receive(UID, 0, len(data), whole(data))
+        await images.receive(UID, 0, len(data), pieces(data))
         await images.finish_upload(UID, len(data), hashlib.sha256(data).hexdigest())
         report = await until(images, lambda r: r.phase is ImagePhase.READY)
         async with copy_server(images, fleet, name) as port:

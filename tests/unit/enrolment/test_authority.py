@@ -93,3 +93,11 @@ def test_certificates_are_renewed_after_two_thirds_of_a_day() -> None:
 def test_every_user_has_a_certificate_of_its_own() -> None:
     authority = Authority(GOOD)
     assert authority.issue(operator_purpose()).key != authority.issue(operator_purpose()).key
+
+
+def test_a_key_is_of_one_authority_and_one_purpose() -> None:
+    key = Authority(GOOD).derive_key("copies of images")
+    assert key == Authority(KeyPair(GOOD.certificate, GOOD.key)).derive_key("copies of images")
+    assert len(key) == 32
+    assert key != Authority(GOOD).derive_key("something else")
+    assert key != Authority(build_authority(NOW)).derive_key("copies of images")

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 
 from virtfleet_node.storage.failures import ImportFailedError
-from virtfleet_node.storage.files import PARTIAL, open_partial, partial_size, read_small, write_whole
+from virtfleet_node.storage.files import PARTIAL, open_partial, partial_size, read_small, write_sparse, write_whole
 from virtfleet_node.storage.origin import Origin
 from virtfleet_node.storage.resolver import GuardedResolver, is_own
 
@@ -143,6 +143,8 @@ class Fetch:
         start = self._resumed_at(response) if response.status == _PARTIAL_CONTENT else 0
         expected = start + response.content_length if response.content_length is not None else None
         self._check_size(expected or 0)
+        if not start:
+            self._partial.unlink(missing_ok=True)  # before its validator is replaced: a crash must not pair the two
         self._remember_validator(response)
         await self._write(response, start, expected)
 
@@ -161,7 +163,7 @@ class Fetch:
             async for chunk in response.content.iter_chunked(CHUNK_BYTES):
                 size += len(chunk)
                 self._check_size(size)
-                await asyncio.to_thread(file.write, chunk)
+                await asyncio.to_thread(write_sparse, file, chunk)
                 self._progress(size, expected)
         if expected is not None and size != expected:
             raise ImportFailedError("Truncated", f"The server sent {size} of {expected} bytes.")

@@ -70,6 +70,15 @@ def open_partial(path: Path, *, append: bool = False) -> BinaryIO:
     return os.fdopen(descriptor, "ab" if append else "wb")
 
 
+def write_sparse(file: BinaryIO, data: bytes) -> None:
+    """Write at the end of a file; zeros become a hole, which takes no space."""
+    if data.count(0) < len(data):
+        file.write(data)
+    else:
+        file.truncate(file.tell() + len(data))
+        file.seek(0, os.SEEK_END)
+
+
 def partial_size(path: Path) -> int:
     """Return how much of work in progress is there, in bytes; whatever is not a regular file is removed."""
     try:

@@ -144,7 +144,8 @@ class ImageStore:
         """Return a file for another node that has the token of this image; NotFoundError says no more than that."""
         entry = self._entries.get(image_uid)
         known = entry.image.copy_token if entry else None
-        if entry is None or entry.files is None or not known or not hmac.compare_digest(known.encode(), token.encode()):
+        shown = token.encode(errors="replace")  # a stranger's header: it may hold anything
+        if entry is None or entry.files is None or not known or not hmac.compare_digest(known.encode(), shown):
             raise NotFoundError("There is no such copy here, or the token is not its own.")
         path, digest = entry.files.path, entry.report.sha256
         if initrd:

@@ -12,7 +12,15 @@ from virtfleet_api.machine import Sha256
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.core.errors import ConflictError, InvalidError
 from virtfleet_node.storage.entry import UPLOAD, ImageEntry, build_report
-from virtfleet_node.storage.files import PARTIAL, make_folder, open_partial, partial_size, sync_file, write_whole
+from virtfleet_node.storage.files import (
+    PARTIAL,
+    make_folder,
+    open_partial,
+    partial_size,
+    sync_file,
+    write_sparse,
+    write_whole,
+)
 
 _WRITE_BYTES: Final = 1 << 20
 """Gathered before a write, since a network gives smaller chunks."""
@@ -73,7 +81,7 @@ async def receive(
                 async for piece in pieces:
                     offset += len(piece)
                     _check_size(offset, most_bytes)
-                    await asyncio.to_thread(file.write, piece)
+                    await asyncio.to_thread(write_sparse, file, piece)
 
 
 async def finish(entry: ImageEntry, size_bytes: int, sha256: str) -> None:

@@ -1,4 +1,4 @@
-"""Secrets that machines name, read when a machine's document is compiled.
+"""Secrets that machines and images name, read when a document is compiled.
 
 They are not watched: a watch would need the right to list every Secret of the cluster and would keep them all in
 memory. What is read is kept for a minute, so that a burst of reports does not read it again and again.
@@ -9,6 +9,7 @@ import base64
 import binascii
 from typing import Final
 
+from virtfleet_api.names import JOIN_TOKEN_TYPE
 from virtfleet_operator.kube.client import KubeClient
 from virtfleet_operator.kube.errors import NotFoundError
 from virtfleet_operator.kube.paths import SECRETS
@@ -18,6 +19,9 @@ FRESH_SECONDS: Final = 60.0
 
 MOST_REMEMBERED: Final = 1000
 """About 64 KiB each at most."""
+
+_NOBODYS: Final = frozenset({"kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", JOIN_TOKEN_TYPE})
+"""Secrets that speak for somebody else: naming one in an object must not hand it to a guest or a web server."""
 
 
 class SecretReader:
@@ -44,6 +48,8 @@ class SecretReader:
             body = await self._client.get(SECRETS.object(namespace, name))
         except NotFoundError:
             return None
+        if body.get("type") in _NOBODYS:
+            return {}
         try:
             return {key: base64.b64decode(value) for key, value in (body.get("data") or {}).items()}
         except binascii.Error:  # the API server writes base64 itself; a broken one is as good as none
