@@ -212,6 +212,19 @@ async def kill(rig: Rig, victim: str) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+async def test_a_copy_that_cannot_be_made_says_why_until_its_document_is_mended(rig: Rig) -> None:
+    source = await make_off(rig, blank("data"))
+    clone = new_machine(disks=copy_of(source, "data", size=MIB), run=Run.STOPPED)
+    await rig.put(clone)
+    await rig.reports.until(lambda: (r := rig.last(clone)) and r.reason == "CloneFailed", 20, "the failure to be told")
+    assert "write a larger size" in rig.last(clone).message
+    mended = clone.hardware.model_copy(update={"disks": copy_of(source, "data")})
+    clone = await rig.put(clone, hardware=mended)
+    await rig.until_phase(clone, Phase.STOPPED)
+    for machine in (clone, source):
+        await rig.remove(machine)
+
+
 async def test_a_source_that_is_deleted_stays_until_its_copies_are_made(rig: Rig) -> None:
     source = await make_slow(rig)
     clone = new_machine(disks=copy_of(source, "data"), run=Run.STOPPED)

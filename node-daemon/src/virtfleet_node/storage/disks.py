@@ -1,7 +1,7 @@
 """The disks of machines: <pool>/disks/<machine uid>/<name>.qcow2."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
@@ -80,9 +80,9 @@ class DiskStore:
         if disk.size_bytes is not None and stored.capacity_bytes < disk.size_bytes:
             await qemu_img.grow(path, disk.size_bytes)
 
-    def check_room(self, pool: str, disk: StoredDisk, image: ImageFiles) -> None:
-        """Refuse to make a disk independent of its image when its pool cannot hold both: ConflictError."""
-        self.clones.check_room([(pool, disk, image)])
+    def check_room(self, pool: str, files: Iterable[Path]) -> None:
+        """Refuse what needs as much of a pool as these files take, when that is not there: ConflictError."""
+        self.clones.check_room([(pool, files)])
 
     async def copy_whole(self, disk: StoredDisk, progress: Callable[[float], None]) -> None:
         """Copy a disk that no guest uses, with its image's content, into a file beside it.
