@@ -1,14 +1,17 @@
 """Clones as a user makes them: `kubectl vm clone`, of a machine that runs and of one that is off."""
 
 import json
+import os
+import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
-import pytest
 from lxml import etree
 
 from fleet import Fleet, eventually
 from virtfleet_dev.paths import program
+from virtfleet_dev.process import Program
 
 
 def vm(fleet: Fleet, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -84,12 +87,41 @@ def test_a_clone_of_a_machine_that_is_off_keeps_its_image_until_it_is_made_indep
     fleet.delete("copy")
 
 
-@pytest.mark.parametrize(("name", "reason"), [("nobody", "SourceNotFound"), ("later", "SourceNotReady")])
-def test_a_clone_waits_for_its_source_and_says_so(fleet: Fleet, name: str, reason: str) -> None:
-    if name == "later":
-        late = {"name": "root", "source": {"image": {"name": "no-such-image"}}}
-        fleet.machine(name, disks=[late], runStrategy="Halted")
-    fleet.machine("waiter", disks=[{"name": "root", "source": {"disk": {"virtualMachine": name, "name": "root"}}}])
+def test_a_clone_waits_for_its_source_and_says_so(fleet: Fleet) -> None:
+    fleet.machine("waiter", disks=[{"name": "root", "source": {"disk": {"virtualMachine": "nobody", "name": "root"}}}])
     ready = eventually(lambda: fleet.condition("waiter", "Ready"), "a reason")
-    assert (ready["reason"], f"'{name}'" in ready["message"]) == (reason, True)
-    fleet.delete("waiter", *([name] if name == "later" else []))
+    assert (ready["reason"], "'nobody'" in ready["message"]) == ("SourceNotFound", True)
+    fleet.delete("waiter")
+
+
+def test_a_daemon_that_is_killed_while_it_copies_leaves_nothing_behind(fleet: Fleet) -> None:
+    data = {"name": "data", "size": "1Gi", "source": {"blank": {}}}
+    fleet.machine("bulky", disks=[data], terminationGracePeriodSeconds=0)
+    found = fleet.wait_ready("bulky")
+    node = next(n for n in fleet.cluster.nodes if n.name == found["status"]["nodeName"])
+    assert vm(fleet, "stop", "bulky", "--force", "--wait").returncode == 0
+    (path,) = [p for p in fleet.pool(node) if found["metadata"]["uid"] in str(p)]
+    command = ["qemu-io", "-f", "qcow2", "-c", "write -P 7 0 600M", str(path)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert vm(fleet, "clone", "bulky", "slim", "--no-start").returncode == 0
+
+    def partial() -> list[Path]:
+        return [p for p in fleet.pool(node) if p.suffix == ".partial" and p.stat().st_blocks * 512 > 20 << 20]
+
+    eventually(partial, "the copy is under way")
+    kill(fleet.cluster.daemon(node))
+    fleet.wait_status("slim", "Stopped")
+    made = eventually(lambda: [p for p in fleet.pool(node) if p.name == "data.qcow2" and p != path], "the copy")
+    assert [p for p in fleet.pool(node) if p not in (path, *made)] == []
+    assert "Images are identical" in compare(path, made[0])
+    fleet.delete("slim", "bulky")
+    assert fleet.pool(node) == []
+
+
+def kill(program: Program) -> None:
+    os.kill(eventually(lambda: program.inner_pid, f"{program.name} runs"), signal.SIGKILL)
+
+
+def compare(one: Path, other: Path) -> str:
+    done = subprocess.run(["qemu-img", "compare", "-U", one, other], capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr

@@ -145,7 +145,7 @@ def test_leftovers_go_with_the_folder_and_disks_stay(disks: DiskStore, tmp_path:
 
 def test_a_copy_without_room_is_refused_before_it_begins(disks: DiskStore) -> None:
     source = make_source(disks, "data")
-    many = [("default", source, None)] * 500_000
+    many = [("default", (source.path,))] * 500_000
     with pytest.raises(ConflictError, match=r"Pool default has \d+ bytes free for copies; these need \d+"):
         disks.clones.check_room(many)
 

@@ -6,8 +6,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from machine_rig import DISK, Rig, new_machine
 from virtfleet_api.machine import BlankSource, DiskCopySource, ImageDiskSource, Machine, MachineDisk, Run
 from virtfleet_api.report import Phase
@@ -188,28 +186,41 @@ async def test_a_clone_that_is_deleted_ends_its_copy_and_leaves_nothing(rig: Rig
     await rig.remove(source)
 
 
-@pytest.mark.parametrize("victim", ["daemon", "libvirtd", "qemu"])
-async def test_a_copy_is_made_anew_whatever_is_killed_meanwhile(rig: Rig, victim: str) -> None:
+async def test_a_copy_is_made_anew_whatever_is_killed_meanwhile(rig: Rig) -> None:
     source = await make_slow(rig)
-    clone = new_machine(disks=copy_of(source, "data"), run=Run.STOPPED)
-    await rig.put(clone)
-    await until_copying(rig, clone)
-    before = rig.qemu_pids()
+    for victim in ("daemon", "libvirtd", "qemu"):
+        clone = new_machine(disks=copy_of(source, "data"), run=Run.STOPPED)
+        await rig.put(clone)
+        await until_copying(rig, clone)
+        before = rig.qemu_pids()
+        await kill(rig, victim)
+        await rig.until_phase(clone, Phase.STOPPED, 180)
+        assert await asyncio.to_thread(holds, stored(rig, clone)["data"].path, SLOW)
+        assert partials(rig) == []
+        assert victim == "qemu" or rig.qemu_pids() == before
+        rig.reconnect()
+        await rig.reports.until(lambda: rig.last(source).phase is Phase.RUNNING, 60, "the source runs")
+        await rig.remove(clone)
+    await rig.remove(source)
+
+
+async def kill(rig: Rig, victim: str) -> None:
     if victim == "daemon":
         await rig.crash_daemon()
-    elif victim == "libvirtd":
-        (pid,) = rig.node.pids("libvirtd")
-        os.kill(pid, signal.SIGKILL)
-    else:
-        os.kill(before[0], signal.SIGKILL)
-    await rig.until_phase(clone, Phase.STOPPED, 180)
-    path = stored(rig, clone)["data"].path
-    assert await asyncio.to_thread(holds, path, SLOW)
-    assert partials(rig) == []
-    if victim != "qemu":
-        assert rig.qemu_pids() == before
-    rig.reconnect()
-    await rig.reports.until(lambda: rig.last(source).phase is Phase.RUNNING, 60, "the source runs")
+        return
+    (pid,) = rig.node.pids("libvirtd" if victim == "libvirtd" else "qemu-system-x86")
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_copy_that_cannot_be_made_says_why_until_its_document_is_mended(rig: Rig) -> None:
+    source = await make_off(rig, blank("data"))
+    clone = new_machine(disks=copy_of(source, "data", size=MIB), run=Run.STOPPED)
+    await rig.put(clone)
+    await rig.reports.until(lambda: (r := rig.last(clone)) and r.reason == "CloneFailed", 20, "the failure to be told")
+    assert "write a larger size" in rig.last(clone).message
+    mended = clone.hardware.model_copy(update={"disks": copy_of(source, "data")})
+    clone = await rig.put(clone, hardware=mended)
+    await rig.until_phase(clone, Phase.STOPPED)
     for machine in (clone, source):
         await rig.remove(machine)
 

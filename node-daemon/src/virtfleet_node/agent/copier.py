@@ -157,7 +157,7 @@ class Copier:
         await self._around.hypervisor.abort_backup(copy.action.source_uid)
         for path in copy.files.values():
             path.unlink(missing_ok=True)
-        clones.check_room([(pool, disk, self._image(disk)) for (pool, _), disk in copy.sources.items()])
+        clones.check_room((pool, self._files(disk)) for (pool, _), disk in copy.sources.items())
         await clones.make_targets(copy.sources, copy.files)
         source.is_copied = True
         try:
@@ -186,8 +186,8 @@ class Copier:
         hypervisor, uid = self._around.hypervisor, copy.action.source_uid
         files = {path: str(copy.files[name]) for path, name in copy.first().items()}
         try:
-            await self._begin(uid, files, freeze=freeze)
-            while (percent := await hypervisor.read_backup(uid)) is not None:
+            job = await self._begin(uid, files, freeze=freeze)
+            while (percent := await hypervisor.read_backup(uid, job)) is not None:
                 self._advance(copy, percent)
                 await asyncio.sleep(_POLL_SECONDS)
         except BaseException:
@@ -195,18 +195,23 @@ class Copier:
                 await asyncio.shield(hypervisor.abort_backup(uid))
             raise
 
-    async def _begin(self, source_uid: str, files: Mapping[str, str], *, freeze: bool) -> None:
+    async def _begin(self, source_uid: str, files: Mapping[str, str], *, freeze: bool) -> object:
         """Begin the job; that the guest may be frozen is marked before, for whoever finds it so after a crash."""
         mark = self._frozen(source_uid)
         if freeze:
             await asyncio.to_thread(mark.touch)
         try:
-            await self._around.hypervisor.begin_backup(source_uid, files, freeze=freeze)
+            return await self._around.hypervisor.begin_backup(source_uid, files, freeze=freeze)
         finally:
             await asyncio.shield(self.thaw(source_uid))
 
     def _frozen(self, uid: str) -> Path:
         return self._around.console_log(uid).with_name("frozen")
+
+    def _files(self, disk: StoredDisk) -> tuple[Path, ...]:
+        """Return the files that hold a disk's content."""
+        image = self._image(disk)
+        return (disk.path, image.path) if image else (disk.path,)
 
     def _image(self, disk: StoredDisk) -> ImageFiles | None:
         if disk.backing_image_uid is None:

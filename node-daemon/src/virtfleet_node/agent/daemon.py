@@ -291,9 +291,9 @@ class NodeDaemon:
         self._wake_removals()
 
     def _wake_removals(self) -> None:
-        """Look at the machines that shall go: they may have waited for copies that nobody wants any more."""
+        """Look at the machines that wait for copies before they go: perhaps nobody wants those any more."""
         for uid, entry in self._entries.items():
-            if entry.desired.run is Run.ABSENT:
+            if entry.wanted_by:
                 self._queue.add(uid)
 
     def _take_facts(self, uid: str, facts: GuestFacts) -> None:

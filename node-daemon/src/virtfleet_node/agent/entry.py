@@ -24,7 +24,9 @@ class Work:
     task: "asyncio.Task[None] | None" = None
     error: NodeError | None = None
     told: bool = False
-    """The error has been raised; when the action is planned again, it is begun anew."""
+    """The error has been raised, and the action is begun anew after a while."""
+    failures: int = 0
+    """Times it had failed before."""
 
     def __str__(self) -> str:
         """Say it in words."""

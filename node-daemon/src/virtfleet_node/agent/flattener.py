@@ -33,10 +33,11 @@ class Flattener:
             return
         disk, image = found
         await to_end(self._around.disks.remove_partial, uid, action.pool, action.name)
-        self._around.disks.check_room(action.pool, disk, image)
         if action.target is None:
+            self._around.disks.check_room(action.pool, (disk.path, image.path))
             await self._copy(uid, work, disk)
         else:
+            self._around.disks.check_room(action.pool, (image.path,))
             await self._pull(uid, work, action.target)
         if await self._find(uid, action) is not None:
             raise ConflictError("The disk still needs its image; it is tried again.")

@@ -44,6 +44,7 @@ class Reconciler:
             desired, now = entry.desired, self._around.now()
             wanted = plan(desired, observed, now)
             if await self._works.settle(entry, wanted.actions):
+                entry.trouble = None
                 continue  # what was seen is no longer so
             rest = wanted.actions
             if rest and isinstance(rest[0], WriteRecord):
@@ -98,13 +99,13 @@ class Reconciler:
 
     def _further(self, entry: Entry, observed: Observed, action: LongAction) -> None:
         try:
-            self._works.further(entry, action)
+            if self._works.further(entry, action):
+                entry.trouble = None
         except NodeError as error:
             if isinstance(action, CloneDisks):
                 entry.trouble = (Phase.PROVISIONING, "CloneFailed", str(error))
                 self.publish(entry, observed)
             raise
-        entry.trouble = None
 
 
 def _trouble(desired: Machine, error: NodeError) -> Standing:

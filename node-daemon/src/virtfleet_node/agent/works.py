@@ -15,6 +15,12 @@ _LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_FIRST_RETRY_SECONDS: Final = 1.0
+_LONGEST_RETRY_SECONDS: Final = 60.0
+"""A pool without room is looked at once a minute."""
+
+_MOST_FAILURES: Final = 8  # as many as double the first wait beyond the longest
+
 STEP: Final = 2
 """Percent between two reports of progress: fifty reports, whatever the size."""
 
@@ -46,16 +52,33 @@ class Works:
         await _end(entry)
         return True
 
-    def further(self, entry: Entry, action: LongAction) -> None:
-        """Begin an action unless it goes on already; raise, once, what it failed with."""
+    def further(self, entry: Entry, action: LongAction) -> bool:
+        """Begin an action unless it goes on already; tell whether it goes on, or waits after a failure.
+
+        Raises:
+            NodeError: what it failed with, once; it is begun anew after a while.
+        """
         work = entry.work
-        if work is None or work.told:
-            entry.work = work = Work(action, self._describe(action))
-            work.task = asyncio.create_task(self._run(entry, work), name=f"work-{entry.desired.uid}")
-            self._wake(entry.desired.uid)
-        elif work.error is not None:
+        if work is None:
+            self._begin(entry, Work(action, self._describe(action)))
+        elif work.error is not None and not work.told:
             work.told = True
+            seconds = min(_FIRST_RETRY_SECONDS * 2.0**work.failures, _LONGEST_RETRY_SECONDS)
+            asyncio.get_running_loop().call_later(seconds, self._begin_anew, entry, work)
             raise work.error
+        return entry.work is not None and not entry.work.told
+
+    def _begin(self, entry: Entry, work: Work) -> None:
+        uid = entry.desired.uid
+        _LOG.info("Beginning an action", extra={"uid": uid, "action": str(work.action)})
+        entry.work = work
+        work.task = asyncio.create_task(self._run(entry, work), name=f"work-{uid}")
+        self._wake(uid)
+
+    def _begin_anew(self, entry: Entry, failed: Work) -> None:
+        """Begin what has failed, unless it is no longer wanted."""
+        if entry.work is failed:
+            self._begin(entry, Work(failed.action, failed.about, failures=min(failed.failures + 1, _MOST_FAILURES)))
 
     async def _run(self, entry: Entry, work: Work) -> None:
         uid = entry.desired.uid

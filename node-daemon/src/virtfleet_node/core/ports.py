@@ -28,8 +28,8 @@ class DiskStore(Protocol):
     def clones(self) -> "CloneStore":
         """What makes disks from disks of other machines."""
 
-    def check_room(self, pool: str, disk: StoredDisk, image: ImageFiles) -> None:
-        """Refuse to make a disk independent of its image when its pool cannot hold both."""
+    def check_room(self, pool: str, files: Iterable[Path]) -> None:
+        """Refuse what needs as much of a pool as these files take, when that is not there."""
 
     async def copy_whole(self, disk: StoredDisk, progress: Callable[[float], None]) -> None:
         """Copy a disk that no guest uses, with its image's content, into a file beside it."""
@@ -67,8 +67,8 @@ class CloneStore(Protocol):
     def check(self, disk: MachineDisk, source: StoredDisk) -> None:
         """Refuse a disk that is smaller than what it is copied from."""
 
-    def check_room(self, needs: Iterable[tuple[str, StoredDisk, ImageFiles | None]]) -> None:
-        """Refuse copies of disks, each into a pool and with its image, that have no room there."""
+    def check_room(self, needs: Iterable[tuple[str, Iterable[Path]]]) -> None:
+        """Refuse copies into pools, each of as much as its files take, that have no room there."""
 
     async def copy(
         self,

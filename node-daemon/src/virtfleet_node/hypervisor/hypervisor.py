@@ -10,6 +10,7 @@ from virtfleet_node.core.actions import DomainAction
 from virtfleet_node.core.desired.domain import build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
 from virtfleet_node.core.desired.identity import parse_domain_name
+from virtfleet_node.core.errors import UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.ports import ConsoleStream
@@ -125,14 +126,22 @@ class Hypervisor:
         connect = self._connection.get()
         return await self._agent_calls.run(lambda: read_guest_facts(connect, uid))
 
-    async def begin_backup(self, uid: str, files: Mapping[str, str], *, freeze: bool) -> None:
-        """Begin to copy disks of a running guest, by their files, into other files that exist."""
+    async def begin_backup(self, uid: str, files: Mapping[str, str], *, freeze: bool) -> object:
+        """Begin to copy disks of a running guest, by their files, into other files that exist; return the job."""
         connect = self._connection.get()
         await self._calls.run(lambda: backup.begin_backup(connect, uid, files, freeze=freeze))
+        return connect
 
-    async def read_backup(self, uid: str) -> float | None:
-        """Return the percentage that is copied, None when all is; ConflictError when it failed."""
+    async def read_backup(self, uid: str, job: object) -> float | None:
+        """Return the percentage that is copied, None when all is.
+
+        Raises:
+            ConflictError: it failed.
+            UnavailableError: libvirtd was restarted meanwhile, and cannot be trusted to know how it ended.
+        """
         connect = self._connection.get()
+        if connect is not job:
+            raise UnavailableError("libvirtd was restarted while disks were copied.")
         return await self._calls.run(lambda: backup.read_backup(connect, uid))
 
     async def abort_backup(self, uid: str) -> None:

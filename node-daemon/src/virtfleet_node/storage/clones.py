@@ -79,11 +79,11 @@ class CloneStore:
                 f"({source.capacity_bytes} bytes); write a larger size or leave it out."
             )
 
-    def check_room(self, needs: Iterable[tuple[str, StoredDisk, ImageFiles | None]]) -> None:
-        """Refuse copies of disks, each into a pool and with an image copied too, that have no room: ConflictError."""
+    def check_room(self, needs: Iterable[tuple[str, Iterable[Path]]]) -> None:
+        """Refuse copies into pools, each of as much as its files take, that have no room there: ConflictError."""
         by_pool: dict[str, int] = {}
-        for pool, source, image in needs:
-            by_pool[pool] = by_pool.get(pool, 0) + _allocated(source, image)
+        for pool, files in needs:
+            by_pool[pool] = by_pool.get(pool, 0) + sum(path.stat().st_blocks * 512 for path in files)
         for pool, needed in by_pool.items():
             capacity = next(report.capacity_bytes for report in self._pools.reports() if report.name == pool)
             free = max(0, self._pools.free_bytes(pool) - int(capacity * _RESERVE))
@@ -111,7 +111,8 @@ class CloneStore:
         if backing == image and await asyncio.to_thread(_share_blocks, source.path, target):
             progress(100)
         else:
-            self.check_room([(disk.pool, source, None if linked else image)])
+            copied = (source.path, image.path) if image and not linked else (source.path,)
+            self.check_room([(disk.pool, copied)])
             await qemu_img.copy_disk(source.path, target, backing, progress)
         await self.grow(disk, target, source.capacity_bytes)
 
@@ -167,11 +168,6 @@ class CloneStore:
 
     def _partial(self, folder: Path, disk: MachineDisk) -> Path:
         return folder / f"{disk.name}{SUFFIX}{PARTIAL}"
-
-
-def _allocated(source: StoredDisk, image: ImageFiles | None) -> int:
-    """Return how many bytes a disk and its image take: as many as a copy of both can take."""
-    return sum(path.stat().st_blocks * 512 for path in (source.path, *([image.path] if image else [])))
 
 
 def _mark(folder: Path, source_uid: str) -> Path:

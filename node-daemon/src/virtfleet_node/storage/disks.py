@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -102,9 +102,9 @@ class DiskStore:
             with _told_of(disk):
                 await qemu_img.grow(path, disk.size_bytes)
 
-    def check_room(self, pool: str, disk: StoredDisk, image: ImageFiles) -> None:
-        """Refuse to make a disk independent of its image when its pool cannot hold both: ConflictError."""
-        self.clones.check_room([(pool, disk, image)])
+    def check_room(self, pool: str, files: Iterable[Path]) -> None:
+        """Refuse what needs as much of a pool as these files take, when that is not there: ConflictError."""
+        self.clones.check_room([(pool, files)])
 
     async def copy_whole(self, disk: StoredDisk, progress: Callable[[float], None]) -> None:
         """Copy a disk that no guest uses, with its image's content, into a file beside it.

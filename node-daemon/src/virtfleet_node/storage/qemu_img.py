@@ -30,11 +30,9 @@ _END_WITH_DAEMON: Final = ("setpriv", "--pdeathsig", "KILL", "--")
 
 async def check_image(path: Path, image_format: str) -> None:
     """Let qemu-img check an image's structure in the format that is given, not guessed; InvalidError if it fails."""
-    limits = ("prlimit", f"--as={_PROBE_MEMORY_BYTES}", f"--cpu={int(PROBE_SECONDS)}", "--nofile=64", "--fsize=0", "--")
-    target = f"driver={image_format},file.driver=file,file.filename={_quoted(path)}"
-    await _run(PROBE_SECONDS, *limits, "qemu-img", "info", "--output=json", "--image-opts", target)
+    await _probe("info", path, image_format)
     if image_format == "qcow2":
-        await _run(PROBE_SECONDS, *limits, "qemu-img", "check", "--output=json", "--image-opts", target)
+        await _probe("check", path, image_format)
 
 
 async def create_overlay(path: Path, backing: Path, backing_format: str, size_bytes: int) -> None:
@@ -59,7 +57,7 @@ async def copy_image(source: Path, source_format: str, target: Path) -> None:
 async def is_in_use(path: Path) -> bool:
     """Tell whether another process holds the lock of a qcow2 file that is open for writing."""
     try:
-        await check_image(path, "qcow2")
+        await _probe("info", path, "qcow2")
     except InvalidError as error:
         if "lock" in str(error):
             return True
@@ -81,6 +79,12 @@ async def copy_disk(source: Path, target: Path, backing: ImageFiles | None, prog
 async def grow(path: Path, size_bytes: int) -> None:
     """Make a qcow2 file that no guest uses larger."""
     await _run(PROBE_SECONDS, "qemu-img", "resize", "-q", "-f", "qcow2", str(path), str(size_bytes))
+
+
+async def _probe(command: str, path: Path, image_format: str) -> None:
+    limits = ("prlimit", f"--as={_PROBE_MEMORY_BYTES}", f"--cpu={int(PROBE_SECONDS)}", "--nofile=64", "--fsize=0", "--")
+    target = f"driver={image_format},file.driver=file,file.filename={_quoted(path)}"
+    await _run(PROBE_SECONDS, *limits, "qemu-img", command, "--output=json", "--image-opts", target)
 
 
 def _quoted(path: Path) -> str:
