@@ -122,6 +122,17 @@ async def test_a_linked_disk_is_made_and_attached_on_scsi(rig: Rig) -> None:
     await rig.remove(machine)
 
 
+async def test_disks_have_a_queue_for_each_vcpu(rig: Rig) -> None:
+    first = (disk("root"), disk("slow", DiskBus.SCSI))
+    machine = await rig.put(new_machine(disks=first, cores=2, grace_period_seconds=0))
+    await rig.until_console(machine, "/ # ")
+    machine = await put_disks(rig, machine, *first, disk("data"))
+    count = "until [ -b /dev/vdb ]; do sleep 0.1; done; for d in vda vdb sda; do ls /sys/block/$d/mq | wc -l; done"
+    await rig.type(machine, f"echo QUE$((0))UES $({count})")
+    await rig.until_console(machine, "QUE0UES 2 2 2")
+    await rig.remove(machine)
+
+
 async def test_what_cannot_be_attached_waits_for_the_next_start(rig: Rig) -> None:
     machine = await rig.put(new_machine(disks=(disk("root"),), grace_period_seconds=0))
     await rig.until_console(machine, "/ # ")

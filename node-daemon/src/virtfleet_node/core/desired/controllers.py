@@ -28,5 +28,7 @@ def configure_controllers(domain: Element, guest: Guest) -> None:
             add(parent, "controller", type_="pci", index=port, model="pcie-root-port")
     add(parent, "controller", type_="usb", model="none")
     if needs_scsi(guest.hardware):
-        add_port(add(parent, "controller", type_="scsi", index=0, model="virtio-scsi"), guest, "scsi")
+        scsi = add(parent, "controller", type_="scsi", index=0, model="virtio-scsi")
+        add(scsi, "driver", queues=guest.hardware.vcpus)
+        add_port(scsi, guest, "scsi")
     add_port(add(parent, "controller", type_="virtio-serial", index=0), guest, "serial")

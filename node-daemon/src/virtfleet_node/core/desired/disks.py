@@ -64,7 +64,9 @@ def _fill(element: Element, guest: Guest, disk: MachineDisk) -> None:
 
 def _fill_disk(element: Element, guest: Guest, disk: MachineDisk) -> None:
     resolved = guest.paths.disks[disk.name]
-    add(element, "driver", name="qemu", type_=resolved.file.format, cache=disk.cache, discard="unmap")
+    driver = add(element, "driver", name="qemu", type_=resolved.file.format, cache=disk.cache, discard="unmap")
+    if disk.bus is DiskBus.VIRTIO:
+        driver.set("queues", str(guest.hardware.vcpus))  # each vCPU sends its requests by a queue of its own
     add(element, "source", file=str(resolved.file.path))
     _add_backing(element, resolved.backing)
     add(element, "target", dev=guest.places.targets[disk.name], bus=disk.bus)
