@@ -164,7 +164,7 @@ def test_qemu_img_ends_with_its_daemon(tmp_path: Path) -> None:
         "import asyncio, pathlib, sys\n"
         "from virtfleet_node.storage import qemu_img\n"
         "told = lambda percent: print(percent, flush=True)\n"
-        "asyncio.run(qemu_img.copy_disk(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), None, told))"
+        "asyncio.run(qemu_img.copy_disk(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), None, told, 1 << 40))"
     )
     with subprocess.Popen([sys.executable, "-c", script, source, target], stdout=subprocess.PIPE) as daemon:
         assert daemon.stdout is not None

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from small_file_system import mounted
 from virtfleet_api.image import ImageFormat
-from virtfleet_api.machine import BlankSource, CloudInitFiles, ImageDiskSource, MachineDisk
+from virtfleet_api.machine import BlankSource, CloudInitFiles, DiskCopySource, ImageDiskSource, MachineDisk
 from virtfleet_api.virtual_machine import Clone
-from virtfleet_node.core.errors import InvalidError
+from virtfleet_node.core.errors import InvalidError, PoolFullError
 from virtfleet_node.core.stored import ImageFiles
 from virtfleet_node.storage.disks import DiskStore
 from virtfleet_node.storage.media import MediaStore
 from virtfleet_node.storage.pools import Pools
+from virtfleet_node.storage.probe import probe_disk
 
 IMAGE, MACHINE = (f"{digit * 8}-2222-3333-4444-555555555555" for digit in "ab")
 MEBIBYTE = 1 << 20
@@ -151,3 +153,41 @@ async def test_what_a_crash_left_of_a_disk_goes_with_its_machine(
     (folder / "data.qcow2.partial").touch()
     disks.remove_leftovers(MACHINE)
     assert list(folder.iterdir()) == [stored.path], "a disk that is whole is kept by its policy"
+
+
+def bomb(path: Path) -> None:
+    """Make an image of a few kilobytes that has 160 MiB of content."""
+    plain = path.with_name("plain")
+    command = f"write -P 7 0 {160 * MEBIBYTE}"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", plain, "160M"], check=True)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", command, plain], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["qemu-img", "convert", "-c", "-O", "qcow2", plain, path], check=True)
+    plain.unlink()
+
+
+async def test_a_small_image_with_much_in_it_does_not_fill_a_pool(tmp_path: Path) -> None:
+    bomb(tmp_path / "bomb")
+    with mounted(tmp_path / "small", 128) as path:
+        pools = Pools({"default": path})
+        pools.prepare()
+        disks = DiskStore(pools)
+        base = path / "images" / IMAGE / "disk"
+        base.parent.mkdir()
+        base.write_bytes((tmp_path / "bomb").read_bytes())
+        assert base.stat().st_blocks * 512 < MEBIBYTE
+        before = pools.free_bytes("default")
+        files = ImageFiles(base, *await probe_disk(base))
+        with pytest.raises(PoolFullError, match=r"has \d+ bytes free for copies, and root needs more: free space"):
+            await disks.prepare_disk(MACHINE, clone(Clone.FULL), files)
+        assert not (path / "disks" / MACHINE).exists()
+        assert before - pools.free_bytes("default") < MEBIBYTE
+
+        (linked,) = [await disks.prepare_disk(MACHINE, clone(Clone.LINKED), files)]
+        with pytest.raises(PoolFullError, match="root needs more"):
+            await disks.copy_whole(linked, lambda _: None)
+        target = path / "disks" / MACHINE / "copy.qcow2.partial"
+        source = DiskCopySource(machine_uid=MACHINE, pool="default", name="root", clone=Clone.FULL)
+        whole = MachineDisk(name="copy", pool="default", source=source)
+        with pytest.raises(PoolFullError, match="copy needs more"):
+            await disks.clones.copy(linked, files, whole, target, lambda _: None)
+        assert [p.name for p in target.parent.iterdir()] == ["root.qcow2"]

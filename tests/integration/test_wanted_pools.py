@@ -238,7 +238,7 @@ async def test_a_full_copy_shares_its_data_where_the_file_system_can(host: Host,
         assert host.report("xfs").reflink
         base = path / "images" / IMAGE / "disk"
         base.parent.mkdir()
-        await copy_image(raw, "raw", base)
+        await copy_image(raw, "raw", base, 1 << 30)
         files = ImageFiles(base, *await probe_disk(base))
         before = host.pools.free_bytes("xfs")
         source = ImageDiskSource(image_uid=IMAGE, clone=Clone.FULL)

@@ -1,25 +1,15 @@
 """Disks copied from another machine's: while it is off and while it runs, whatever is killed meanwhile."""
 
 import asyncio
-import os
-import signal
-import subprocess
 from pathlib import Path
 
 from machine_rig import DISK, Rig, new_machine
-from virtfleet_api.machine import BlankSource, DiskCopySource, ImageDiskSource, Machine, MachineDisk, Run
+from source_machines import MIB, SLOW, blank, content, fill, holds, kill, make_off, make_slow, stored
+from virtfleet_api.machine import DiskCopySource, ImageDiskSource, Machine, MachineDisk, Run
 from virtfleet_api.report import Phase
 from virtfleet_api.virtual_machine import Clone
-from virtfleet_node.core.stored import StoredDisk
 
-MIB = 1 << 20
 SECTOR = 512
-SLOW = 500
-"""Mebibytes that take a second to copy."""
-
-
-def blank(name: str, mebibytes: int = 64) -> MachineDisk:
-    return MachineDisk(name=name, pool="default", source=BlankSource(), size_bytes=mebibytes * MIB)
 
 
 def copy_of(
@@ -34,50 +24,6 @@ def copy_of(
         )
         for name in names
     )
-
-
-def stored(rig: Rig, machine: Machine) -> dict[str, StoredDisk]:
-    return {disk.name: disk for disk in rig.disks.read_disks(machine.uid)}
-
-
-def content(path: Path) -> bytes:
-    """Return what a guest would read, made raw by qemu-img; the file must be in order and not in use."""
-    subprocess.run(["qemu-img", "check", "-q", path], check=True)
-    raw = path.with_suffix(".raw")
-    subprocess.run(["qemu-img", "convert", "-O", "raw", path, raw], check=True)
-    found = raw.read_bytes()
-    raw.unlink()
-    return found
-
-
-def fill(path: Path, mebibytes: int, pattern: int = 7, at: int = 0) -> None:
-    command = f"write -P {pattern} {at}M {mebibytes}M"
-    subprocess.run(["qemu-io", "-f", "qcow2", "-c", command, path], check=True, stdout=subprocess.DEVNULL)
-
-
-def holds(path: Path, mebibytes: int, pattern: int = 7) -> bool:
-    command = ["qemu-io", "-f", "qcow2", "-c", f"read -P {pattern} 0 {mebibytes}M", path]
-    done = subprocess.run(command, capture_output=True, check=True)
-    return b"verification failed" not in done.stdout
-
-
-async def make_off(rig: Rig, *disks: MachineDisk) -> Machine:
-    """Return a machine that has run and is off."""
-    machine = new_machine(disks=disks, grace_period_seconds=0)
-    await rig.put(machine)
-    await rig.until_phase(machine, Phase.RUNNING)
-    machine = await rig.put(machine, run=Run.STOPPED)
-    await rig.until_phase(machine, Phase.STOPPED)
-    return machine
-
-
-async def make_slow(rig: Rig) -> Machine:
-    """Return a machine that runs and has a disk that takes some seconds to copy."""
-    machine = await make_off(rig, blank("data", 1024))
-    await asyncio.to_thread(fill, stored(rig, machine)["data"].path, SLOW)
-    await rig.put(machine, run=Run.RUNNING)
-    await rig.until_agent(machine)
-    return machine.model_copy(update={"run": Run.RUNNING})
 
 
 async def until_copying(rig: Rig, machine: Machine) -> None:
@@ -202,14 +148,6 @@ async def test_a_copy_is_made_anew_whatever_is_killed_meanwhile(rig: Rig) -> Non
         await rig.reports.until(lambda: rig.last(source).phase is Phase.RUNNING, 60, "the source runs")
         await rig.remove(clone)
     await rig.remove(source)
-
-
-async def kill(rig: Rig, victim: str) -> None:
-    if victim == "daemon":
-        await rig.crash_daemon()
-        return
-    (pid,) = rig.node.pids("libvirtd" if victim == "libvirtd" else "qemu-system-x86")
-    os.kill(pid, signal.SIGKILL)
 
 
 async def test_a_copy_that_cannot_be_made_says_why_until_its_document_is_mended(rig: Rig) -> None:

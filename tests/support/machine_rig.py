@@ -26,6 +26,7 @@ from virtfleet_node.core.stored import ImageFiles
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
 from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.storage.disks import DiskStore
+from virtfleet_node.storage.images import ImageStore
 from virtfleet_node.storage.media import MediaStore
 from virtfleet_node.storage.pools import Pools
 from virtfleet_node.storage.wanted_pools import WantedPools
@@ -39,35 +40,16 @@ _MEMORY = 128 << 20
 _NUMBERS = itertools.count(1)
 
 
-class PreparedImages:
-    """Images that are there from the beginning; the real store has tests of its own."""
+class PreparedImages(ImageStore):
+    """A store with images that are there from the beginning."""
 
-    def __init__(self, pool: Path) -> None:
-        source = guest_files()
-        disk = pool / "images" / DISK / "disk.qcow2"
-        if not disk.exists():
-            disk.parent.mkdir(parents=True)
-            shutil.copy(source / "guest.qcow2", disk)
-        kernel = ImageFiles(source / "vmlinuz", ImageFormat.KERNEL, 0, source / "initrd.img")
-        generic = ImageFiles(source / "vmlinuz-generic", ImageFormat.KERNEL, 0, source / "initrd-generic.img")
-        self.known = {
-            KERNEL: kernel,
-            GENERIC_KERNEL: generic,
-            DISK: ImageFiles(disk, ImageFormat.QCOW2, 40 << 20),
-        }
-        self._callbacks: list[Callable[[str], None]] = []
-
-    async def put(self, image: Image) -> ImageReport:
-        raise AssertionError(f"no test puts image {image.uid} here")
-
-    def reports(self) -> tuple[ImageReport, ...]:
-        return ()
+    def __init__(self, pools: Pools, disks: DiskStore, known: dict[str, ImageFiles]) -> None:
+        super().__init__(pools, disks)
+        self._folder_of_all = pools.folder("default", "images")
+        self.known = known
 
     def files(self, image_uid: str) -> ImageFiles | None:
-        return self.known.get(image_uid)
-
-    def subscribe(self, callback: Callable[[str], None]) -> None:
-        self._callbacks.append(callback)
+        return self.known.get(image_uid) or super().files(image_uid)
 
     def become_ready(self, uid: str, files: ImageFiles) -> None:
         self.known[uid] = files
@@ -75,13 +57,26 @@ class PreparedImages:
             callback(uid)
 
     async def start(self) -> None:
-        """Nothing to take up."""
+        """Take up what was put here as an instruction, and leave alone what a test has made."""
+        other = Image(uid="00000000-0000-4000-8000-000000000000", namespace="x", name="x", pool="default")
+        for folder in self._folder_of_all.iterdir():
+            if folder.is_dir() and not (folder / "image.json").exists():
+                (folder / "image.json").write_text(other.model_dump_json())
+        await super().start()
 
-    async def take_up(self) -> None:
-        """Nothing has come."""
 
-    async def stop(self) -> None:
-        """Nothing to end."""
+def prepared_images(pool: Path) -> dict[str, ImageFiles]:
+    """Put the guest's image into the pool, and return it with the kernels."""
+    source = guest_files()
+    disk = pool / "images" / DISK / "disk.qcow2"
+    if not disk.exists():
+        disk.parent.mkdir(parents=True)
+        shutil.copy(source / "guest.qcow2", disk)
+    return {
+        KERNEL: ImageFiles(source / "vmlinuz", ImageFormat.KERNEL, 0, source / "initrd.img"),
+        GENERIC_KERNEL: ImageFiles(source / "vmlinuz-generic", ImageFormat.KERNEL, 0, source / "initrd-generic.img"),
+        DISK: ImageFiles(disk, ImageFormat.QCOW2, 40 << 20),
+    }
 
 
 class Reports:
@@ -143,7 +138,8 @@ class Rig:
         self.wanted_pools = WantedPools(self.pools, self.state / "pools.json", (self.state / "pools",))
         self.disks = DiskStore(self.pools)
         self.media = MediaStore(self.state)
-        self.images = PreparedImages(self.pool)
+        self.known = prepared_images(self.pool)
+        self.images = PreparedImages(self.pools, self.disks, self.known)
         self.reports = Reports()
         self.relay = Relay()
         self.hypervisor = Hypervisor(node.uri, NodesLibvirtd(node))
@@ -182,12 +178,14 @@ class Rig:
 
     async def crash_daemon(self) -> None:
         """End the daemon without its tidying up: what it had begun goes on or stays as it is."""
+        for image in self.images._entries.values():
+            if image.task:
+                self.hypervisor.abort_backup = _never  # type: ignore[method-assign]
+                await _ended(image.task)
         for entry in self.daemon._entries.values():
             if entry.work and entry.work.task:
-                with contextlib.suppress(asyncio.CancelledError):
-                    self.hypervisor.abort_backup = _never  # type: ignore[method-assign]
-                    entry.work.task.cancel()
-                    await entry.work.task
+                self.hypervisor.abort_backup = _never  # type: ignore[method-assign]
+                await _ended(entry.work.task)
         self.relay.target = None
         await self.daemon.stop()
         vars(self.hypervisor).pop("abort_backup", None)
@@ -253,6 +251,7 @@ class Rig:
         return self.node.pids("qemu-system-x86")
 
     def _new_daemon(self) -> NodeDaemon:
+        self.images = PreparedImages(self.pools, self.disks, self.known)
         around = Surroundings(
             hypervisor=self.hypervisor,
             facts=FACTS,
@@ -286,6 +285,12 @@ class Rig:
             labels={},
             hypervisor_connected=self.hypervisor.connected,
         )
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def _never(_: str) -> None:

@@ -34,6 +34,23 @@ class Download(Document):
         return self.url, self.sha256
 
 
+class DiskOrigin(Document):
+    """A disk of a machine that the image is a copy of, made once, by the node that the machine is on."""
+
+    machine: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253)]
+    """Its name, in the image's namespace."""
+    name: Label
+    """Of the disk."""
+    machine_uid: Uid | None = None
+    """None for a node that has other nodes to copy from, now or later."""
+    pool: Label | None = None
+    """Where the disk is, with `machine_uid`."""
+
+    def content(self) -> tuple[str, str]:
+        """Return what makes it another image if it differs."""
+        return self.machine, self.name
+
+
 class Peer(Document):
     """A node that holds the image, to be asked for it before its source is."""
 
@@ -56,7 +73,8 @@ class Image(Document):
     type: ImageType = ImageType.DISK
     pool: Label
     main: Download | None = None
-    """None for an image that somebody uploads to one node of the fleet."""
+    """None for an image that is a copy of a disk, or that somebody uploads to one node of the fleet."""
+    disk: DiskOrigin | None = None
     initrd: Download | None = None
     present: bool = True
     sha256: Sha256 | None = None
@@ -73,7 +91,7 @@ class Image(Document):
     def content(self) -> tuple[object, ...]:
         """Return what makes it another image if it differs."""
         main, initrd = (source.content() if source else None for source in (self.main, self.initrd))
-        return self.type, self.pool, main, initrd
+        return self.type, self.pool, main, initrd, self.disk.content() if self.disk else None
 
 
 class ImageFormat(StrEnum):

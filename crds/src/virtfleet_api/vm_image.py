@@ -12,6 +12,7 @@ from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.resource import PrinterColumn, Resource
 from virtfleet_api.secret_reference import SecretReference
+from virtfleet_api.virtual_machine import DiskReference
 
 MAX_CA_BUNDLE: Final = 65536
 """Characters of PEM: thirty certificates, more than the chain of any one authority."""
@@ -73,11 +74,18 @@ class HttpSource(Model):
 
 
 class ImageSource(Model):
-    """Where the image comes from: exactly one of `http` and `upload`."""
+    """Where the image comes from: exactly one of `http`, `upload` and `disk`."""
 
     http: Annotated[HttpSource | None, Field(description="Download it.")] = None
     upload: Annotated[
         UploadSource | None, Field(description="Wait for `kubectl vm image upload`, which sends a file.")
+    ] = None
+    disk: Annotated[
+        DiskReference | None,
+        Field(
+            description="Copy a machine's disk once, while that machine runs or is off; the image is independent of "
+            "both from then on."
+        ),
     ] = None
     initrd: Annotated[
         HttpSource | None, Field(description="The initial RAM disk that belongs to an image of type Kernel.")

@@ -1,4 +1,4 @@
-"""Copies of other machines' disks.
+"""Copies of machines' disks, for other machines and for images.
 
 A source that is off is read by qemu-img until it is to be started: a start never waits for a copy. A source that runs
 is copied by QEMU. Either way one copy is made of a source at a time, and what is not complete is made anew.
@@ -9,10 +9,13 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from virtfleet_api.machine import MachineDisk, Run
+from virtfleet_api.image import DiskOrigin
+from virtfleet_api.machine import DiskCopySource, MachineDisk, Run
+from virtfleet_api.virtual_machine import Clone
 from virtfleet_node.agent.entry import Entry, Work
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.works import STEP, to_end
@@ -37,6 +40,8 @@ class Copier:
         self._around = around
         self._entries = entries
         self._wake = wake
+        self._recovered = asyncio.Event()
+        """What an earlier process left is known: the machines, and its jobs, which have ended."""
 
     async def recover(self) -> None:
         """End the jobs that an earlier process has left, and thaw the guests that it had frozen."""
@@ -47,6 +52,7 @@ class Copier:
                     await self._around.hypervisor.abort_backup(uid)
         for uid in tuple(self._entries):
             await self.thaw(uid)
+        self._recovered.set()
 
     async def thaw(self, uid: str) -> None:
         """Make sure that a guest goes on that was frozen for a copy; if it does not answer, it is asked again."""
@@ -57,9 +63,10 @@ class Copier:
                 mark.unlink(missing_ok=True)
 
     def look_for_copies(self, uid: str, entry: Entry) -> None:
-        """Note which machines have yet to copy disks of one that is to be removed."""
+        """Note what has yet to be copied from disks of a machine that is to be removed."""
         waiting = (other.desired for other in self._waiting_for(uid))
-        entry.wanted_by = tuple(f"{machine.namespace}/{machine.name}" for machine in waiting)
+        images = (f"the image {name}" for name in self._around.images.copied_from(uid))
+        entry.wanted_by = (*(f"{machine.namespace}/{machine.name}" for machine in waiting), *images)
 
     def _waiting_for(self, uid: str) -> tuple[Entry, ...]:
         """Return the machines that take disks from this one and do not have them all."""
@@ -94,10 +101,27 @@ class Copier:
         async with source.copying:
             sources = await self._find_sources(action)
             files = await to_end(clones.begin, uid, action.disks)
-            await self._copy(_Copying(uid, work, action, sources, files), source)
+            await self._copy(_Copying(uid, action, sources, files, partial(self._advance, uid, work)), source)
             await to_end(clones.commit, uid, action.source_uid, action.disks)
         for waiting in (action.source_uid, *(entry.desired.uid for entry in self._waiting_for(uid))):
             self._wake(waiting)
+
+    async def export(self, origin: DiskOrigin, pool: str, target: Path, progress: Callable[[float], None]) -> None:
+        """Copy a disk, whole, into a new file of that pool, which needs no other.
+
+        Raises:
+            NodeError: it cannot be copied now; what is in the file is of no use.
+        """
+        await self._recovered.wait()
+        source = self._entries.get(origin.machine_uid or "")
+        if source is None or origin.pool is None:
+            raise ConflictError(f"The machine {origin.machine} is not on this node any more.")
+        uid, name = source.desired.uid, origin.name
+        wanted = DiskCopySource(machine_uid=uid, pool=origin.pool, name=name, clone=Clone.FULL)
+        action = CloneDisks(uid, (MachineDisk(name=name, pool=pool, source=wanted),))
+        async with source.copying:
+            sources = await self._find_sources(action)
+            await self._copy(_Copying(uid, action, sources, {(pool, name): target}, progress), source)
 
     async def _find_sources(self, action: CloneDisks) -> dict[Name, StoredDisk]:
         """Return what each disk is copied from, by the name of the copy."""
@@ -146,7 +170,7 @@ class Copier:
             copy.files[name].unlink(missing_ok=True)
 
             def progress(percent: float, before: float = number * share) -> None:
-                self._advance(copy, before + percent * share / 100)
+                copy.advance(before + percent * share / 100)
 
             source = copy.sources[name]
             await self._around.disks.clones.copy(source, self._image(source), disk, copy.files[name], progress)
@@ -188,7 +212,7 @@ class Copier:
         try:
             job = await self._begin(uid, files, freeze=freeze)
             while (percent := await hypervisor.read_backup(uid, job)) is not None:
-                self._advance(copy, percent)
+                copy.advance(percent)
                 await asyncio.sleep(_POLL_SECONDS)
         except BaseException:
             with suppress(NodeError):
@@ -221,21 +245,25 @@ class Copier:
             raise ConflictError(f"Image {disk.backing_image_uid} is not ready on this node.")
         return image
 
-    def _advance(self, copy: "_Copying", percent: float) -> None:
-        if percent >= copy.work.percent + STEP:
-            copy.work.percent = int(percent)
-            self._wake(copy.uid)
+    def _advance(self, uid: str, work: Work, percent: float) -> None:
+        if percent >= work.percent + STEP:
+            work.percent = int(percent)
+            self._wake(uid)
 
 
 @dataclass(frozen=True)
 class _Copying:
-    """A copy under way: for which machine, from what, into what. Disks are named as in the clone."""
+    """A copy under way: for which machine (for an image: its source), from what, into what.
+
+    Disks are named as in the copy.
+    """
 
     uid: str
-    work: Work
     action: CloneDisks
     sources: dict[Name, StoredDisk]
     files: dict[Name, Path]
+    advance: Callable[[float], None]
+    """Told the percentage."""
 
     def first(self) -> dict[str, Name]:
         """Return the first copy of each file: a job of QEMU's copies a disk once."""

@@ -11,6 +11,7 @@ from virtfleet_api.machine import Machine, Run
 from virtfleet_api.node_api import PoolList
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NodeReport, Phase, PoolReport
+from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.entry import Entry, Work
@@ -53,6 +54,7 @@ class NodeDaemon:
         self._storage = StorageWatch(around, self._entries.values, describe)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._copier = Copier(around, self._entries, self._queue.add)
+        around.images.copy_disks_with(self._copier.export)
         self._flattener = Flattener(around, self._queue.add)
         self._wiper = Wiper(around, self._queue.add)
         self._works = Works(self._entries, self._perform, self._describe_work, self._queue.add)
@@ -314,6 +316,8 @@ class NodeDaemon:
             self._around.journal.remove_image(uid)
         else:
             self._around.journal.publish_image(report)
+        if report is None or report.phase is not ImagePhase.IMPORTING:
+            self._wake_removals()
         for machine_uid, entry in self._entries.items():
             if uid in entry.desired.image_uids():
                 self._queue.add(machine_uid)

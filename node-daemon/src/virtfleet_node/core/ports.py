@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from virtfleet_api.image import Image, ImageReport
+from virtfleet_api.image import DiskOrigin, Image, ImageReport
 from virtfleet_api.machine import CloudInitFiles, MachineDisk
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NodeReport, PoolReport
@@ -92,8 +92,21 @@ class CloneStore(Protocol):
         """Make a finished copy as large as its disk shall be."""
 
 
+class ExportDisk(Protocol):
+    """Copies disks of machines of this node into files that need no other."""
+
+    async def __call__(self, origin: DiskOrigin, pool: str, target: Path, progress: Callable[[float], None]) -> None:
+        """Write a new file in the pool, and tell the percentage; NodeError, and whatever is there is of no use."""
+
+
 class ImageStore(Protocol):
     """The images that this node holds."""
+
+    def copy_disks_with(self, export: ExportDisk) -> None:
+        """Take what makes images from disks of machines."""
+
+    def copied_from(self, machine_uid: str) -> tuple[str, ...]:
+        """Return namespace/name of the images that are still to be made from a machine's disks."""
 
     async def put(self, image: Image) -> ImageReport:
         """Take over what the operator wants of an image; the work goes on after the answer."""

@@ -6,9 +6,11 @@ from; it may name that disk's image.
 """
 
 import asyncio
+import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from virtfleet_api.machine import Label, MachineDisk
 from virtfleet_api.virtual_machine import Clone
-from virtfleet_node.core.errors import ConflictError, InvalidError, UnavailableError
+from virtfleet_node.core.errors import InvalidError, PoolFullError, UnavailableError
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, sync_folder, write_whole
@@ -80,15 +82,36 @@ class CloneStore:
             )
 
     def check_room(self, needs: Iterable[tuple[str, Iterable[Path]]]) -> None:
-        """Refuse copies into pools, each of as much as its files take, that have no room there: ConflictError."""
+        """Refuse copies into pools, each of as much as its files take, that have no room there: PoolFullError."""
         by_pool: dict[str, int] = {}
         for pool, files in needs:
             by_pool[pool] = by_pool.get(pool, 0) + sum(path.stat().st_blocks * 512 for path in files)
         for pool, needed in by_pool.items():
-            capacity = next(report.capacity_bytes for report in self._pools.reports() if report.name == pool)
-            free = max(0, self._pools.free_bytes(pool) - int(capacity * _RESERVE))
-            if needed > free:
-                raise ConflictError(f"Pool {pool} has {free} bytes free for copies; these need {needed}.")
+            if needed > (free := self._room(pool)):
+                raise PoolFullError(f"Pool {pool} has {free} bytes free for copies; these need {needed}.")
+
+    @contextmanager
+    def bounded(self, pool: str, target: Path) -> Iterator[int]:
+        """Give how many bytes a file that is copied into a pool may have; nothing is left of one that failed.
+
+        Raises:
+            PoolFullError: it would have more.
+        """
+        room = self._room(pool)
+        try:
+            yield room
+        except BaseException as error:
+            target.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno == errno.EFBIG:
+                raise PoolFullError(
+                    f"Pool {pool} has {room} bytes free for copies, and {target.name.partition('.')[0]} needs more: "
+                    "free space in the pool, or use another."
+                ) from None
+            raise
+
+    def _room(self, pool: str) -> int:
+        capacity = next(report.capacity_bytes for report in self._pools.reports() if report.name == pool)
+        return max(0, self._pools.free_bytes(pool) - int(capacity * _RESERVE))
 
     async def copy(
         self,
@@ -103,7 +126,7 @@ class CloneStore:
         `progress` is told the percentage. The file system shares the blocks of both files where it can.
 
         Raises:
-            ConflictError: the pool has no room.
+            PoolFullError: the pool has no room.
             InvalidError: qemu-img cannot read the source.
         """
         linked = disk.source.kind == "Disk" and disk.source.clone is Clone.LINKED
@@ -113,7 +136,8 @@ class CloneStore:
         else:
             copied = (source.path, image.path) if image and not linked else (source.path,)
             self.check_room([(disk.pool, copied)])
-            await qemu_img.copy_disk(source.path, target, backing, progress)
+            with self.bounded(disk.pool, target) as room:
+                await qemu_img.copy_disk(source.path, target, backing, progress, room)
         await self.grow(disk, target, source.capacity_bytes)
 
     async def make_targets(self, sources: Mapping[Name, StoredDisk], targets: Mapping[Name, Path]) -> None:

@@ -103,7 +103,7 @@ class DiskStore:
                 await qemu_img.grow(path, disk.size_bytes)
 
     def check_room(self, pool: str, files: Iterable[Path]) -> None:
-        """Refuse what needs as much of a pool as these files take, when that is not there: ConflictError."""
+        """Refuse what needs as much of a pool as these files take, when that is not there: PoolFullError."""
         self.clones.check_room([(pool, files)])
 
     async def copy_whole(self, disk: StoredDisk, progress: Callable[[float], None]) -> None:
@@ -111,7 +111,9 @@ class DiskStore:
 
         `progress` is told the percentage.
         """
-        await qemu_img.copy_disk(disk.path, disk.path.with_name(disk.path.name + PARTIAL), None, progress)
+        target = disk.path.with_name(disk.path.name + PARTIAL)
+        with self.clones.bounded(disk.pool, target) as room:
+            await qemu_img.copy_disk(disk.path, target, None, progress, room)
 
     def replace_disk(self, uid: str, pool: str, name: str) -> None:
         """Put that file in the disk's place, at once and durably."""
@@ -190,12 +192,9 @@ class DiskStore:
             if size > image.virtual_size_bytes:
                 await qemu_img.grow(partial, size)
             return
-        needed = image.path.stat().st_blocks * _BLOCK
-        if needed > (free := self._pools.free_bytes(disk.pool)):
-            raise PoolFullError(
-                f"Pool {disk.pool} has {free} bytes free; a full copy for disk {disk.name} needs {needed}."
-            )
-        await qemu_img.copy_image(image.path, image.format, partial)
+        self.check_room(disk.pool, (image.path,))
+        with self.clones.bounded(disk.pool, partial) as room:
+            await qemu_img.copy_image(image.path, image.format, partial, room)
         if size > image.virtual_size_bytes:
             await qemu_img.grow(partial, size)
 

@@ -41,7 +41,7 @@ class ImageEntry:
     @property
     def uploaded(self) -> bool:
         """Tell whether the image has no source but a person, or a node that has it from one."""
-        return self.image.main is None
+        return self.image.main is None and self.image.disk is None
 
 
 def build_report(image: Image, phase: ImagePhase) -> ImageReport:

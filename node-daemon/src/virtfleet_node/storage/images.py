@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from virtfleet_api.image import Image, ImageReport, UploadState
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.core.errors import ConflictError, NotFoundError
+from virtfleet_node.core.ports import ExportDisk
 from virtfleet_node.core.stored import ImageCopy, ImageFiles
 from virtfleet_node.storage import claims
 from virtfleet_node.storage.claims import PATIENCE_SECONDS, claimed
@@ -48,6 +49,16 @@ class ImageStore:
     def subscribe(self, callback: Callable[[str], None]) -> None:
         """Call back with the UID of each image whose report changed or that is gone."""
         self._callbacks.append(callback)
+
+    def copy_disks_with(self, export: ExportDisk) -> None:
+        """Take what makes images from disks of machines."""
+        self._importer.export = export
+
+    def copied_from(self, machine_uid: str) -> tuple[str, ...]:
+        """Return namespace/name of the images that are still to be made from a machine's disks."""
+        waiting = (entry.image for entry in self._entries.values() if entry.files is None and entry.image.disk)
+        found = (image for image in waiting if image.disk and image.disk.machine_uid == machine_uid)
+        return tuple(sorted(f"{image.namespace}/{image.name}" for image in found))
 
     def reports(self) -> tuple[ImageReport, ...]:
         """Return a report of each image."""

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +16,10 @@ from pydantic import ValidationError
 from virtfleet_api.image import ImageFormat, ImageReport
 from virtfleet_api.vm_image import ImagePhase, ImageType
 from virtfleet_node.core.errors import InvalidError, PoolFullError, UnavailableError
+from virtfleet_node.core.ports import ExportDisk
 from virtfleet_node.core.stored import ImageFiles
 from virtfleet_node.storage.claims import claimed
+from virtfleet_node.storage.disk_copy import copy_disk
 from virtfleet_node.storage.entry import INITRD, READY, UPLOAD, ImageEntry, build_report, read_report
 from virtfleet_node.storage.failures import ImportFailedError, retry_seconds
 from virtfleet_node.storage.fetch import Fetch, Fetched, Limits, Progress, sha256_of
@@ -49,6 +52,8 @@ class Importer:
         self._peer_tls = peer_tls
         self._stall_seconds = stall_seconds
         self._tell = tell
+        self.export: ExportDisk | None = None
+        """Copies disks of machines, once there is who can."""
 
     async def run(self, entry: ImageEntry) -> None:
         """Try until the image is Ready."""
@@ -118,16 +123,14 @@ class Importer:
             return await _check_upload(entry, end)
 
         def progress(size: int, expected: int | None) -> None:
-            percent = min(99, 100 * size // expected) if expected else 0
-            if percent >= (entry.report.progress_percent or 0) + _PROGRESS_STEP:
-                self._change(entry, phase=ImagePhase.IMPORTING, progress_percent=percent)
+            self._percent(entry, 100 * size / expected if expected else 0)
 
         return await self._fetch_any(entry, entry.target, progress)
 
     async def _fetch_any(self, entry: ImageEntry, target: Path, progress: Progress, *, initrd: bool = False) -> Fetched:
         """Fetch a file from the first origin that gives it: nodes before the source."""
         image, failure = entry.image, None
-        named = image.initrd if initrd else image.main
+        named, disk = image.initrd if initrd else image.main, image.disk
         origins = list(peer_origins(image, self._peer_tls, initrd=initrd))
         if named and (named.authorization or not named.authenticated):
             origins.append(download_origin(named, None if initrd else image.sha256))
@@ -139,11 +142,20 @@ class Importer:
             except ImportFailedError as error:
                 failure = _of_peer(origin, error)
                 _LOG.warning("An origin fails", extra={"image": image.uid, "reason": failure.reason, "why": str(error)})
+        if disk and image.sha256 is None and disk.machine_uid and self.export:
+            return await copy_disk(entry, disk, self.export, partial(self._percent, entry))
+        if disk:
+            raise failure or _NotYetError("The node waits for another to copy the disk.")
         if named and named.authenticated and not named.authorization:
             raise _NotYetError("The node waits for the credentials of the source, which the operator sends.")
         raise failure or _NotYetError(
             f"The image waits for its content: kubectl vm image upload {image.name} -n {image.namespace} --file FILE"
         )
+
+    def _percent(self, entry: ImageEntry, percent: float) -> None:
+        shown, told = min(99, int(percent)), entry.report.progress_percent
+        if told is None or shown >= told + _PROGRESS_STEP:
+            self._change(entry, phase=ImagePhase.IMPORTING, progress_percent=shown)
 
     async def _inspect(self, entry: ImageEntry, fetched: Fetched) -> ImageReport:
         """Return the report of a complete file; a file that may not be used is removed."""

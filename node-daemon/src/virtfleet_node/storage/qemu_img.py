@@ -46,12 +46,16 @@ async def create_blank(path: Path, size_bytes: int) -> None:
     await _run(PROBE_SECONDS, "qemu-img", "create", "-q", "-f", "qcow2", str(path), str(size_bytes))
 
 
-async def copy_image(source: Path, source_format: str, target: Path) -> None:
-    """Copy an image into a new qcow2 file of its own; holes stay holes."""
-    limits = ("prlimit", f"--as={_CONVERT_MEMORY_BYTES}", "--nofile=64", "--")
-    await _run(
-        CONVERT_SECONDS, *limits, "qemu-img", "convert", "-f", source_format, "-O", "qcow2", str(source), str(target)
-    )
+async def copy_image(source: Path, source_format: str, target: Path, most_bytes: int) -> None:
+    """Copy an image into a new qcow2 file of its own; holes stay holes.
+
+    What is compressed in the image is not in the copy, which may so be larger by far.
+
+    Raises:
+        OSError: EFBIG, the copy would have more bytes than it may.
+    """
+    files = ("-f", source_format, "-O", "qcow2", str(source), str(target))
+    await _run(CONVERT_SECONDS, *_convert_limits(most_bytes), "qemu-img", "convert", *files)
 
 
 async def is_in_use(path: Path) -> bool:
@@ -65,15 +69,24 @@ async def is_in_use(path: Path) -> bool:
     return False
 
 
-async def copy_disk(source: Path, target: Path, backing: ImageFiles | None, progress: Callable[[float], None]) -> None:
+async def copy_disk(
+    source: Path, target: Path, backing: ImageFiles | None, progress: Callable[[float], None], most_bytes: int
+) -> None:
     """Copy a qcow2 disk into a new qcow2 file; with `backing`, its image, only what differs from that.
 
     `progress` is told the percentage.
+
+    Raises:
+        OSError: EFBIG, the copy would have more bytes than it may.
     """
-    limits = ("prlimit", f"--as={_CONVERT_MEMORY_BYTES}", "--nofile=64", "--")
+    limits = _convert_limits(most_bytes)
     base = ("-B", str(backing.path), "-F", backing.format) if backing else ()
     files = ("-f", "qcow2", "-O", "qcow2", *base, str(source), str(target))
     await _run(CONVERT_SECONDS, *_END_WITH_DAEMON, *limits, "qemu-img", "convert", "-p", *files, progress=progress)
+
+
+def _convert_limits(most_bytes: int) -> tuple[str, ...]:
+    return ("prlimit", f"--as={_CONVERT_MEMORY_BYTES}", "--nofile=64", f"--fsize={most_bytes}", "--")
 
 
 async def grow(path: Path, size_bytes: int) -> None:
@@ -98,7 +111,7 @@ async def _run(seconds: float, *command: str, progress: Callable[[float], None] 
     Raises:
         InvalidError: it failed; the message is the end of its complaint.
         UnavailableError: it took too long.
-        OSError: ENOSPC, the file system is full.
+        OSError: ENOSPC, the file system is full; EFBIG, its file would be larger than it may.
     """
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -122,8 +135,11 @@ async def _run(seconds: float, *command: str, progress: Callable[[float], None] 
             await process.wait()
     if process.returncode:
         text = complaint[-_MESSAGE_BYTES:].decode(errors="replace").strip()
-        if (full := os.strerror(errno.ENOSPC)) in text:
-            raise OSError(errno.ENOSPC, full)
+        for number in (errno.ENOSPC, errno.EFBIG):
+            if os.strerror(number) in text:
+                raise OSError(number, os.strerror(number))
+        if process.returncode == -signal.SIGXFSZ:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         raise InvalidError(f"{_name(command)} failed: {text or f'exit code {process.returncode}'}")
 
 

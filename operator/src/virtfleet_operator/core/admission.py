@@ -18,7 +18,7 @@ from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.effective import resolve
 from virtfleet_operator.core.parse import parse, parse_metadata
 from virtfleet_operator.core.references import find_images, reference_problems
-from virtfleet_operator.core.sources import find_sources, source_problems
+from virtfleet_operator.core.sources import find_image_source, find_sources, image_source_problems, source_problems
 from virtfleet_operator.core.validate import check, image_deletion_problems, node_deletion_problems
 from virtfleet_operator.core.validate.machine import binding_problems
 from virtfleet_operator.core.verdict import Invalid, Waiting
@@ -49,6 +49,11 @@ def review_write(body: Body, old_body: Body | None, catalog: Catalog, now: datet
     refusal = check(new, now, None if isinstance(old, Invalid) else old)
     if refusal is None and isinstance(new, VirtualMachine):
         return _review_lookups(new, catalog)
+    if refusal is None and isinstance(new, VMImage):
+        wait = find_image_source(new, catalog)
+        return Review(
+            _refusal(image_source_problems(new, catalog)), (wait.message,) if isinstance(wait, Waiting) else ()
+        )
     return Review(refusal)
 
 

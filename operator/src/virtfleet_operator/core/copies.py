@@ -35,11 +35,13 @@ def plan_copies(
 
     An image that nobody uses yet is imported by one node, so that it is known to be good before it is needed; which
     one follows from its UID, so that many images spread. Another takes its place when that node is lost.
+    One that is made from a machine's disk is made by that machine's node, which is named among its users until then.
     """
     rooms = {n.name: room for n in nodes if not n.unready and (room := n.pools.get(image.spec.pool)) is not None}
     able = {name for name, room in rooms.items() if not room.nearly_full}
     homes = {*user_nodes, *reports}
-    if not (homes & able) and not any(report.phase is ImagePhase.READY for report in reports.values()):
+    anywhere = image.spec.source.disk is None
+    if anywhere and not (homes & able) and not any(r.phase is ImagePhase.READY for r in reports.values()):
         homes |= set(_ranked(image, able)[:1])
     ends = {name: since + keep_unused for name, since in unused_copies(image.status, user_nodes, reports, now).items()}
     idle = {name for name, end in ends.items() if end <= now and name in rooms and not rooms[name].shared}

@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from virtfleet_api.image import Download, Image, ImageFormat, ImageReport, Peer
+from virtfleet_api.image import DiskOrigin, Download, Image, ImageFormat, ImageReport, Peer
 from virtfleet_api.resource import ObjectMeta
+from virtfleet_api.virtual_machine import DiskReference
 from virtfleet_api.vm_image import HttpSource, ImagePhase, VMImage, VMImageStatus
+from virtfleet_operator.core.sources import Source
 
 MOST_PEERS: Final = 3
 """Nodes that a node is told to copy from: the next is asked when one fails."""
@@ -25,6 +27,8 @@ class Supply:
     copy_token: str | None = field(default=None, repr=False)
     peers: tuple[Peer, ...] = ()
     sha256: str | None = None
+    disk: Source | None = None
+    """What the image is copied from, for the node that it is on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ def compile_image(image: VMImage, supply: Supply | None = None, *, present: bool
         pool=image.spec.pool,
         main=_download(source.http, supply.authorization) if source.http else None,
         initrd=_download(source.initrd, supply.initrd_authorization) if source.initrd else None,
+        disk=_disk(source.disk, supply.disk) if source.disk else None,
         present=present,
         sha256=supply.sha256,
         peers=supply.peers,
@@ -116,6 +121,15 @@ def _is_whole(report: ImageReport) -> bool:
 
 def _order(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
+
+
+def _disk(reference: DiskReference, source: Source | None) -> DiskOrigin:
+    return DiskOrigin(
+        machine=reference.virtual_machine,
+        name=reference.name,
+        machine_uid=source.machine_uid if source else None,
+        pool=source.pool if source else None,
+    )
 
 
 def _download(http: HttpSource, authorization: str | None) -> Download:

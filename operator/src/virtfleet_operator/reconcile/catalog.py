@@ -56,6 +56,14 @@ def _sources(stored: Stored) -> Iterable[str]:
     return {f"{stored.key.namespace}/{reference.virtual_machine}" for _, _, reference in pending_sources(vm)}
 
 
+def _image_sources(stored: Stored) -> Iterable[str]:
+    """Return the machine, as namespace/name, that an image is still to be copied from."""
+    image = stored.resource
+    if not isinstance(image, VMImage) or image.spec.source.disk is None or image.status.checksum is not None:
+        return ()
+    return (f"{stored.key.namespace}/{image.spec.source.disk.virtual_machine}",)
+
+
 def _classes(stored: Stored) -> Iterable[str]:
     vm = stored.resource
     return (vm.spec.class_name,) if isinstance(vm, VirtualMachine) and vm.spec.class_name else ()
@@ -68,7 +76,8 @@ INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
         BY_BACKING: backing_images,
         BY_SOURCE: _sources,
         BY_CLASS: _classes,
-    }
+    },
+    IMAGE: {BY_SOURCE: _image_sources},
 }
 
 

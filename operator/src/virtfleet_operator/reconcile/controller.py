@@ -107,7 +107,8 @@ class Controller:
         match key.kind:
             case "VirtualMachine":
                 self._machine_object_changed(old, new)
-                self._add(self._cache.find(MACHINE, BY_SOURCE, f"{key.namespace}/{key.name}"))
+                for kind in (MACHINE, IMAGE):
+                    self._add(self._cache.find(kind, BY_SOURCE, f"{key.namespace}/{key.name}"))
             case "VMImage":
                 self._add(self._cache.find(MACHINE, BY_IMAGE, f"{key.namespace}/{key.name}"))
             case "VMClass":

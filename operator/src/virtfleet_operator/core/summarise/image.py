@@ -35,6 +35,8 @@ class ImageFacts:
     """Nodes of these machines."""
     waiting: Waiting | None = None
     """What an import needs that is not there."""
+    made_once: bool = False
+    """The image is never made anew: its checksum is kept when no copy is left."""
 
 
 def summarise_image(meta: ObjectMeta, old: VMImageStatus, facts: ImageFacts, now: datetime) -> VMImageStatus:
@@ -50,7 +52,7 @@ def summarise_image(meta: ObjectMeta, old: VMImageStatus, facts: ImageFacts, now
         format=best.format.value if best and best.format else None,
         virtual_size=size_of(best.virtual_size_bytes) if best else None,
         actual_size=size_of(best.actual_size_bytes) if best else None,
-        checksum=pinned_checksum(old.checksum, facts.reports),
+        checksum=(facts.made_once and old.checksum) or pinned_checksum(old.checksum, facts.reports),
         nodes=tuple(
             NodeImageStatus(name=name, phase=report.phase, unused_since=unused.get(name))
             for name, report in sorted(facts.reports.items())

@@ -49,9 +49,12 @@ def listed_users(users: Sequence[str]) -> str:
 
 def _problems(image: VMImage, old: VMImage | None) -> Iterator[str]:
     source = image.spec.source
-    if (source.http is None) == (source.upload is None):
-        both = "names both http and upload" if source.http else "names neither http nor upload"
-        yield f'spec.source: {both}: write exactly one, such as "http: {{url: {_EXAMPLE[1:-1]}}}" or "upload: {{}}"'
+    given = [name for name in ("http", "upload", "disk") if getattr(source, name) is not None]
+    if len(given) != 1:
+        said = f"names {' and '.join(given)}" if given else "names neither http, upload nor disk"
+        yield f'spec.source: {said}: write exactly one, such as "http: {{url: {_EXAMPLE[1:-1]}}}" or "upload: {{}}"'
+    if source.disk and image.spec.type != ImageType.DISK:
+        yield "spec.source.disk: gives a disk: write type: Disk, or another source"
     if source.http:
         yield from _http_problems("spec.source.http", source.http)
     if source.initrd:

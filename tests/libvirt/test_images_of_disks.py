@@ -1,0 +1,150 @@
+"""Images made from disks of machines that run or are off, whatever is killed meanwhile."""
+
+import asyncio
+import uuid
+from pathlib import Path
+
+import pytest
+
+from machine_rig import DISK, Rig, new_machine
+from source_machines import MIB, SLOW, blank, content, fill, holds, kill, make_off, make_slow, stored
+from virtfleet_api.image import DiskOrigin, Image, ImageReport
+from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, Run
+from virtfleet_api.report import Phase
+from virtfleet_api.vm_image import ImagePhase
+from virtfleet_node.core.errors import ConflictError
+from virtfleet_node.core.qcow2 import HEADER_BYTES, check_standalone, parse_header
+
+
+def image_of(source: Machine, disk: str) -> Image:
+    origin = DiskOrigin(machine=source.name, name=disk, machine_uid=source.uid, pool="default")
+    uid = str(uuid.uuid4())
+    return Image(uid=uid, namespace="default", name=f"of-{source.name}", pool="default", disk=origin)
+
+
+def report(rig: Rig, image: Image) -> ImageReport | None:
+    return next((r for r in rig.images.reports() if r.uid == image.uid), None)
+
+
+async def until(rig: Rig, image: Image, phase: ImagePhase, seconds: float = 120) -> ImageReport:
+    await rig.reports.until(lambda: (r := report(rig, image)) and r.phase is phase, seconds, f"the image {phase}")
+    found = report(rig, image)
+    assert found is not None
+    return found
+
+
+def file_of(rig: Rig, image: Image) -> Path:
+    return rig.pool / "images" / image.uid / "disk"
+
+
+async def until_copying(rig: Rig, image: Image) -> None:
+    partial = file_of(rig, image).with_name("disk.partial")
+    await rig.reports.until(
+        lambda: partial.exists() and partial.stat().st_blocks * 512 > 20 * MIB, 60, "the copy is under way"
+    )
+
+
+def leftovers(rig: Rig) -> list[Path]:
+    return [*rig.pool.rglob("*.partial*"), *rig.state.rglob("frozen")]
+
+
+async def remove_image(rig: Rig, image: Image) -> None:
+    await rig.daemon.put_image(image.model_copy(update={"present": False}))
+    assert not file_of(rig, image).parent.exists()
+
+
+async def test_an_image_of_a_machine_that_is_off_stands_alone_and_starts_another(rig: Rig) -> None:
+    root = MachineDisk(name="root", pool="default", source=ImageDiskSource(image_uid=DISK))
+    source = await make_off(rig, root)
+    fill(stored(rig, source)["root"].path, 2, pattern=9, at=30)
+    expected = content(stored(rig, source)["root"].path)
+    image = image_of(source, "root")
+    await rig.daemon.put_image(image)
+    made = await until(rig, image, ImagePhase.READY)
+    check_standalone(parse_header(file_of(rig, image).read_bytes()[:HEADER_BYTES]))
+    assert (made.format, made.virtual_size_bytes) == ("qcow2", 40 * MIB)
+    assert content(file_of(rig, image)) == expected
+    digest = made.sha256
+
+    fill(stored(rig, source)["root"].path, 4, pattern=1)
+    await rig.remove(source)
+    gone = DiskOrigin(machine=source.name, name="root")
+    await rig.daemon.put_image(image.model_copy(update={"disk": gone}))
+    await rig.restart_daemon()
+    assert report(rig, image).sha256 == digest, "what becomes of the machine does not concern its image"
+    with pytest.raises(ConflictError, match="imported already"):
+        await rig.daemon.put_image(image.model_copy(update={"disk": DiskOrigin(machine="other", name="root")}))
+    disk = MachineDisk(name="root", pool="default", source=ImageDiskSource(image_uid=image.uid))
+    machine = new_machine(disks=(disk,))
+    await rig.put(machine)
+    await rig.until_console(machine, "READY")
+    await rig.remove(machine)
+    await remove_image(rig, image)
+    assert leftovers(rig) == []
+
+
+async def test_an_image_of_a_running_guest_is_of_one_moment_and_does_not_stop_it(rig: Rig) -> None:
+    source = new_machine(disks=(blank("data"),), grace_period_seconds=0)
+    await rig.put(source)
+    await rig.until_agent(source)
+    loop = "i=0; while :; do printf %0512d $i | dd of=/dev/vda bs=512 seek=$i conv=notrunc,fsync 2>/dev/null"
+    await rig.type(source, f"({loop}; i=$((i+1)); done) &")
+    path = stored(rig, source)["data"].path
+    await rig.reports.until(lambda: path.stat().st_blocks > 600, 60, "the guest writes")
+    image = image_of(source, "data")
+    await rig.daemon.put_image(image)
+    await until(rig, image, ImagePhase.READY)
+    disk = content(file_of(rig, image))
+    numbers = [int(disk[at : at + 512]) for at in range(0, disk.index(bytes(512)), 512)]
+    assert numbers, "the guest had written before"
+    assert numbers == list(range(len(numbers)))
+    assert not disk[len(numbers) * 512 :].strip(b"\0")
+    assert rig.last(source).phase is Phase.RUNNING
+    assert leftovers(rig) == []
+    await rig.type(source, "kill %1; echo THA$((0))WED; sync", 1)
+    await rig.until_console(source, "THA0WED")
+    await rig.remove(source)
+    await remove_image(rig, image)
+
+
+async def test_an_image_is_made_anew_whatever_is_killed_meanwhile(rig: Rig) -> None:
+    source = await make_slow(rig)
+    for victim in ("daemon", "libvirtd", "qemu"):
+        image = image_of(source, "data")
+        await rig.daemon.put_image(image)
+        await until_copying(rig, image)
+        await kill(rig, victim)
+        await until(rig, image, ImagePhase.READY)
+        assert await asyncio.to_thread(holds, file_of(rig, image), SLOW)
+        rig.reconnect()
+        await rig.reports.until(lambda: rig.last(source).phase is Phase.RUNNING, 60, "the source runs")
+        assert leftovers(rig) == []
+        assert rig.domain(source).jobStats().get("type", 0) == 0
+        await remove_image(rig, image)
+    await rig.remove(source)
+
+
+async def test_a_source_stays_until_its_image_is_made_or_given_up(rig: Rig) -> None:
+    source = await make_slow(rig)
+    given_up, image = image_of(source, "data"), image_of(source, "data")
+    await rig.daemon.put_image(given_up)
+    await until_copying(rig, given_up)
+    await rig.daemon.put_image(image)
+    await rig.put(source, run=Run.ABSENT)
+    await rig.reports.until(lambda: rig.last(source).reason == "WaitingForCopies", 10, "the wait to be told")
+    assert f"the image default/{image.name}" in rig.last(source).message
+    await remove_image(rig, given_up)
+    await rig.until_phase(source, Phase.ABSENT)
+    await until(rig, image, ImagePhase.READY)
+    assert await asyncio.to_thread(holds, file_of(rig, image), SLOW)
+    await remove_image(rig, image)
+    assert leftovers(rig) == []
+
+
+async def test_an_image_of_a_disk_that_is_not_here_says_so(rig: Rig) -> None:
+    nowhere = image_of(new_machine(), "data")
+    await rig.daemon.put_image(nowhere)
+    failed = await until(rig, nowhere, ImagePhase.FAILED)
+    assert failed.reason == "SourceNotReady"
+    assert "is not on this node any more" in failed.message
+    await remove_image(rig, nowhere)
