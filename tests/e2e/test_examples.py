@@ -103,7 +103,6 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "disk-limits.yaml": limits_change_while_it_runs,
     "installer.yaml": starts_from_the_drive_and_is_changed_while_it_runs,
     "clone.yaml": clone_is_a_machine_of_its_own,
-    "image-from-machine.yaml": prints("product", "READY"),
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),
     "kernel-boot.yaml": prints("tiny", "READY"),
     "upload.yaml": starts_once_the_file_is_sent,

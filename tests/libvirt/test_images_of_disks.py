@@ -107,7 +107,9 @@ async def test_an_image_of_a_running_guest_is_of_one_moment_and_does_not_stop_it
     await remove_image(rig, image)
 
 
-async def test_an_image_is_made_anew_whatever_is_killed_meanwhile(rig: Rig) -> None:
+async def test_an_image_is_made_anew_whatever_is_killed_and_its_source_waits_for_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = await make_slow(rig)
     for victim in ("daemon", "libvirtd", "qemu"):
         image = image_of(source, "data")
@@ -118,14 +120,28 @@ async def test_an_image_is_made_anew_whatever_is_killed_meanwhile(rig: Rig) -> N
         assert await asyncio.to_thread(holds, file_of(rig, image), SLOW)
         rig.reconnect()
         await rig.reports.until(lambda: rig.last(source).phase is Phase.RUNNING, 60, "the source runs")
-        assert leftovers(rig) == []
         assert rig.domain(source).jobStats().get("type", 0) == 0
+        await rig.reports.until(lambda: not leftovers(rig), 30, "nothing is left, and the guest is not frozen")
         await remove_image(rig, image)
-    await rig.remove(source)
+    await ends_when_its_pool_is_full(rig, source, monkeypatch)
+    await stays_until_its_image_is_made_or_given_up(rig, source)
 
 
-async def test_a_source_stays_until_its_image_is_made_or_given_up(rig: Rig) -> None:
-    source = await make_slow(rig)
+async def ends_when_its_pool_is_full(rig: Rig, source: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = image_of(source, "data")
+    await rig.daemon.put_image(image)
+    await until_copying(rig, image)
+    monkeypatch.setattr(rig.pools, "free_bytes", lambda _: 0)
+    failed = await until(rig, image, ImagePhase.FAILED)
+    monkeypatch.undo()
+    assert (failed.reason, "has no room left for copies" in failed.message) == ("PoolFull", True)
+    assert leftovers(rig) == []
+    assert rig.domain(source).jobStats().get("type", 0) == 0
+    assert rig.last(source).phase is Phase.RUNNING
+    await remove_image(rig, image)
+
+
+async def stays_until_its_image_is_made_or_given_up(rig: Rig, source: Machine) -> None:
     given_up, image = image_of(source, "data"), image_of(source, "data")
     await rig.daemon.put_image(given_up)
     await until_copying(rig, given_up)

@@ -56,13 +56,13 @@ class PreparedImages(ImageStore):
         for callback in self._callbacks:
             callback(uid)
 
-    async def start(self) -> None:
+    async def take_up(self) -> None:
         """Take up what was put here as an instruction, and leave alone what a test has made."""
         other = Image(uid="00000000-0000-4000-8000-000000000000", namespace="x", name="x", pool="default")
         for folder in self._folder_of_all.iterdir():
             if folder.is_dir() and not (folder / "image.json").exists():
                 (folder / "image.json").write_text(other.model_dump_json())
-        await super().start()
+        await super().take_up()
 
 
 def prepared_images(pool: Path) -> dict[str, ImageFiles]:

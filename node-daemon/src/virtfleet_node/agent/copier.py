@@ -213,10 +213,14 @@ class Copier:
             job = await self._begin(uid, files, freeze=freeze)
             while (percent := await hypervisor.read_backup(uid, job)) is not None:
                 copy.advance(percent)
+                for pool in copy.pools():
+                    self._around.disks.clones.check_left(pool)
                 await asyncio.sleep(_POLL_SECONDS)
         except BaseException:
             with suppress(NodeError):
                 await asyncio.shield(hypervisor.abort_backup(uid))
+            for path in copy.files.values():
+                path.unlink(missing_ok=True)
             raise
 
     async def _begin(self, source_uid: str, files: Mapping[str, str], *, freeze: bool) -> object:
@@ -268,6 +272,10 @@ class _Copying:
     def first(self) -> dict[str, Name]:
         """Return the first copy of each file: a job of QEMU's copies a disk once."""
         return {str(self.sources[name].path): name for name in reversed(self.sources)}
+
+    def pools(self) -> set[str]:
+        """Return the pools that are written to."""
+        return {pool for pool, _ in self.files}
 
     def disk(self, name: Name) -> MachineDisk:
         """Return a disk as it is wanted."""

@@ -70,6 +70,9 @@ class CloneStore(Protocol):
     def check_room(self, needs: Iterable[tuple[str, Iterable[Path]]]) -> None:
         """Refuse copies into pools, each of as much as its files take, that have no room there."""
 
+    def check_left(self, pool: str) -> None:
+        """Refuse to go on with copies into a pool that has no room left for them."""
+
     async def copy(
         self,
         source: StoredDisk,

@@ -90,6 +90,14 @@ class CloneStore:
             if needed > (free := self._room(pool)):
                 raise PoolFullError(f"Pool {pool} has {free} bytes free for copies; these need {needed}.")
 
+    def check_left(self, pool: str) -> None:
+        """Refuse to go on with copies into a pool that has no room left for them: PoolFullError.
+
+        What QEMU copies may be larger than the files it is read from, where these are compressed.
+        """
+        if not self._room(pool):
+            raise PoolFullError(f"Pool {pool} has no room left for copies: free space in it, or use another.")
+
     @contextmanager
     def bounded(self, pool: str, target: Path) -> Iterator[int]:
         """Give how many bytes a file that is copied into a pool may have; nothing is left of one that failed.
