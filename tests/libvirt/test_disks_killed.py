@@ -8,6 +8,7 @@ import os
 import random
 import signal
 
+import libvirt
 import pytest
 
 from machine_rig import Rig, new_machine
@@ -31,8 +32,12 @@ async def kill(rig: Rig, victim: str) -> None:
 
 
 def attached(rig: Rig, machine: Machine) -> set[str]:
-    rig.reconnect()
-    xml = rig.domain(machine).XMLDesc()
+    """Return the disks that libvirt shows; none while it is on its way back."""
+    try:
+        rig.reconnect()
+        xml = rig.domain(machine).XMLDesc()
+    except libvirt.libvirtError:
+        return set()
     return {name for name in ("root", "data", "logs") if f"<serial>{name}</serial>" in xml}
 
 
