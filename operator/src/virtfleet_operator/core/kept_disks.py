@@ -63,11 +63,11 @@ def compile_bare_deletion(meta: ObjectMeta) -> Machine:
 def unreadable_pools(
     vm: VirtualMachine, kept: Iterable[RetainedDisk], pools: Collection[PoolReport]
 ) -> tuple[str, ...]:
-    """Return the pools that hold disks to be kept of which the node says nothing, as it cannot read them now."""
+    """Return the pools of disks to be kept of which the node says nothing, and which it has but cannot read now."""
     told = {(disk.pool, disk.name) for disk in kept}
-    known = {(disk.pool, disk.name) for disk in vm.status.disks}
-    wanted = {(d.pool, d.name) for d in vm.spec.disks if d.reclaim_policy is ReclaimPolicy.RETAIN} & known
-    return tuple(sorted({pool for pool, _ in wanted - told if not is_readable(pool, pools)}))
+    wanted = {(d.pool, d.name) for d in vm.spec.disks if d.reclaim_policy is ReclaimPolicy.RETAIN}
+    known = {report.name for report in pools}
+    return tuple(sorted({pool for pool, _ in wanted - told if pool in known and not is_readable(pool, pools)}))
 
 
 def is_readable(pool: str, pools: Collection[PoolReport]) -> bool:

@@ -43,7 +43,7 @@ async def hand_over(context: Context, machine: Stored, node: str, kept: tuple[Re
             log.warning("The namespace goes, so disk %s in pool %s has no VMDisk", disk.name, disk.pool, extra=extra)
             continue
         if not isinstance(stored.resource, VMDisk) or stored.resource.spec != spec:
-            said = f"there is another VMDisk {quote(stored.key.name)}, which is not of this machine: delete it"
+            said = f"The VMDisk {quote(stored.key.name)}, which is not of this machine, is in the way: delete it."
             return Waiting("DiskNotHandedOver", said)
         if stored.status.phase is VMDiskPhase.PENDING:
             await write_disk(context, stored, available(disk.capacity_bytes, disk.allocated_bytes))

@@ -56,14 +56,14 @@ async def _hand_over(context: Context, stored: Stored, node: str, kept: tuple[Re
         try:
             waiting = await hand_over(context, stored, node, kept)
         except (RefusedError, InvalidError) as error:
-            said = f"a disk that is kept could not be made a VMDisk: {plain(str(error))}"
+            said = f"A disk that is kept could not be made a VMDisk: {plain(str(error))}"
             await write_machine(context, stored, node, Waiting("DiskNotHandedOver", said))
             raise
     if waiting is None:
         await _let_go(context, stored, "its node has removed it")
         return None
-    await write_machine(context, stored, node, waiting)
-    return LOOK_AGAIN_SECONDS
+    delay = await write_machine(context, stored, node, waiting)
+    return min(LOOK_AGAIN_SECONDS, delay or LOOK_AGAIN_SECONDS)
 
 
 def _unread(context: Context, stored: Stored, node: str, kept: tuple[RetainedDisk, ...]) -> Waiting | None:
@@ -75,7 +75,7 @@ def _unread(context: Context, stored: Stored, node: str, kept: tuple[RetainedDis
     if not missing or state is None:
         return None
     state.forget(stored.uid)  # so that it is asked again
-    said = f"disks are to be kept in pool {missing[0]}, which node {node} cannot read: the machine goes once it can"
+    said = f"Node {node} cannot read pool {missing[0]}, in which a disk is to be kept: the machine goes once it can."
     return Waiting("PoolNotReadable", said)
 
 
