@@ -8,9 +8,11 @@ import pytest_asyncio
 
 from operator_rig import SPACE, Rig, rig
 from virtfleet_api.machine import RetainedSource
+from virtfleet_api.names import API_VERSION
 from virtfleet_api.vm_disk import VMDiskSpec
 from virtfleet_dev.control_plane import ControlPlane
 from virtfleet_operator.core.validate.disk_object import disk_object_name
+from virtfleet_operator.kube.errors import RefusedError
 from virtfleet_operator.kube.paths import OUR_PATHS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -132,6 +134,40 @@ async def test_a_spec_that_was_changed_moves_and_removes_nothing(fleet: Rig) -> 
     await fleet.client.patch(path, {"spec": {"formerMachine": {"name": "former", "uid": uid}}})
     await fleet.wait_gone("VMDisk", name)
     assert not fleet.nodes[disk["spec"]["nodeName"]].daemon.kept.get(uid)
+
+
+async def test_a_machine_goes_with_its_namespace_and_its_disk_stays_on_the_node(fleet: Rig) -> None:
+    space, path = "/api/v1/namespaces", OUR_PATHS["VirtualMachine"]
+    await fleet.client.create(space, {"metadata": {"name": "ends"}})
+    spec = {"memory": {"guest": "512Mi"}, "disks": [DATA]}
+    body = {"apiVersion": API_VERSION, "kind": "VirtualMachine", "metadata": {"name": "last"}, "spec": spec}
+    uid = (await fleet.client.create(path.collection("ends"), body))["metadata"]["uid"]
+
+    async def runs() -> bool:
+        found = await fleet.client.get(path.object("ends", "last"))
+        return found.get("status", {}).get("printableStatus") == "Running"
+
+    await fleet.eventually(runs, "the machine runs")
+    await fleet.client.delete(f"{space}/ends")
+
+    async def closed() -> bool:
+        try:
+            await fleet.client.create(path.collection("ends"), body | {"metadata": {"generateName": "late-"}})
+        except RefusedError:
+            return True
+        return False
+
+    await fleet.eventually(closed, "the namespace takes nothing new")
+    for item in (await fleet.client.get(path.collection("ends")))["items"]:
+        await fleet.client.delete(path.object("ends", item["metadata"]["name"]))
+
+    async def gone() -> bool:
+        return not (await fleet.client.get(path.collection("ends")))["items"]
+
+    await fleet.eventually(gone, "the machine is gone")
+    assert any(node.daemon.kept.get(uid) for node in fleet.nodes.values())
+    ends = await fleet.client.get(f"{space}/ends")
+    await fleet.client.replace(f"{space}/ends/finalize", ends | {"spec": {"finalizers": []}})
 
 
 async def test_a_node_that_is_away_keeps_the_object_and_one_that_left_lets_it_go(fleet: Rig) -> None:

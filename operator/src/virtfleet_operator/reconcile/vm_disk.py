@@ -141,6 +141,8 @@ async def _ask(context: Context, disk: VMDisk, policy: ReclaimPolicy) -> bool | 
     state = context.fleet.node(node)
     if state is None or state.report is None or state.contact is not Contact.HEARD:
         return f"Node {node} does not answer; this goes on once it does."
+    if spec.former_machine.uid in state.machines:  # it is not to be removed for the sake of its disk
+        return f"Node {node} still has machine {spec.former_machine.name}, whose disk this was."
     if not is_readable(spec.pool, state.report.pools):
         return f"Node {node} cannot read pool {spec.pool}; this goes on once it can."
     await context.fleet.put_machine(node, compile_question(disk.metadata.namespace, spec, policy))
