@@ -145,6 +145,7 @@ def test_a_machine_that_is_elsewhere_cannot_have_it(machine: Make, objects: Any)
     found = find_adoptions(adopter(machine, disk, {"nodeName": "node-b"}), objects)
     assert isinstance(found, Invalid)
     assert "nodes node-a and node-b" in found.message
+    assert find_adoptions(adopter(machine, disk), objects, "node-b") == found
 
 
 def test_a_spec_that_was_changed_is_refused_and_known_for_it() -> None:

@@ -36,8 +36,8 @@ def pending_adoptions(vm: VirtualMachine) -> Iterator[tuple[int, Disk, VMDiskRef
             yield index, disk, disk.source.vm_disk
 
 
-def find_adoptions(vm: VirtualMachine, catalog: Catalog) -> Adoptions | Waiting | Invalid:
-    """Return what a machine takes over, or what is wrong with it."""
+def find_adoptions(vm: VirtualMachine, catalog: Catalog, copied_on: str | None = None) -> Adoptions | Waiting | Invalid:
+    """Return what a machine takes over, or what is wrong with it; `copied_on` is the node of the disks it copies."""
     found: dict[str, Adoption] = {}
     for index, disk, reference in pending_adoptions(vm):
         kept = catalog.vm_disk(vm.metadata.namespace, reference.name)
@@ -49,7 +49,7 @@ def find_adoptions(vm: VirtualMachine, catalog: Catalog) -> Adoptions | Waiting 
         if problems := tuple(_problems(where, disk, kept)):
             return Invalid(problems)
         found[disk.name] = Adoption(kept.spec.former_machine.uid, kept.spec.disk, kept.spec.node_name)
-    problems = tuple(_node_problems(vm, found))
+    problems = tuple(_node_problems(vm, found, copied_on))
     return Invalid(problems) if problems else found
 
 
@@ -100,13 +100,13 @@ def _problems(where: str, disk: Disk, kept: VMDisk) -> Iterator[str]:
         yield f"{where}.size: '{disk.size}' is smaller than the VMDisk {name}: write \"{capacity}\" or leave it out"
 
 
-def _node_problems(vm: VirtualMachine, found: Adoptions) -> Iterator[str]:
+def _node_problems(vm: VirtualMachine, found: Adoptions, copied_on: str | None) -> Iterator[str]:
     """Refuse disks on several nodes: they do not leave theirs."""
-    own = vm.status.node_name or vm.metadata.labels.get(NODE_LABEL)
+    own = vm.status.node_name or vm.metadata.labels.get(NODE_LABEL) or copied_on
     nodes = {adoption.node_name for adoption in found.values()} | ({own} if own else set())
     if found and len(nodes) > 1:
         first = next(index for index, disk, _ in pending_adoptions(vm) if found[disk.name].node_name != own)
         yield (
             f"spec.disks[{first}].source.vmDisk: the disks would be on nodes {' and '.join(sorted(nodes))}, "
-            "and disks do not leave their node: name VMDisks of one node"
+            "and disks do not leave their node: name disks of one node"
         )

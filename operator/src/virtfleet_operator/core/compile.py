@@ -32,7 +32,7 @@ from virtfleet_operator.core.catalog import Catalog, image_key, image_references
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.references import Images, find_images
 from virtfleet_operator.core.secret import SecretData
-from virtfleet_operator.core.sources import Sources, find_sources
+from virtfleet_operator.core.sources import Sources, find_sources, source_node
 from virtfleet_operator.core.verdict import Invalid, Waiting
 
 _MAC_PREFIX: Final = "52:54:00"  # the range that QEMU and libvirt give to guests
@@ -70,11 +70,12 @@ def compile_machine(
 
     A machine that shall be off is compiled without its Secret, so that it can be stopped when that is gone.
     """
-    images, sources, adoptions = find_images(vm, catalog), find_sources(vm, catalog), find_adoptions(vm, catalog)
+    images, sources = find_images(vm, catalog), find_sources(vm, catalog)
     if isinstance(images, Waiting | Invalid):
         return images
     if isinstance(sources, Waiting | Invalid):
         return sources
+    adoptions = find_adoptions(vm, catalog, source_node(sources))
     if isinstance(adoptions, Waiting | Invalid):
         return adoptions
     run = run_of(vm)

@@ -9,11 +9,11 @@ from typing import Final
 from virtfleet_api.report import RetainedDisk
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_disk import DiskUser, VMDisk, VMDiskPhase, VMDiskSpec
-from virtfleet_operator.core.adoption import pending_adoptions
+from virtfleet_operator.core.adoption import find_adoptions, pending_adoptions
 from virtfleet_operator.core.events import EventText
 from virtfleet_operator.core.kept_disks import disk_object, kept_disks
 from virtfleet_operator.core.summarise.vm_disk import available, in_use
-from virtfleet_operator.core.verdict import Waiting, quote
+from virtfleet_operator.core.verdict import Invalid, Waiting, quote
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.errors import ConflictError, RefusedError
 from virtfleet_operator.kube.paths import OUR_PATHS, Key
@@ -52,22 +52,19 @@ async def hand_over(context: Context, machine: Stored, node: str, kept: tuple[Re
     return None
 
 
-async def take_over(context: Context, vm: VirtualMachine) -> Waiting | None:
-    """Write into each VMDisk that a machine takes over that it does; Waiting when another was first.
+async def take_over(context: Context, vm: VirtualMachine) -> Waiting | Invalid | None:
+    """Write into each VMDisk that a machine takes over that it does; say why not when another was first.
 
     Raises:
         KubeError: the API server did not take it; the node must not be told before it has.
     """
     user = DiskUser(name=vm.metadata.name, uid=vm.metadata.uid)
-    for index, _, reference in pending_adoptions(vm):
-        where = f"spec.disks[{index}].source.vmDisk"
+    for _, _, reference in pending_adoptions(vm):
+        found = find_adoptions(vm, context.catalog)  # each time: much may happen during a write
+        if isinstance(found, Waiting | Invalid):
+            return found
         stored = context.cache.get(Key(DISK, vm.metadata.namespace, reference.name))
-        if stored is None or (stored.meta.deletion_timestamp and stored.status.user != user):
-            return Waiting("VMDiskNotAvailable", f"{where}: the VMDisk {quote(reference.name)} is gone: name another")
-        if stored.status.user not in (None, user):
-            said = f"is taken over by VirtualMachine {quote(stored.status.user.name)}: name another"
-            return Waiting("VMDiskNotAvailable", f"{where}: the VMDisk {quote(reference.name)} {said}")
-        if stored.status.user is None:
+        if stored is not None and stored.status.user is None:
             await write_disk(context, stored, in_use(user))
     return None
 

@@ -156,14 +156,14 @@ async def _instruct_and_write(
     return delay
 
 
-async def _instruct(context: Context, stored: Stored, node: str, document: Machine) -> Waiting | None:
+async def _instruct(context: Context, stored: Stored, node: str, document: Machine) -> Waiting | Invalid | None:
     """Tell the node first about the images that the machine is made from, then about the machine.
 
-    Before that the kept disks become the machine's; Waiting when another was first.
+    Before that the kept disks become the machine's; returned is what keeps them from it.
     """
     if isinstance(stored.resource, VirtualMachine):
-        if waiting := await take_over(context, stored.resource):
-            return waiting
+        if obstacle := await take_over(context, stored.resource):
+            return obstacle
         for namespace, name in image_references(stored.resource):
             image = context.catalog.image(namespace, name)
             held = context.cache.get(Key(IMAGE, namespace, name))
