@@ -23,6 +23,7 @@ from virtfleet_api.kinds import KINDS
 from virtfleet_api.names import FINALIZER, GROUP, NODE_LABEL, VERSION
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
+from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_dev.control_plane import ControlPlane, free_port
 from virtfleet_dev.kubectl import KubectlError
@@ -72,6 +73,12 @@ class Objects:
 
     def image_users(self, _namespace: str, _name: str) -> Sequence[str]:
         return self.users
+
+    def vm_disk(self, _namespace: str, _name: str) -> VMDisk | None:
+        return None
+
+    def disk_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
+        return ()
 
     def node_machines(self, _name: str) -> Sequence[str]:
         return self.machines

@@ -18,6 +18,7 @@ from virtfleet_api.names import (
     DNS_LABEL_PATTERN,
     DNS_SUBDOMAIN_PATTERN,
     GROUP,
+    UID_PATTERN,
     VERSION,
 )
 from virtfleet_api.pool import OVERCOMMIT_PATTERN, POOL_PATH_PATTERN, WATERMARK_PATTERN
@@ -42,6 +43,9 @@ class Text:
 
 
 PATTERNS = {
+    UID_PATTERN: Text(
+        ("123e4567-e89b-42d3-a456-426614174000",), ("", "../etc", "123E4567-e89b-42d3-a456-426614174000"), None
+    ),
     DNS_LABEL_PATTERN: Text(("a", "web-1"), ("", "-a", "a.b", "A", "a_b", "a\n", "a/b"), lambda n: "a" * n),
     DNS_SUBDOMAIN_PATTERN: Text(("a", "debian-12.images"), ("", ".a", "a..b", "A", "../a"), lambda n: "a" * n),
     Bytes.pattern: Text(("2Gi", "1.5Gi", "1073741824"), ("", "2GB", "-1Gi", "2 Gi", "1e3", "2Gi\n"), None),

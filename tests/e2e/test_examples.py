@@ -33,10 +33,10 @@ def data_disk_is_kept(fleet: Fleet) -> None:
     uid = found["metadata"]["uid"]
     node = next(n for n in fleet.cluster.nodes if n.name == found["status"]["nodeName"])
     fleet.delete("with-data")
-    kept = [p for p in fleet.pool(node) if uid in str(p)]
-    assert [p.stem for p in kept] == ["data"]
-    for path in kept:
-        path.unlink()
+    assert [p.stem for p in fleet.pool(node) if uid in str(p)] == ["data"]
+    found = [d for d in fleet.cluster.kubectl.list("vmdisk") if d["spec"]["formerMachine"]["uid"] == uid]
+    fleet.delete(*[disk["metadata"]["name"] for disk in found], kind="vmdisk")
+    assert [p for p in fleet.pool(node) if uid in str(p)] == []
 
 
 def sized_by_class(fleet: Fleet) -> None:

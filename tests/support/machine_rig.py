@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import signal
+import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -244,8 +245,17 @@ class Rig:
         return self.libvirt.lookupByUUIDString(machine.uid)
 
     def reconnect(self) -> None:
-        """Connect the test's own view of libvirtd again, after it was killed."""
-        self.libvirt = libvirt.open(self.node.uri)
+        """Connect the test's own view of libvirtd again, after it was killed; it is back within a second or two."""
+        end = time.monotonic() + 20
+        while True:
+            try:
+                self.libvirt = libvirt.open(self.node.uri)
+            except libvirt.libvirtError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
 
     def qemu_pids(self) -> tuple[int, ...]:
         return self.node.pids("qemu-system-x86")

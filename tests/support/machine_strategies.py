@@ -15,6 +15,7 @@ from virtfleet_api.machine import (
     Machine,
     MachineDisk,
     Restart,
+    RetainedSource,
     Run,
 )
 from virtfleet_api.report import StopReason
@@ -28,10 +29,10 @@ OTHERS = ("00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000
 NAMES = ("root", "data", "logs")
 
 
-def sources(name: str) -> st.SearchStrategy[BlankSource | DiskCopySource]:
-    """Return an empty disk, or a copy of that disk of one of two other machines."""
+def sources(name: str) -> st.SearchStrategy[BlankSource | DiskCopySource | RetainedSource]:
+    """Return an empty disk, one that a machine has left behind, or a copy of that disk of one of two others."""
     copies = (DiskCopySource(machine_uid=uid, pool="default", name=name) for uid in OTHERS)
-    return st.sampled_from((BlankSource(), BlankSource(), *copies))
+    return st.sampled_from((BlankSource(), RetainedSource(machine_uid=OTHERS[0], name=name), *copies))
 
 
 limits = st.none() | st.builds(

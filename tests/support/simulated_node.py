@@ -15,10 +15,20 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from virtfleet_api.image import Image, ImageFormat, ImageReport
-from virtfleet_api.machine import ImageDiskSource, Machine, Run
+from virtfleet_api.machine import ImageDiskSource, Machine, RetainedSource, Run
 from virtfleet_api.node_api import HEARTBEAT_SECONDS, PoolList, WatchEvent
 from virtfleet_api.pool import PoolSet
-from virtfleet_api.report import DiskReport, InterfaceReport, MachineReport, NodeReport, Phase, PoolReport, StopReason
+from virtfleet_api.report import (
+    DiskReport,
+    InterfaceReport,
+    MachineReport,
+    NodeReport,
+    Phase,
+    PoolReport,
+    RetainedDisk,
+    StopReason,
+)
+from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_api.vm_image import ImagePhase, ImageType
 from virtfleet_node.api import server as server_module
 from virtfleet_node.api.epoch import EpochGuard
@@ -61,6 +71,8 @@ class SimulatedDaemon:
     machines: dict[str, Machine] = field(default_factory=dict)
     reports: dict[str, MachineReport] = field(default_factory=dict)
     images: dict[str, ImageReport] = field(default_factory=dict)
+    kept: dict[str, tuple[RetainedDisk, ...]] = field(default_factory=dict)
+    """Disks that stay of machines that are gone, by their UID."""
     instructions: list[Machine | Image] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     wanted_pools: PoolSet | None = None
@@ -74,6 +86,7 @@ class SimulatedDaemon:
         if machine.run is Run.ABSENT:
             return self._remove(machine)
         self.machines[machine.uid] = machine
+        self._take_over(machine)
         report = self._report(machine, self._passing(machine))
         self._settle_later(machine)
         return report
@@ -148,10 +161,26 @@ class SimulatedDaemon:
 
     def _remove(self, machine: Machine) -> MachineReport:
         self.machines.pop(machine.uid, None)
-        self.reports.pop(machine.uid, None)
-        report = MachineReport(uid=machine.uid, namespace=machine.namespace, name=machine.name, phase=Phase.ABSENT)
-        self.journal.publish_machine(report)
+        last = self.reports.pop(machine.uid, None)
+        made = last.disks if last else ()
+        found = (RetainedDisk(name=d.name, pool=d.pool, capacity_bytes=d.capacity_bytes) for d in made)
+        there = (*self.kept.pop(machine.uid, ()), *found)
+        doomed = {d.name for d in machine.hardware.disks if d.reclaim_policy is not ReclaimPolicy.RETAIN}
+        if left := tuple(disk for disk in there if disk.name not in doomed):
+            self.kept[machine.uid] = left
+        report = MachineReport(
+            uid=machine.uid, namespace=machine.namespace, name=machine.name, phase=Phase.ABSENT, retained_disks=left
+        )
+        if last:
+            self.journal.publish_machine(report)
         return report
+
+    def _take_over(self, machine: Machine) -> None:
+        """Give disks that machines have left behind to this one."""
+        for disk in machine.hardware.disks:
+            if isinstance(disk.source, RetainedSource):
+                left = self.kept.pop(disk.source.machine_uid, ())
+                self.kept[disk.source.machine_uid] = tuple(d for d in left if d.name != disk.source.name)
 
     def _passing(self, machine: Machine) -> Phase:
         old = self.reports.get(machine.uid)

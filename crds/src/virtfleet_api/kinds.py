@@ -5,7 +5,8 @@ from typing import Final
 from virtfleet_api.resource import Resource
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
+from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
 
-KINDS: Final[tuple[type[Resource], ...]] = (VirtualMachine, VMImage, VMNode, VMClass)
+KINDS: Final[tuple[type[Resource], ...]] = (VirtualMachine, VMImage, VMNode, VMClass, VMDisk)

@@ -77,6 +77,15 @@ class DiskCopySource(Document):
     clone: Clone = Clone.LINKED
 
 
+class RetainedSource(Document):
+    """A disk that a machine of this node, which is gone, has left in the same pool: its file is taken over."""
+
+    kind: Literal["Retained"] = "Retained"
+    machine_uid: Uid
+    name: Label
+    clone: Clone = Clone.LINKED
+
+
 class ExistingSource(Document):
     """A disk that has been made already; what from no longer matters, and with FULL it shall need no image."""
 
@@ -84,7 +93,9 @@ class ExistingSource(Document):
     clone: Clone = Clone.LINKED
 
 
-AnyDiskSource = BlankSource | ImageDiskSource | DiskCopySource | ExistingSource | IsoSource | EmptySource
+AnyDiskSource = (
+    BlankSource | ImageDiskSource | DiskCopySource | RetainedSource | ExistingSource | IsoSource | EmptySource
+)
 
 
 class IoLimits(Document):

@@ -15,6 +15,9 @@ FINALIZER: Final = f"{GROUP}/machine"
 IMAGE_FINALIZER: Final = f"{GROUP}/image"
 """Held on a VMImage while a node holds a copy or a machine is backed by it."""
 
+DISK_FINALIZER: Final = f"{GROUP}/disk"
+"""Held on a VMDisk until its node has removed the file, or a machine has taken it over."""
+
 NODE_LABEL: Final = f"{GROUP}/node"
 """The durable binding of a VirtualMachine: the name of the VMNode that runs it."""
 

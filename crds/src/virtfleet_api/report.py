@@ -61,6 +61,15 @@ class DiskReport(Document):
     """What goes on with it, or keeps it from being as its document says."""
 
 
+class RetainedDisk(Document):
+    """A disk that stays when its machine is gone."""
+
+    name: str
+    pool: str
+    capacity_bytes: int
+    allocated_bytes: int = 0
+
+
 class InterfaceReport(Document):
     """A network card as it is, with the addresses the guest agent names."""
 
@@ -105,8 +114,8 @@ class MachineReport(Document):
     """Spec fields (such as "cpu.cores", "disks[root].cache") that differ from what the guest was started with."""
     held_disks: tuple[str, ...] = ()
     """Disks and drives that the guest has been asked to let go of, and holds."""
-    retained_disks: tuple[str, ...] = ()
-    """With ABSENT: disks that were kept by their reclaim policy, as <pool>/<uid>/<name>."""
+    retained_disks: tuple[RetainedDisk, ...] = ()
+    """With ABSENT: disks that were kept by their reclaim policy."""
 
 
 class NumaCell(Document):

@@ -130,8 +130,16 @@ class DiskReference(Model):
     ]
 
 
+class VMDiskReference(Model):
+    """A VMDisk of this namespace."""
+
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
+
+    name: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253, description="Name of the VMDisk.")]
+
+
 class DiskSource(Model):
-    """Where a disk's first content comes from: exactly one of `image`, `disk` and `blank`.
+    """Where a disk's first content comes from: exactly one of `image`, `disk`, `vmDisk` and `blank`.
 
     A drive (`bus: cdrom`) has `iso`, or nothing when it is empty.
     """
@@ -140,6 +148,14 @@ class DiskSource(Model):
     disk: Annotated[
         DiskReference | None,
         Field(description="Start from a copy of another machine's disk, taken while that machine runs or is off."),
+    ] = None
+    vm_disk: Annotated[
+        VMDiskReference | None,
+        Field(
+            alias="vmDisk",
+            description="Take over this disk, which was kept when its machine was deleted; the VMDisk goes once the "
+            "machine has it.",
+        ),
     ] = None
     blank: Annotated[Blank | None, Field(description="Start empty; needs `size`.")] = None
     iso: Annotated[

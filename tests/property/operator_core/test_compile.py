@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from virtfleet_api.machine import Machine, Restart, Run
 from virtfleet_api.virtual_machine import RunStrategy, VirtualMachine
+from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_operator.core.catalog import image_references
 from virtfleet_operator.core.compile import compile_deletion, compile_machine
@@ -52,6 +53,12 @@ class Images:
         return None
 
     def image_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
+        return ()
+
+    def vm_disk(self, _namespace: str, _name: str) -> VMDisk | None:
+        return None
+
+    def disk_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
         return ()
 
     def node_machines(self, _name: str) -> tuple[str, ...]:

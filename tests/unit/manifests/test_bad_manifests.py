@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from virtfleet_api.kinds import KINDS
+from virtfleet_api.vm_disk import VMDisk
 from virtfleet_operator.core.admission import review_write
 from virtfleet_operator.core.parse import parse
 from virtfleet_operator.core.validate import check
@@ -34,6 +35,12 @@ class NoObjects:
         return None
 
     def image_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
+        return ()
+
+    def vm_disk(self, _namespace: str, _name: str) -> VMDisk | None:
+        return None
+
+    def disk_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
         return ()
 
     def node_machines(self, _name: str) -> tuple[str, ...]:

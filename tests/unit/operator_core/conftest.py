@@ -9,6 +9,7 @@ import pytest
 
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
+from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 
 UID = "11111111-2222-3333-4444-555555555555"
@@ -23,12 +24,20 @@ class Objects:
     sources: dict[tuple[str, str], VirtualMachine] = field(default_factory=dict)
     users: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()
+    kept: dict[tuple[str, str], VMDisk] = field(default_factory=dict)
+    disk_machines: tuple[str, ...] = ()
 
     def image(self, namespace: str, name: str) -> VMImage | None:
         return self.images.get((namespace, name))
 
     def machine(self, namespace: str, name: str) -> VirtualMachine | None:
         return self.sources.get((namespace, name))
+
+    def vm_disk(self, namespace: str, name: str) -> VMDisk | None:
+        return self.kept.get((namespace, name))
+
+    def disk_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
+        return self.disk_machines
 
     def vm_class(self, name: str) -> VMClass | None:
         return self.classes.get(name)

@@ -55,7 +55,7 @@ def test_a_disk_that_is_there_binds_its_copy_to_its_node(machine: Make, objects:
     asked = need(vm, SIZE, {}, source_node(found))
     assert place(asked, [Candidate("node-b", **node), Candidate("node-a", **node)]) == Placed("node-a")
     assert place(asked, [Candidate("node-b", **node), Candidate("node-a", **{**node, "vcpus": 0})]) == Unschedulable(
-        "0/2 nodes fit: 1 with too few free vCPUs, 1 without the disk that is to be copied"
+        "0/2 nodes fit: 1 with too few free vCPUs, 1 without the disk that it is made from"
     )
 
 

@@ -98,4 +98,4 @@ def can_make(disk: MachineDisk, observed: Observed) -> bool:
     """Tell whether a disk is made by itself, and what it is made from is there."""
     if disk.source.kind == "Image":
         return disk.source.image_uid in observed.ready_images
-    return disk.source.kind == "Blank"
+    return disk.source.kind in {"Blank", "Retained"}

@@ -13,6 +13,7 @@ from virtfleet_api.report import (
     InterfaceReport,
     MachineReport,
     Phase,
+    RetainedDisk,
     StopReason,
 )
 from virtfleet_api.steady import steady_allocation
@@ -207,8 +208,16 @@ def _interfaces(hardware: Hardware, facts: GuestFacts) -> tuple[InterfaceReport,
     )
 
 
-def _retained(desired: Machine, observed: Observed, record: Record) -> tuple[str, ...]:
+def _retained(desired: Machine, observed: Observed, record: Record) -> tuple[RetainedDisk, ...]:
     """Return the disks that are left: kept by their policy, or named by no document."""
     named = {(d.pool, d.name): d.reclaim_policy for d in (*record.detached, *desired.hardware.own_disks)}
     kept = (d for d in observed.disks if named.get((d.pool, d.name), ReclaimPolicy.RETAIN) is ReclaimPolicy.RETAIN)
-    return tuple(f"{disk.pool}/{desired.uid}/{disk.name}" for disk in kept)
+    return tuple(
+        RetainedDisk(
+            name=disk.name,
+            pool=disk.pool,
+            capacity_bytes=disk.capacity_bytes,
+            allocated_bytes=disk.allocated_bytes,
+        )
+        for disk in kept
+    )

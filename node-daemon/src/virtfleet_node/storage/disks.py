@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
-from virtfleet_api.machine import BlankSource, ImageDiskSource, MachineDisk
+from virtfleet_api.machine import BlankSource, ImageDiskSource, MachineDisk, RetainedSource
 from virtfleet_api.virtual_machine import Clone
 from virtfleet_node.core.errors import ConflictError, InvalidError, NodeError, PoolFullError
 from virtfleet_node.core.qcow2 import HEADER_BYTES, UnsafeImageError, parse_header
@@ -74,7 +74,10 @@ class DiskStore:
         if os.path.lexists(folder):
             check_real(folder)
         final = folder / f"{disk.name}{_SUFFIX}"
-        if not final.exists():
+        if not final.exists() and isinstance(disk.source, RetainedSource):
+            await asyncio.to_thread(self._take_over, disk, disk.source, final)
+            await self.grow_disk(uid, disk)
+        elif not final.exists():
             partial = final.with_name(final.name + PARTIAL)
             size = disk.size_bytes or (image.virtual_size_bytes if image else 0)
             with self._counted(uid, image), self._pools.commit(disk.pool, size), _removed_on_failure(partial):
@@ -165,6 +168,25 @@ class DiskStore:
             yield
         finally:
             self._making -= Counter([key])
+
+    def _take_over(self, disk: MachineDisk, source: RetainedSource, final: Path) -> None:
+        """Give a disk that a machine has left behind to another, by one rename: it is in one place or the other."""
+        left = self._pools.folder(disk.pool, "disks") / source.machine_uid
+        file = next(
+            (p for p in self._files(disk.pool, source.machine_uid) if p.name == f"{source.name}{_SUFFIX}"), None
+        )
+        if file is None:
+            raise ConflictError(
+                f"Disk {disk.name} was to be taken over, and there is none in pool {disk.pool}; "
+                "an administrator must look at it."
+            )
+        make_folder(final.parent)
+        file.rename(final)
+        sync_folder(final.parent)
+        sync_folder(left)
+        with suppress(OSError):  # it holds other disks
+            left.rmdir()
+        sync_folder(left.parent)
 
     async def _make(self, partial: Path, disk: MachineDisk, image: ImageFiles | None) -> None:
         if isinstance(disk.source, BlankSource):

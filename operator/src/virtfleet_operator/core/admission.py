@@ -12,14 +12,21 @@ from typing import Any, Final
 from virtfleet_api.kinds import KINDS
 from virtfleet_api.resource import Resource
 from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
+from virtfleet_operator.core.adoption import adoption_problems, find_adoptions
 from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.effective import resolve
-from virtfleet_operator.core.parse import parse, parse_metadata
+from virtfleet_operator.core.parse import parse, parse_metadata, parse_status
 from virtfleet_operator.core.references import find_images, reference_problems
 from virtfleet_operator.core.sources import find_image_source, find_sources, image_source_problems, source_problems
-from virtfleet_operator.core.validate import check, image_deletion_problems, node_deletion_problems
+from virtfleet_operator.core.validate import (
+    check,
+    disk_deletion_problems,
+    image_deletion_problems,
+    node_deletion_problems,
+)
 from virtfleet_operator.core.validate.machine import binding_problems
 from virtfleet_operator.core.verdict import Invalid, Waiting
 
@@ -65,6 +72,9 @@ def review_deletion(body: Body, catalog: Catalog) -> Review:
         return Review(_refusal(image_deletion_problems(meta, catalog.image_users(meta.namespace, meta.name))))
     if kind is VMNode:
         return Review(_refusal(node_deletion_problems(meta, catalog.node_machines(meta.name))))
+    if kind is VMDisk:
+        users = catalog.disk_users(meta.namespace, meta.name)
+        return Review(_refusal(disk_deletion_problems(meta, parse_status(kind, body), users)))
     return Review()
 
 
@@ -78,8 +88,13 @@ def _review_lookups(vm: VirtualMachine, catalog: Catalog) -> Review:
     """Check a machine against class, images and sources; what is not there yet is a hint, as it may come later."""
     sizing = resolve(vm, catalog.vm_class(vm.spec.class_name) if vm.spec.class_name else None)
     sizes = sizing.problems if isinstance(sizing, Invalid) else ()
-    problems = (*sizes, *reference_problems(vm, catalog), *source_problems(vm, catalog))
-    waits = (sizing, find_images(vm, catalog), find_sources(vm, catalog))
+    problems = (
+        *sizes,
+        *reference_problems(vm, catalog),
+        *source_problems(vm, catalog),
+        *adoption_problems(vm, catalog),
+    )
+    waits = (sizing, find_images(vm, catalog), find_sources(vm, catalog), find_adoptions(vm, catalog))
     return Review(_refusal(problems), tuple(wait.message for wait in waits if isinstance(wait, Waiting)))
 
 

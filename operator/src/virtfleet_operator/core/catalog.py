@@ -5,6 +5,7 @@ from typing import Protocol
 
 from virtfleet_api.virtual_machine import Disk, ImageReference, VirtualMachine
 from virtfleet_api.vm_class import VMClass
+from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 
 
@@ -19,6 +20,12 @@ class Catalog(Protocol):
 
     def vm_class(self, name: str) -> VMClass | None:
         """Return a VMClass that parses, or None."""
+
+    def vm_disk(self, namespace: str, name: str) -> VMDisk | None:
+        """Return a VMDisk that parses, or None."""
+
+    def disk_users(self, namespace: str, name: str) -> Sequence[str]:
+        """Return the machines that name the VMDisk and have not taken it over yet."""
 
     def image_users(self, namespace: str, name: str) -> Sequence[str]:
         """Return the machines, of any namespace, that need the image."""

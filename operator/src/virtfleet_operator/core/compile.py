@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Final
 
@@ -22,14 +23,16 @@ from virtfleet_api.machine import (
     MachineInterface,
     MachineKernel,
     Restart,
+    RetainedSource,
     Run,
 )
 from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, Network, PowerState, RunStrategy, VirtualMachine
+from virtfleet_operator.core.adoption import Adoptions, find_adoptions
 from virtfleet_operator.core.catalog import Catalog, image_key, image_references, is_independent
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.references import Images, find_images
 from virtfleet_operator.core.secret import SecretData
-from virtfleet_operator.core.sources import Sources, find_sources
+from virtfleet_operator.core.sources import Sources, find_sources, source_node
 from virtfleet_operator.core.verdict import Invalid, Waiting
 
 _MAC_PREFIX: Final = "52:54:00"  # the range that QEMU and libvirt give to guests
@@ -51,10 +54,19 @@ _RUNS: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """What the disks of a machine are made from, found."""
+
+    images: Images
+    sources: Sources = field(default_factory=dict)
+    adoptions: Adoptions = field(default_factory=dict)
+
+
 def compile_machine(
     vm: VirtualMachine, sizing: Sizing, catalog: Catalog, secret: SecretData | Waiting | None
 ) -> Machine | Waiting | Invalid:
-    """Compile a valid machine; Waiting when an image, a disk to copy or the Secret is not there.
+    """Compile a valid machine; Waiting when an image, a disk to copy or take over, or the Secret is not there.
 
     A machine that shall be off is compiled without its Secret, so that it can be stopped when that is gone.
     """
@@ -63,19 +75,24 @@ def compile_machine(
         return images
     if isinstance(sources, Waiting | Invalid):
         return sources
+    adoptions = find_adoptions(vm, catalog, source_node(sources))
+    if isinstance(adoptions, Waiting | Invalid):
+        return adoptions
     run = run_of(vm)
     if isinstance(secret, Waiting):
         if run != Run.STOPPED:
             return secret
         secret = None
-    return _document(vm, run, _hardware(vm, sizing, images, sources), _cloud_init(vm, secret))
+    return _document(vm, run, _hardware(vm, sizing, Origins(images, sources, adoptions)), _cloud_init(vm, secret))
 
 
 def compile_deletion(vm: VirtualMachine, sizing: Sizing | Waiting | Invalid | None, catalog: Catalog) -> Machine:
     """Compile the document that removes a machine. It waits for nothing: what is unknown is left out."""
     images = {key: image for key in image_references(vm) if (image := catalog.image(*key))}
     memory = sizing.memory_bytes if isinstance(sizing, Sizing) else _UNKNOWN_MEMORY
-    hardware = Hardware(memory_bytes=memory, disks=tuple(_disk(vm, disk, images, {}, None) for disk in vm.spec.disks))
+    hardware = Hardware(
+        memory_bytes=memory, disks=tuple(_disk(vm, disk, Origins(images), None) for disk in vm.spec.disks)
+    )
     return _document(vm, Run.ABSENT, hardware, None)
 
 
@@ -107,7 +124,7 @@ def _document(vm: VirtualMachine, run: Run, hardware: Hardware, cloud_init: Clou
     )
 
 
-def _hardware(vm: VirtualMachine, sizing: Sizing, images: Images, sources: Sources) -> Hardware:
+def _hardware(vm: VirtualMachine, sizing: Sizing, origins: Origins) -> Hardware:
     boot = vm.spec.kernel_boot
     return Hardware(
         machine_type=vm.spec.machine_type,
@@ -116,20 +133,20 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, images: Images, sources: Sourc
         threads=sizing.threads,
         cpu_model=sizing.cpu_model,
         memory_bytes=sizing.memory_bytes,
-        disks=tuple(_disk(vm, disk, images, sources, sizing.io_tune) for disk in vm.spec.disks),
+        disks=tuple(_disk(vm, disk, origins, sizing.io_tune) for disk in vm.spec.disks),
         interfaces=tuple(_interface(vm.metadata.uid, nic) for nic in vm.spec.networks),
-        kernel=MachineKernel(image_uid=images[image_key(vm, boot.image)].metadata.uid, cmdline=boot.cmdline)
+        kernel=MachineKernel(image_uid=origins.images[image_key(vm, boot.image)].metadata.uid, cmdline=boot.cmdline)
         if boot
         else None,
         guest_agent=vm.spec.guest_agent,
     )
 
 
-def _disk(vm: VirtualMachine, disk: Disk, images: Images, sources: Sources, default: IoTune | None) -> MachineDisk:
+def _disk(vm: VirtualMachine, disk: Disk, origins: Origins, default: IoTune | None) -> MachineDisk:
     return MachineDisk(
         name=disk.name,
         pool=disk.pool,
-        source=_copied(disk, sources) if disk.source.disk else _source(vm, disk, images),
+        source=_origin(vm, disk, origins),
         size_bytes=None if disk.bus is DiskBus.CDROM else -(-disk.size // _SECTOR) * _SECTOR if disk.size else None,
         bus=disk.bus,
         cache=disk.cache,
@@ -142,6 +159,22 @@ def _disk(vm: VirtualMachine, disk: Disk, images: Images, sources: Sources, defa
 def _limits(tune: IoTune | None) -> IoLimits | None:
     written = {name: value for name in IoTune.model_fields if (value := getattr(tune, name, None)) is not None}
     return IoLimits.model_validate(written) if written else None
+
+
+def _origin(vm: VirtualMachine, disk: Disk, origins: Origins) -> AnyDiskSource:
+    if disk.source.disk:
+        return _copied(disk, origins.sources)
+    if disk.source.vm_disk:
+        return _adopted(disk, origins.adoptions)
+    return _source(vm, disk, origins.images)
+
+
+def _adopted(disk: Disk, adoptions: Adoptions) -> AnyDiskSource:
+    """Return the kept disk that is taken over; nothing is looked for once the machine has it."""
+    found, clone = adoptions.get(disk.name), disk.source.clone or Clone.LINKED
+    if found is None:
+        return ExistingSource(clone=clone)
+    return RetainedSource(machine_uid=found.machine_uid, name=found.name, clone=clone)
 
 
 def _copied(disk: Disk, sources: Sources) -> AnyDiskSource:

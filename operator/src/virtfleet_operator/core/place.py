@@ -172,7 +172,7 @@ def _refusal(asked: Need, node: Candidate) -> str:
     if node.unready:
         return node.unready
     if asked.node_name not in (None, node.name):
-        return "without the disk that is to be copied"
+        return "without the disk that it is made from"
     if any(node.labels.get(key) != value for key, value in asked.node_selector.items()):
         return "not matching nodeSelector"
     if refusal := next(filter(None, (_pool_refusal(*item, node) for item in sorted(asked.pools.items()))), ""):

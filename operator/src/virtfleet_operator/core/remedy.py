@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
+from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, UID_PATTERN
 from virtfleet_api.pool import OVERCOMMIT_PATTERN, POOL_PATH_PATTERN, WATERMARK_PATTERN
 from virtfleet_operator.core.verdict import quote
 
@@ -22,6 +22,7 @@ _PLAIN_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
 
 PATTERN_REMEDIES: Final[Mapping[str, str]] = {
     DNS_LABEL_PATTERN: 'write lower-case letters, digits and "-", such as "data-1"',
+    UID_PATTERN: 'write a UID, such as "123e4567-e89b-42d3-a456-426614174000"',
     DNS_SUBDOMAIN_PATTERN: 'write lower-case letters, digits, "-" and ".", such as "debian-12"',
     r"^https?://[!-~]+$": 'write an http or https address without spaces, such as "https://example.org/disk.qcow2"',
     r"^sha256:[0-9a-f]{64}$": 'write "sha256:" and 64 lower-case hexadecimal digits, as sha256sum prints them',

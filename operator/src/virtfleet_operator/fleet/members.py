@@ -115,7 +115,7 @@ class Fleet:
         """
         member = self._member(node)
         if machine.run is not Run.ABSENT:
-            member.state.gone.discard(machine.uid)
+            member.state.gone.pop(machine.uid, None)
         instruction = _Instruction(member.state, machine.uid, _digest(machine))
         if not instruction.known():
             report = await self._guard(member.client.put_machine(machine))

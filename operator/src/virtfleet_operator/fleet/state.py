@@ -16,7 +16,7 @@ from virtfleet_api.node_api import (
     Snapshot,
     WatchEvent,
 )
-from virtfleet_api.report import MachineReport, NodeReport, Phase
+from virtfleet_api.report import MachineReport, NodeReport, Phase, RetainedDisk
 from virtfleet_operator.fleet.errors import NodeProtocolError
 
 MOST_REPORTS: Final = 20_000
@@ -60,8 +60,10 @@ class NodeState:
         self.images: dict[str, ImageReport] = {}
         self.acknowledged: dict[str, str] = {}
         """Digest of the document that this daemon process acknowledged last, by UID of machine or image."""
-        self.gone: set[str] = set()
-        """UIDs of machines of which the node said that they are absent, since it was last told otherwise."""
+        self.gone: dict[str, tuple[RetainedDisk, ...] | None] = {}
+        """What was kept of machines of which the node said that they are absent, since it was last told otherwise.
+
+        None where it has not said what it kept."""
         self.instance = 0
         """Counts the snapshots: what was acknowledged to an earlier one may not be known to this one."""
         self._listener = listener
@@ -96,20 +98,20 @@ class NodeState:
     def take_answer(self, report: MachineReport) -> None:
         """Take what an instruction was answered with: absent is final, all else comes by the stream."""
         if report.phase is Phase.ABSENT:
-            self.mark_gone(report.uid)
+            self.mark_gone(report.uid, report.retained_disks)
 
-    def mark_gone(self, uid: str) -> None:
-        """Note that the node has nothing of this machine."""
+    def mark_gone(self, uid: str, kept: tuple[RetainedDisk, ...] | None = None) -> None:
+        """Note that the node has nothing of this machine but these disks."""
         self.machines.pop(uid, None)
         # If the machine shall be there, it must be instructed again.
         self.acknowledged.pop(uid, None)
-        self.gone.add(uid)
+        self.gone[uid] = kept
         _check_size(self.name, len(self.gone))
 
     def forget(self, uid: str) -> None:
         """Drop what is remembered of a machine whose object is gone."""
         self.acknowledged.pop(uid, None)
-        self.gone.discard(uid)
+        self.gone.pop(uid, None)
 
     def _mark_heard(self, *, full: bool) -> None:
         if self.contact is not Contact.HEARD:
@@ -130,10 +132,10 @@ class NodeState:
 
     def _take_machine(self, machine: MachineReport) -> None:
         if machine.phase is Phase.ABSENT:
-            self.mark_gone(machine.uid)
+            self.mark_gone(machine.uid, machine.retained_disks)
         else:
             self.machines[machine.uid] = machine
-            self.gone.discard(machine.uid)
+            self.gone.pop(machine.uid, None)
             _check_size(self.name, len(self.machines))
         self._listener.machine_changed(self.name, machine.uid)
 

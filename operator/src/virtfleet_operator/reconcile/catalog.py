@@ -6,7 +6,9 @@ from typing import Final
 from virtfleet_api.names import NODE_LABEL
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
+from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
+from virtfleet_operator.core.adoption import pending_adoptions
 from virtfleet_operator.core.catalog import image_references
 from virtfleet_operator.core.sources import pending_sources
 from virtfleet_operator.kube.cache import Cache, IndexValues, Stored
@@ -16,12 +18,15 @@ MACHINE: Final = "VirtualMachine"
 IMAGE: Final = "VMImage"
 NODE: Final = "VMNode"
 CLASS: Final = "VMClass"
+DISK: Final = "VMDisk"
 
 BY_NODE: Final = "node"
 BY_IMAGE: Final = "image"
 BY_CLASS: Final = "class"
 BY_BACKING: Final = "backing"
 BY_SOURCE: Final = "source"
+BY_DISK: Final = "disk"
+BY_USER: Final = "user"
 UNBOUND: Final = ""
 """The value of index `node` for machines that are on no node yet."""
 
@@ -64,6 +69,23 @@ def _image_sources(stored: Stored) -> Iterable[str]:
     return (f"{stored.key.namespace}/{image.spec.source.disk.virtual_machine}",)
 
 
+def named_disks(stored: Stored) -> Iterable[str]:
+    """Return the VMDisks, as namespace/name, that a machine has yet to take over."""
+    vm = stored.resource
+    if not isinstance(vm, VirtualMachine):
+        return ()
+    return {f"{stored.key.namespace}/{reference.name}" for _, _, reference in pending_adoptions(vm)}
+
+
+def _disk_nodes(stored: Stored) -> Iterable[str]:
+    return (stored.resource.spec.node_name,) if isinstance(stored.resource, VMDisk) else ()
+
+
+def _disk_users(stored: Stored) -> Iterable[str]:
+    """Return the UID of the machine that takes a VMDisk over."""
+    return (stored.status.user.uid,) if stored.status.user else ()
+
+
 def _classes(stored: Stored) -> Iterable[str]:
     vm = stored.resource
     return (vm.spec.class_name,) if isinstance(vm, VirtualMachine) and vm.spec.class_name else ()
@@ -75,9 +97,11 @@ INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
         BY_IMAGE: named_images,
         BY_BACKING: backing_images,
         BY_SOURCE: _sources,
+        BY_DISK: named_disks,
         BY_CLASS: _classes,
     },
     IMAGE: {BY_SOURCE: _image_sources},
+    DISK: {BY_NODE: _disk_nodes, BY_USER: _disk_users},
 }
 
 
@@ -101,6 +125,15 @@ class CacheCatalog:
         """Return a VMClass that parses, or None."""
         stored = self._cache.get(Key(CLASS, "", name))
         return stored.resource if stored and isinstance(stored.resource, VMClass) else None
+
+    def vm_disk(self, namespace: str, name: str) -> VMDisk | None:
+        """Return a VMDisk that parses, or None."""
+        stored = self._cache.get(Key(DISK, namespace, name))
+        return stored.resource if stored and isinstance(stored.resource, VMDisk) else None
+
+    def disk_users(self, namespace: str, name: str) -> Sequence[str]:
+        """Return the machines that name the VMDisk and have not taken it over yet."""
+        return sorted(_names(self._cache.find(MACHINE, BY_DISK, f"{namespace}/{name}")))
 
     def class_of(self, vm: VirtualMachine) -> VMClass | None:
         """Return the VMClass that a machine names, or None."""

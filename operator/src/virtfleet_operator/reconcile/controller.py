@@ -13,10 +13,13 @@ from virtfleet_operator.kube.errors import KubeError
 from virtfleet_operator.kube.paths import Key
 from virtfleet_operator.reconcile.catalog import (
     BY_CLASS,
+    BY_DISK,
     BY_IMAGE,
     BY_NODE,
     BY_SOURCE,
+    BY_USER,
     CLASS,
+    DISK,
     IMAGE,
     MACHINE,
     NODE,
@@ -31,12 +34,14 @@ from virtfleet_operator.reconcile.machine import reconcile_machine
 from virtfleet_operator.reconcile.node import reconcile_node
 from virtfleet_operator.reconcile.queue import KeyedQueue, QueueObserver
 from virtfleet_operator.reconcile.vm_class import reconcile_class
+from virtfleet_operator.reconcile.vm_disk import reconcile_disk
 
 RECONCILE: Final[Mapping[str, Callable[[Context, Key], Awaitable[float | None]]]] = {
     MACHINE: reconcile_machine,
     IMAGE: reconcile_image,
     NODE: reconcile_node,
     CLASS: reconcile_class,
+    DISK: reconcile_disk,
 }
 
 UNPLACED: Final = Key("Unplaced", "", "")
@@ -101,6 +106,7 @@ class Controller:
         self.node_changed(node)
         self._add(self._cache.find(MACHINE, BY_NODE, node))
         self._add(self._cache.all(IMAGE))
+        self._add(self._cache.find(DISK, BY_NODE, node))
 
     def _object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
         self.queue.add(key)
@@ -111,18 +117,24 @@ class Controller:
                     self._add(self._cache.find(kind, BY_SOURCE, f"{key.namespace}/{key.name}"))
             case "VMImage":
                 self._add(self._cache.find(MACHINE, BY_IMAGE, f"{key.namespace}/{key.name}"))
+            case "VMDisk":
+                self._add(self._cache.find(MACHINE, BY_DISK, f"{key.namespace}/{key.name}"))
             case "VMClass":
                 self._add(self._cache.find(MACHINE, BY_CLASS, key.name))
             case "VMNode":
                 self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
                 if new is None:
                     self._add(self._cache.find(MACHINE, BY_NODE, key.name))
+                if new is None or old is None:
+                    self._add(self._cache.find(DISK, BY_NODE, key.name))
 
     def _machine_object_changed(self, old: Stored | None, new: Stored | None) -> None:
         before, after = self._concerns(old), self._concerns(new)
         if before != after:
             for key in before | after:
                 self.queue.add(key)
+        for uid in {stored.uid for stored in (old, new) if stored is not None}:
+            self._add(self._cache.find(DISK, BY_USER, uid))
         if old is not None and new is not None and old.status.disks != new.status.disks:
             self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)  # they are counted by the node's report from now on
         if new is None and old is not None:

@@ -9,6 +9,7 @@ from typing import Final
 from virtfleet_api.machine import Machine
 from virtfleet_api.names import FINALIZER, NODE_LABEL
 from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_operator.core.adoption import adoption_node, find_adoptions
 from virtfleet_operator.core.binding import Binding, Bound, Lost, Restore, Unbound, binding
 from virtfleet_operator.core.catalog import image_references
 from virtfleet_operator.core.compile import compile_machine
@@ -25,6 +26,7 @@ from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import Key
 from virtfleet_operator.reconcile.catalog import IMAGE
 from virtfleet_operator.reconcile.context import Context
+from virtfleet_operator.reconcile.hand_over import take_over
 from virtfleet_operator.reconcile.image import hold_image
 from virtfleet_operator.reconcile.machine_status import Verdict, write_machine
 from virtfleet_operator.reconcile.removal import remove_machine
@@ -112,14 +114,20 @@ async def _prepare(context: Context, stored: Stored) -> Prepared | Waiting | Inv
 
 async def _place(context: Context, stored: Stored, prepared: Prepared) -> Placed | Unschedulable:
     disks = disk_sizes(prepared.vm, context.catalog)
-    sources = find_sources(prepared.vm, context.catalog)
-    node = source_node(sources) if not isinstance(sources, Waiting | Invalid) else None
+    node = _pinned(prepared.vm, context)
     placed = place(need(prepared.vm, prepared.sizing, disks, node), context.candidates())
     if isinstance(placed, Placed):
         # No await between choosing and reserving: the next machine must see this one.
         with context.loads.reserve(stored.key, placed.node_name, load_of(prepared.sizing, disks)):
             await _bind(context, stored, placed.node_name)
     return placed
+
+
+def _pinned(vm: VirtualMachine, context: Context) -> str | None:
+    """Return the node that holds what the machine's disks are made from, if they are made from disks."""
+    sources, adoptions = find_sources(vm, context.catalog), find_adoptions(vm, context.catalog)
+    node = None if isinstance(sources, Waiting | Invalid) else source_node(sources)
+    return node if isinstance(adoptions, Waiting | Invalid) else node or adoption_node(adoptions)
 
 
 async def _bind(context: Context, stored: Stored, node: str) -> Stored:
@@ -135,7 +143,7 @@ async def _instruct_and_write(
     failure: NodeError | None = None
     try:
         if document and context.fleet.contact(node) is Contact.HEARD:
-            await _instruct(context, stored, node, document)
+            verdict = await _instruct(context, stored, node, document) or verdict
     except StaleEpochError:
         raise
     except NodeRefusedError as error:
@@ -148,9 +156,14 @@ async def _instruct_and_write(
     return delay
 
 
-async def _instruct(context: Context, stored: Stored, node: str, document: Machine) -> None:
-    """Tell the node first about the images that the machine is made from, then about the machine."""
+async def _instruct(context: Context, stored: Stored, node: str, document: Machine) -> Waiting | Invalid | None:
+    """Tell the node first about the images that the machine is made from, then about the machine.
+
+    Before that the kept disks become the machine's; returned is what keeps them from it.
+    """
     if isinstance(stored.resource, VirtualMachine):
+        if obstacle := await take_over(context, stored.resource):
+            return obstacle
         for namespace, name in image_references(stored.resource):
             image = context.catalog.image(namespace, name)
             held = context.cache.get(Key(IMAGE, namespace, name))
@@ -158,3 +171,4 @@ async def _instruct(context: Context, stored: Stored, node: str, document: Machi
                 await hold_image(context, held)
                 await instruct_image(context, node, image)
     await context.fleet.put_machine(node, document)
+    return None

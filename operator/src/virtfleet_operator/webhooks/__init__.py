@@ -13,6 +13,7 @@ import kopf
 
 from virtfleet_api.kinds import KINDS
 from virtfleet_api.names import GROUP, VERSION
+from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.admission import Review, review_deletion, review_write
@@ -39,7 +40,7 @@ def register(registry: kopf.OperatorRegistry, catalog: Callable[[], Catalog], cl
         kopf.on.validate(
             GROUP, VERSION, kind.plural, id=f"{kind.plural}-write", operations=["CREATE", "UPDATE"], **options
         )(validate_write)
-    for kind in (VMImage, VMNode):
+    for kind in (VMImage, VMNode, VMDisk):
         kopf.on.validate(GROUP, VERSION, kind.plural, id=f"{kind.plural}-delete", operations=["DELETE"], **options)(
             validate_deletion
         )

@@ -106,6 +106,8 @@ def _terminating(facts: MachineFacts) -> str:
         return "The machine is being deleted."
     if not facts.node_heard:
         return f"Node {facts.node_name} is not heard: the machine is removed once it answers."
+    if isinstance(facts.verdict, Waiting):
+        return facts.verdict.message
     stuck = facts.report is not None and (
         facts.report.phase == Phase.FAILED or facts.report.reason in {WAITING_FOR_COPIES, WIPING}
     )

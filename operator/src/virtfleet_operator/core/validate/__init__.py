@@ -10,8 +10,10 @@ from functools import singledispatch
 from virtfleet_api.resource import Resource
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
+from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
+from virtfleet_operator.core.validate.disk_object import disk_deletion_problems, disk_object_problems
 from virtfleet_operator.core.validate.image import image_deletion_problems, image_problems
 from virtfleet_operator.core.validate.machine import machine_problems
 from virtfleet_operator.core.validate.node import node_deletion_problems, node_problems
@@ -21,6 +23,8 @@ from virtfleet_operator.core.verdict import Invalid
 __all__ = [
     "check",
     "class_problems",
+    "disk_deletion_problems",
+    "disk_object_problems",
     "image_deletion_problems",
     "image_problems",
     "machine_problems",
@@ -58,3 +62,8 @@ def _(resource: VMNode, _now: datetime, _old: Resource | None) -> tuple[str, ...
 @_problems.register
 def _(resource: VMClass, _now: datetime, _old: Resource | None) -> tuple[str, ...]:
     return class_problems(resource)
+
+
+@_problems.register
+def _(resource: VMDisk, _now: datetime, old: Resource | None) -> tuple[str, ...]:
+    return disk_object_problems(resource, old if isinstance(old, VMDisk) else None)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from virtfleet_api.quantity import Bytes
-from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, DiskStatus, VirtualMachine
+from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, DiskSource, DiskStatus, VirtualMachine
 from virtfleet_operator.core.validate.io_tune import group_problems, io_tune_problems
 from virtfleet_operator.core.verdict import quote
 
@@ -28,6 +28,7 @@ def disk_problems(vm: VirtualMachine, old: VirtualMachine | None) -> Iterator[st
     disks = vm.spec.disks
     yield from _repeated(disks)
     yield from _too_many_sata(disks)
+    yield from _adopted_twice(disks)
     yield from group_problems(disks)
     existing = {disk.name: disk for disk in vm.status.disks}
     before = {disk.name: disk for disk in old.spec.disks} if old else {}
@@ -79,7 +80,7 @@ def _itself(where: str, vm: VirtualMachine, disk: Disk) -> Iterator[str]:
 def _drive_problems(where: str, disk: Disk) -> Iterator[str]:
     """Refuse what means nothing for a drive: it holds an ISO image or nothing."""
     source = disk.source
-    if source.image or source.disk or source.blank or source.clone:
+    if source.image or source.disk or source.vm_disk or source.blank or source.clone:
         yield f'{where}.source: is no medium of a drive: write "iso: {{name: debian-12}}", or {{}} for an empty drive'
     if disk.size is not None:
         yield f"{where}.size: has no effect on a drive: remove it"
@@ -92,14 +93,28 @@ def _source_problems(where: str, disk: Disk) -> Iterator[str]:
     if source.iso:
         yield f"{where}.source.iso: goes into a drive: write bus: cdrom, or name an image of type Disk in source.image"
         return
-    given = [name for name in ("image", "disk", "blank") if getattr(source, name) is not None]
+    given = [name for name, value in _first_contents(source) if value is not None]
     if len(given) != 1:
-        said = f"names {' and '.join(given)}" if given else "names neither image, disk nor blank"
+        said = f"names {' and '.join(given)}" if given else "names neither image, disk, vmDisk nor blank"
         yield f'{where}.source: {said}: write exactly one, such as "image: {{name: debian-12}}" or "blank: {{}}"'
     elif source.blank is not None and source.clone is not None:
         yield f"{where}.source.clone: has no effect on a blank disk: remove it"
     if given == ["blank"] and disk.size is None:
         yield f'{where}.size: is missing, and a blank disk has no size of its own: write one, such as "20Gi"'
+
+
+def _first_contents(source: DiskSource) -> tuple[tuple[str, object], ...]:
+    return ("image", source.image), ("disk", source.disk), ("vmDisk", source.vm_disk), ("blank", source.blank)
+
+
+def _adopted_twice(disks: tuple[Disk, ...]) -> Iterator[str]:
+    seen: set[str] = set()
+    for index, disk in enumerate(disks):
+        name = disk.source.vm_disk.name if disk.source.vm_disk else None
+        if name in seen:
+            yield f"spec.disks[{index}].source.vmDisk: {quote(name)} is named twice: write another, or remove the disk"
+        if name is not None:
+            seen.add(name)
 
 
 def _size_problems(where: str, disk: Disk) -> Iterator[str]:
