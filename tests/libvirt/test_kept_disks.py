@@ -32,7 +32,7 @@ async def leave(rig: Rig) -> Machine:
     await rig.put(former, run=Run.PAUSED)
     await rig.until_phase(former, Phase.PAUSED)
     report = await rig.remove(former)
-    (left,) = report.retained_disks
+    (left,) = report.kept_disks
     assert (left.pool, left.name, left.capacity_bytes) == ("default", "data", 16 * MIB)
     io(rig.pool / "disks" / former.uid / "data.qcow2", "write -P 7 0 1M")
     return former
@@ -56,7 +56,7 @@ async def test_a_running_guest_gets_a_disk_that_was_left_behind(rig: Rig, killed
 
     # The operator asks what is left of the former machine, and tells the new one that the disk is its own.
     report = await rig.daemon.put_machine(former.model_copy(update={"run": Run.ABSENT}))
-    assert (report.phase, report.retained_disks) == (Phase.ABSENT, ())
+    assert (report.phase, report.kept_disks) == (Phase.ABSENT, ())
     own = taken.model_copy(update={"source": ExistingSource()})
     machine = await rig.put(machine, hardware=machine.hardware.model_copy(update={"disks": (own,)}))
     assert rig.last(machine).restart_required == ()
@@ -67,10 +67,10 @@ async def test_a_running_guest_gets_a_disk_that_was_left_behind(rig: Rig, killed
 async def test_a_disk_that_was_left_behind_is_told_of_until_it_is_removed(rig: Rig) -> None:
     former = (await leave(rig)).model_copy(update={"run": Run.ABSENT})
     told = await rig.daemon.put_machine(former)
-    assert [disk.name for disk in told.retained_disks] == ["data"]
+    assert [disk.name for disk in told.kept_disks] == ["data"]
     (disk,) = former.hardware.disks
     doomed = disk.model_copy(update={"reclaim_policy": ReclaimPolicy.DELETE, "source": ExistingSource()})
     hardware = former.hardware.model_copy(update={"disks": (doomed,)})
     removed = await rig.daemon.put_machine(former.model_copy(update={"hardware": hardware}))
-    assert (removed.phase, removed.retained_disks) == (Phase.ABSENT, ())
+    assert (removed.phase, removed.kept_disks) == (Phase.ABSENT, ())
     assert rig.disks.owners() == frozenset()

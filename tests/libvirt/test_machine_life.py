@@ -143,6 +143,6 @@ async def test_reclaim_policies(rig: Rig) -> None:
     machine = await rig.put(machine, hardware=fewer, run=Run.PAUSED)
     assert len(rig.disks.read_disks(machine.uid)) == 3
     report = await rig.remove(machine)
-    assert [(disk.pool, disk.name) for disk in report.retained_disks] == [("default", "kept")]
+    assert [(disk.pool, disk.name) for disk in report.kept_disks] == [("default", "kept")]
     assert [disk.name for disk in rig.disks.read_disks(machine.uid)] == ["kept"]
     rig.disks.remove_disk(machine.uid, "default", "kept")

@@ -44,7 +44,7 @@ async def test_a_disk_is_wiped_with_its_machine_also_by_the_next_daemon(rig: Rig
     assert rig.last(machine).message.startswith("Overwriting disk secret: ")
     await rig.restart_daemon()
     report = await rig.until_phase(machine, Phase.ABSENT)
-    assert [(disk.pool, disk.name) for disk in report.retained_disks] == [("default", "kept")]
+    assert [(disk.pool, disk.name) for disk in report.kept_disks] == [("default", "kept")]
     assert left(rig, machine) == ["kept.qcow2"]
     rig.disks.remove_disk(machine.uid, "default", "kept")
 

@@ -169,7 +169,7 @@ class SimulatedDaemon:
         if left := tuple(disk for disk in there if disk.name not in doomed):
             self.kept[machine.uid] = left
         report = MachineReport(
-            uid=machine.uid, namespace=machine.namespace, name=machine.name, phase=Phase.ABSENT, retained_disks=left
+            uid=machine.uid, namespace=machine.namespace, name=machine.name, phase=Phase.ABSENT, kept_disks=left
         )
         if last:
             self.journal.publish_machine(report)

@@ -114,7 +114,7 @@ class MachineReport(Document):
     """Spec fields (such as "cpu.cores", "disks[root].cache") that differ from what the guest was started with."""
     held_disks: tuple[str, ...] = ()
     """Disks and drives that the guest has been asked to let go of, and holds."""
-    retained_disks: tuple[RetainedDisk, ...] = ()
+    kept_disks: tuple[RetainedDisk, ...] = ()
     """With ABSENT: disks that were kept by their reclaim policy."""
 
 

@@ -66,7 +66,7 @@ def build_report(
         guest=facts.guest if active else None,
         restart_required=changed_fields(started, desired.hardware, observed) if started else (),
         held_disks=held_disks(desired.hardware, observed, now) if active else (),
-        retained_disks=_retained(desired, observed, record) if phase is Phase.ABSENT else (),
+        kept_disks=_retained(desired, observed, record) if phase is Phase.ABSENT else (),
     )
 
 

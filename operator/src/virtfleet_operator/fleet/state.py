@@ -98,7 +98,7 @@ class NodeState:
     def take_answer(self, report: MachineReport) -> None:
         """Take what an instruction was answered with: absent is final, all else comes by the stream."""
         if report.phase is Phase.ABSENT:
-            self.mark_gone(report.uid, report.retained_disks)
+            self.mark_gone(report.uid, report.kept_disks)
 
     def mark_gone(self, uid: str, kept: tuple[RetainedDisk, ...] | None = None) -> None:
         """Note that the node has nothing of this machine but these disks."""
@@ -132,7 +132,7 @@ class NodeState:
 
     def _take_machine(self, machine: MachineReport) -> None:
         if machine.phase is Phase.ABSENT:
-            self.mark_gone(machine.uid, machine.retained_disks)
+            self.mark_gone(machine.uid, machine.kept_disks)
         else:
             self.machines[machine.uid] = machine
             self.gone.pop(machine.uid, None)
