@@ -12,7 +12,7 @@ import libvirt
 import pytest
 
 from machine_rig import Rig, new_machine
-from virtfleet_api.machine import BlankSource, Machine, MachineDisk
+from virtfleet_api.machine import BlankSource, Machine, MachineDisk, Run
 from virtfleet_api.report import Phase
 
 MIB = 1 << 20
@@ -56,7 +56,8 @@ async def test_changes_of_disks_survive_whatever_is_killed(rig: Rig, victim: str
     await asyncio.sleep(chance.uniform(0, 0.4))
     await asyncio.gather(putting, return_exceptions=True)
     await kill(rig, victim)
-    await put_until_taken(rig, machine.model_copy(update={"hardware": changed}))
+    machine = machine.model_copy(update={"hardware": changed})
+    await put_until_taken(rig, machine)
 
     def settled() -> bool:
         report = rig.last(machine)
@@ -68,7 +69,8 @@ async def test_changes_of_disks_survive_whatever_is_killed(rig: Rig, victim: str
     await rig.reports.until(settled, 90, f"the disks as the document has them (VIRTFLEET_CHAOS_SEED={SEED})")
     uid = machine.uid
     assert files(rig) == {f"{uid}/root.qcow2", f"{uid}/data.qcow2", f"{uid}/logs.qcow2"}
-    await rig.remove(machine)
+    await put_until_taken(rig, machine.model_copy(update={"run": Run.ABSENT}))
+    await rig.until_phase(machine, Phase.ABSENT)
     assert not files(rig)
 
 
