@@ -190,7 +190,7 @@ async def test_another_name_for_a_uid_is_refused(rig: Rig) -> None:
 
 
 async def test_a_machine_waits_for_its_image(rig: Rig) -> None:
-    later = "cccccccc-0000-4000-8000-000000000000"
+    later = "eeeeeeee-0000-4000-8000-00000000000f"
     kernel = new_machine().hardware.kernel
     assert kernel is not None
     machine = new_machine(kernel=kernel.model_copy(update={"image_uid": later}), grace_period_seconds=0)
