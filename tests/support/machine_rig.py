@@ -164,7 +164,7 @@ class Rig:
         for report in self.daemon.list_machines():
             await self.daemon.delete_machine(report.uid)
         for domain in self.libvirt.listAllDomains():
-            if domain.isActive():
+            with contextlib.suppress(libvirt.libvirtError):  # it may have ended by itself just now
                 domain.destroy()
         await self.reports.until(lambda: not self.libvirt.listAllDomains(), 30, "a failed test's machines to go")
 
