@@ -92,13 +92,13 @@ class Cluster:
 
     async def create_machine(self, manifest: Mapping[str, Any], *, dry_run: bool) -> dict[str, Any]:
         """Create a VirtualMachine and return it; with `dry_run` the API server does all but keep it."""
-        path = self._path(API_VERSION, "").removesuffix("/")
+        path = self._collection(API_VERSION, VirtualMachine.plural)
         query = {"dryRun": "All"} if dry_run else {}
         return await self._request("POST", path, self._what(manifest["metadata"]["name"]), query=query, body=manifest)
 
     async def find_image(self, name: str) -> dict[str, Any] | None:
         """Read a VMImage; None when there is none of that name."""
-        path = f"/apis/{API_VERSION}/namespaces/{quote(self.namespace, safe='')}/{VMImage.plural}"
+        path = self._collection(API_VERSION, VMImage.plural)
         query = {"fieldSelector": f"metadata.name={name}"}
         items = (await self._request("GET", path, self._image(name), query=query)).get("items")
         return items[0] if items else None
@@ -106,19 +106,17 @@ class Cluster:
     async def create_image(self, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
         """Create a VMImage."""
         body = {"apiVersion": API_VERSION, "kind": "VMImage", "metadata": {"name": name}, "spec": spec}
-        path = f"/apis/{API_VERSION}/namespaces/{quote(self.namespace, safe='')}/{VMImage.plural}"
+        path = self._collection(API_VERSION, VMImage.plural)
         return await self._request("POST", path, self._image(name), body=body)
 
     async def upload_state(self, name: str) -> UploadState:
         """Ask how much of an image's upload is there."""
-        path = self._path(SUBRESOURCES_API_VERSION, name, VMImage.plural) + "/upload"
-        return UploadState.model_validate(await self._request("GET", path, self._image(name)))
+        return UploadState.model_validate(await self._request("GET", self._upload_path(name), self._image(name)))
 
     async def send_piece(self, name: str, piece: PieceQuery, data: bytes) -> UploadState:
         """Send a piece of an image's upload."""
-        path = self._path(SUBRESOURCES_API_VERSION, name, VMImage.plural) + "/upload"
         query = {key: str(value) for key, value in piece.to_json_dict().items()}
-        answer = await self._request("PUT", path, self._image(name), query=query, data=data)
+        answer = await self._request("PUT", self._upload_path(name), self._image(name), query=query, data=data)
         return UploadState.model_validate(answer)
 
     async def list_events(self, uid: str) -> list[dict[str, Any]]:
@@ -209,8 +207,13 @@ class Cluster:
         return await handler(request)
 
     def _path(self, api_version: str, name: str, plural: str = VirtualMachine.plural) -> str:
-        namespace, name = (quote(part, safe="") for part in (self.namespace, name))
-        return f"/apis/{api_version}/namespaces/{namespace}/{plural}/{name}"
+        return f"{self._collection(api_version, plural)}/{quote(name, safe='')}"
+
+    def _collection(self, api_version: str, plural: str) -> str:
+        return f"/apis/{api_version}/namespaces/{quote(self.namespace, safe='')}/{plural}"
+
+    def _upload_path(self, image: str) -> str:
+        return self._path(SUBRESOURCES_API_VERSION, image, VMImage.plural) + "/upload"
 
     def _url(self, path: str) -> str:
         return str(self._configuration.host).rstrip("/") + path

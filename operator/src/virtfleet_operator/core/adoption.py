@@ -7,10 +7,10 @@ their node, so a machine goes where they are.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from virtfleet_api.names import NODE_LABEL
 from virtfleet_api.virtual_machine import Disk, VirtualMachine, VMDiskReference
 from virtfleet_api.vm_disk import VMDisk, VMDiskPhase
 from virtfleet_operator.core.catalog import Catalog
+from virtfleet_operator.core.sources import node_of
 from virtfleet_operator.core.validate.disk_object import disk_object_problems
 from virtfleet_operator.core.verdict import Invalid, Waiting, quote
 
@@ -102,7 +102,7 @@ def _problems(where: str, disk: Disk, kept: VMDisk) -> Iterator[str]:
 
 def _node_problems(vm: VirtualMachine, found: Adoptions, copied_on: str | None) -> Iterator[str]:
     """Refuse disks on several nodes: they do not leave theirs."""
-    own = vm.status.node_name or vm.metadata.labels.get(NODE_LABEL) or copied_on
+    own = node_of(vm) or copied_on
     nodes = {adoption.node_name for adoption in found.values()} | ({own} if own else set())
     if found and len(nodes) > 1:
         first = next(index for index, disk, _ in pending_adoptions(vm) if found[disk.name].node_name != own)

@@ -48,7 +48,7 @@ def find_sources(vm: VirtualMachine, catalog: Catalog) -> Sources | Waiting | In
             return Waiting("SourceNotFound", f"{where}: {_absent(reference, machine)}")
         if problems := tuple(_problems(where, disk, reference, machine)):
             return Invalid(problems)
-        stored, node = _stored(machine, reference), _node_of(machine)
+        stored, node = _stored(machine, reference), node_of(machine)
         if stored is None or node is None:
             return _not_made(where, reference)
         found[disk.name] = Source(machine.metadata.uid, stored.pool, node)
@@ -69,11 +69,11 @@ def find_image_source(image: VMImage, catalog: Catalog, told: Collection[str] = 
         lost = "its copies are lost, and a disk that may have changed is not copied again: make another VMImage"
         return Waiting("CopiesLost", f"spec.source.disk: {lost}")
     machine = catalog.machine(image.metadata.namespace, reference.virtual_machine)
-    if machine is None or (machine.metadata.deletion_timestamp is not None and _node_of(machine) not in told):
+    if machine is None or (machine.metadata.deletion_timestamp is not None and node_of(machine) not in told):
         return Waiting("SourceNotFound", f"{_IMAGE_SOURCE}: {_absent(reference, machine)}")
     if problem := _name_problem(_IMAGE_SOURCE, reference, machine):
         return Waiting("SourceNotFound", problem)
-    stored, node = _stored(machine, reference), _node_of(machine)
+    stored, node = _stored(machine, reference), node_of(machine)
     if stored is None or node is None:
         return _not_made(_IMAGE_SOURCE, reference)
     return Source(machine.metadata.uid, stored.pool, node)
@@ -138,7 +138,7 @@ def _problems(where: str, disk: Disk, reference: DiskReference, machine: Virtual
 
 def _node_problems(vm: VirtualMachine, found: Sources) -> Iterator[str]:
     """Refuse sources on several nodes: copies do not leave their node."""
-    own = _node_of(vm)
+    own = node_of(vm)
     nodes = {source.node_name for source in found.values()} | ({own} if own else set())
     if found and len(nodes) > 1:
         first = next(index for index, disk, _ in pending_sources(vm) if found[disk.name].node_name != own)
@@ -152,5 +152,6 @@ def _stored(machine: VirtualMachine, reference: DiskReference) -> DiskStatus | N
     return next((disk for disk in machine.status.disks if disk.name == reference.name), None)
 
 
-def _node_of(machine: VirtualMachine) -> str | None:
+def node_of(machine: VirtualMachine) -> str | None:
+    """Return the node that a machine is bound to, as far as its object says."""
     return machine.status.node_name or machine.metadata.labels.get(NODE_LABEL)
