@@ -18,7 +18,7 @@ from benchmarks.start import MACHINES, build_machine
 from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.node_api import Snapshot
 from virtfleet_api.report import Phase
-from virtfleet_api.virtual_machine import PrintableStatus
+from virtfleet_api.virtual_machine_status import PrintableStatus
 from virtfleet_dev.cluster import Cluster
 from virtfleet_dev.configuration import OPERATOR_NAMESPACE
 from virtfleet_dev.process import Program

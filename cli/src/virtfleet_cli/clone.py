@@ -7,7 +7,8 @@ from typing import Any, Final
 import yaml
 
 from virtfleet_api.names import API_VERSION, GROUP
-from virtfleet_api.virtual_machine import Clone, PowerState, PrintableStatus, RunStrategy
+from virtfleet_api.virtual_machine import Clone, PowerState, RunStrategy
+from virtfleet_api.virtual_machine_status import PrintableStatus
 from virtfleet_cli.errors import CliError
 from virtfleet_cli.power import GRACE_ANNOTATION, Change
 

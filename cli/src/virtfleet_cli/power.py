@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from virtfleet_api.names import GROUP
-from virtfleet_api.virtual_machine import PowerState, PrintableStatus, RunStrategy
+from virtfleet_api.virtual_machine import PowerState, RunStrategy
+from virtfleet_api.virtual_machine_status import PrintableStatus
 from virtfleet_cli.errors import CliError
 
 GRACE_ANNOTATION: Final = f"{GROUP}/grace-period-before-force"

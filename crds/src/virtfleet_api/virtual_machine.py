@@ -7,12 +7,12 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, Field
 
 from virtfleet_api.base import ATOMIC, Model
-from virtfleet_api.conditions import Condition
 from virtfleet_api.io_tune import IoTune
 from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.resource import PrinterColumn, Resource
 from virtfleet_api.secret_reference import SecretReference
+from virtfleet_api.virtual_machine_status import VirtualMachineStatus
 
 MAX_VCPUS = 512
 """As many as QEMU's q35 machine takes without an IOMMU of its own is 255; libvirt's limit is checked on the node."""
@@ -299,94 +299,6 @@ class VirtualMachineSpec(Model):
             json_schema_extra=ATOMIC,
         ),
     ]
-
-
-class PrintableStatus(StrEnum):
-    """The one word that `kubectl get vm` shows."""
-
-    PROVISIONING = "Provisioning"
-    SCHEDULING = "Scheduling"
-    STARTING = "Starting"
-    RUNNING = "Running"
-    PAUSED = "Paused"
-    STOPPING = "Stopping"
-    STOPPED = "Stopped"
-    CRASHED = "Crashed"
-    TERMINATING = "Terminating"
-    UNSCHEDULABLE = "Unschedulable"
-    INVALID = "Invalid"
-    UNKNOWN = "Unknown"
-
-
-class VcpuStatus(Model):
-    """Virtual CPUs as the hypervisor runs them."""
-
-    current: Annotated[int, Field(description="vCPUs of the running guest.")]
-    max: Annotated[int, Field(description="vCPUs the guest may be given without a restart.")]
-
-
-class MemoryStatus(Model):
-    """Memory as the hypervisor runs it."""
-
-    current: Annotated[Bytes, Field(description="Memory of the running guest.")]
-
-
-class MachineStatus(Model):
-    """The machine as its node runs it."""
-
-    uuid: Annotated[str, Field(description="UUID of the libvirt domain: the object's UID.")]
-    machine_type: Annotated[str, Field(description="QEMU machine type, with its version.")]
-    cpu_model: Annotated[str, Field(description="CPU model given to the guest.")]
-    vcpus: Annotated[VcpuStatus, Field(description="Virtual CPUs.")]
-    memory: Annotated[MemoryStatus, Field(description="Memory.")]
-    restarts: Annotated[int, Field(description="Starts after a crash since the machine last ran steadily.")] = 0
-    started_at: Annotated[datetime | None, Field(description="When the guest was last started.")] = None
-
-
-class DiskStatus(Model):
-    """A disk as it is."""
-
-    name: Annotated[str, Field(description="Name in the spec.")]
-    pool: Annotated[str, Field(description="Pool that holds it.")]
-    capacity: Annotated[Bytes, Field(description="Size the guest sees.")]
-    allocated: Annotated[
-        Bytes | None,
-        Field(description="What it takes in the pool; written again when it has moved by 16 MiB and by 5 %."),
-    ] = None
-    backing: Annotated[str | None, Field(description="UID of the VMImage that a linked clone needs.")] = None
-    target: Annotated[str, Field(description="Device name in the domain, such as vda.")]
-    message: Annotated[
-        str | None, Field(description="What goes on with it, such as how far it is made independent of its image.")
-    ] = None
-
-
-class InterfaceStatus(Model):
-    """A network card as it is."""
-
-    name: Annotated[str, Field(description="Name in the spec.")]
-    mac: Annotated[str, Field(description="MAC address.")]
-    ip_addresses: Annotated[tuple[str, ...], Field(description="Addresses the guest agent reports.")] = ()
-
-
-class GuestStatus(Model):
-    """What the guest agent says of the guest; not to be trusted, only shown."""
-
-    os: Annotated[str | None, Field(description="Operating system.")] = None
-    kernel: Annotated[str | None, Field(description="Kernel release.")] = None
-    hostname: Annotated[str | None, Field(description="Host name.")] = None
-
-
-class VirtualMachineStatus(Model):
-    """What is, written by the operator alone."""
-
-    observed_generation: Annotated[int, Field(description="Generation of the spec this status is about.")] = 0
-    printable_status: Annotated[PrintableStatus | None, Field(description="The state in one word.")] = None
-    node_name: Annotated[str | None, Field(description="VMNode that runs it.")] = None
-    machine: Annotated[MachineStatus | None, Field(description="The machine as its node runs it.")] = None
-    disks: Annotated[tuple[DiskStatus, ...], Field(description="Disks.")] = ()
-    interfaces: Annotated[tuple[InterfaceStatus, ...], Field(description="Network cards.")] = ()
-    guest: Annotated[GuestStatus | None, Field(description="What the guest says of itself.")] = None
-    conditions: Annotated[tuple[Condition, ...], Field(description="Conditions, Ready among them.")] = ()
 
 
 class VirtualMachine(Resource):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from virtfleet_api.names import FINALIZER, NODE_LABEL
 from virtfleet_api.resource import ObjectMeta
-from virtfleet_api.virtual_machine import VirtualMachineStatus
+from virtfleet_api.virtual_machine_status import VirtualMachineStatus
 from virtfleet_operator.core.binding import Bound, Lost, Restore, Unbound, binding
 
 NODES = ("node-a", "node-b", "node-c")

@@ -14,7 +14,8 @@ from virtfleet_api.base import Model
 from virtfleet_api.conditions import ConditionStatus, ConditionType
 from virtfleet_api.report import NodeReport, Phase
 from virtfleet_api.resource import ObjectMeta
-from virtfleet_api.virtual_machine import VirtualMachine, VirtualMachineStatus
+from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.virtual_machine_status import VirtualMachineStatus
 from virtfleet_api.vm_image import VMImage, VMImageStatus
 from virtfleet_api.vm_node import VMNode, VMNodeStatus
 from virtfleet_operator.core.events import image_events, machine_events, node_events

@@ -10,7 +10,8 @@ from virtfleet_api.conditions import Condition
 from virtfleet_api.names import FINALIZER, NODE_LABEL
 from virtfleet_api.report import MachineReport, NodeReport, Phase, PoolReport
 from virtfleet_api.resource import ObjectMeta
-from virtfleet_api.virtual_machine import VirtualMachine, VirtualMachineStatus
+from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.virtual_machine_status import VirtualMachineStatus
 from virtfleet_api.vm_image import VMImageStatus
 from virtfleet_api.vm_node import NodeResources, VMNode, VMNodeStatus
 from virtfleet_operator.core.binding import Bound, Lost, Restore, Unbound, binding

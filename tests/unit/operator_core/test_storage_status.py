@@ -6,7 +6,7 @@ import pytest
 
 from virtfleet_api.report import DiskReport, MachineReport, Phase
 from virtfleet_api.resource import ObjectMeta
-from virtfleet_api.virtual_machine import VirtualMachineStatus
+from virtfleet_api.virtual_machine_status import VirtualMachineStatus
 from virtfleet_operator.core.events import machine_events
 from virtfleet_operator.core.summarise import MachineFacts, summarise_machine
 from virtfleet_operator.core.writes import ALLOCATION_INTERVAL, machine_write_due

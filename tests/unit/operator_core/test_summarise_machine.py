@@ -8,7 +8,7 @@ import pytest
 from virtfleet_api.conditions import Condition
 from virtfleet_api.report import DiskReport, GuestReport, InterfaceReport, MachineReport, Phase, StopReason
 from virtfleet_api.resource import ObjectMeta
-from virtfleet_api.virtual_machine import VirtualMachineStatus
+from virtfleet_api.virtual_machine_status import VirtualMachineStatus
 from virtfleet_operator.core.summarise import MachineFacts, summarise_machine
 from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting
 

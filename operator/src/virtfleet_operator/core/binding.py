@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from virtfleet_api.names import FINALIZER, NODE_LABEL
 from virtfleet_api.resource import ObjectMeta
-from virtfleet_api.virtual_machine import VirtualMachineStatus
+from virtfleet_api.virtual_machine_status import VirtualMachineStatus
 
 
 @dataclass(frozen=True, slots=True)

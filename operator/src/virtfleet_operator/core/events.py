@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from virtfleet_api.conditions import Condition, ConditionStatus, ConditionType
-from virtfleet_api.virtual_machine import PrintableStatus, VirtualMachineStatus
+from virtfleet_api.virtual_machine_status import PrintableStatus, VirtualMachineStatus
 from virtfleet_api.vm_image import ImagePhase, VMImageStatus
 from virtfleet_api.vm_node import VMNodeStatus
 

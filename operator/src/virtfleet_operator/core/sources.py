@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from virtfleet_api.names import NODE_LABEL
-from virtfleet_api.virtual_machine import Disk, DiskBus, DiskReference, DiskStatus, VirtualMachine
+from virtfleet_api.virtual_machine import Disk, DiskBus, DiskReference, VirtualMachine
+from virtfleet_api.virtual_machine_status import DiskStatus
 from virtfleet_api.vm_image import ImagePhase, VMImage
 from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.verdict import Invalid, Waiting, quote

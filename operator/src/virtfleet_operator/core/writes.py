@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from virtfleet_api.conditions import ConditionType
-from virtfleet_api.virtual_machine import PrintableStatus, VirtualMachineStatus
+from virtfleet_api.virtual_machine_status import PrintableStatus, VirtualMachineStatus
 from virtfleet_api.vm_image import VMImageStatus
 from virtfleet_api.vm_node import VMNodeStatus
 from virtfleet_operator.core.summarise.machine_conditions import SYNCHRONIZING

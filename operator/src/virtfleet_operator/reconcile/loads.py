@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from virtfleet_api.virtual_machine import VirtualMachine, VirtualMachineStatus
+from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.virtual_machine_status import VirtualMachineStatus
 from virtfleet_operator.core.disk_sizes import missing_sizes
 from virtfleet_operator.core.effective import Sizing, resolve
 from virtfleet_operator.core.place import Load, load_of

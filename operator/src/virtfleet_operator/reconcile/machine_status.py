@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from virtfleet_api.virtual_machine import PrintableStatus, VirtualMachineStatus
+from virtfleet_api.virtual_machine_status import PrintableStatus, VirtualMachineStatus
 from virtfleet_operator.core.events import machine_events
 from virtfleet_operator.core.summarise import MachineFacts, summarise_machine
 from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting

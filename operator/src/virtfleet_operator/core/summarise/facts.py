@@ -6,7 +6,7 @@ from typing import Final
 
 from virtfleet_api.report import MachineReport, Phase
 from virtfleet_api.resource import ObjectMeta
-from virtfleet_api.virtual_machine import PrintableStatus, VirtualMachineStatus
+from virtfleet_api.virtual_machine_status import PrintableStatus, VirtualMachineStatus
 from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting
 
 BINDING_LOST: Final = "BindingLost"

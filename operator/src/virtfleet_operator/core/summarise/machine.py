@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from virtfleet_api.resource import ObjectMeta
-from virtfleet_api.virtual_machine import VirtualMachineStatus
+from virtfleet_api.virtual_machine_status import VirtualMachineStatus
 from virtfleet_operator.core.summarise.conditions import conditions
 from virtfleet_operator.core.summarise.facts import MachineFacts, generation_of, word_of
 from virtfleet_operator.core.summarise.machine_conditions import machine_says

@@ -7,7 +7,7 @@ from typing import Final
 from virtfleet_api.conditions import ConditionType
 from virtfleet_api.report import WAITING_FOR_COPIES, WIPING, MachineReport, Phase, StopReason
 from virtfleet_api.resource import ObjectMeta
-from virtfleet_api.virtual_machine import PrintableStatus
+from virtfleet_api.virtual_machine_status import PrintableStatus
 from virtfleet_operator.core.summarise.bounds import count_of
 from virtfleet_operator.core.summarise.conditions import NO, NOBODY_KNOWS, YES, Saying, Says
 from virtfleet_operator.core.summarise.facts import MachineFacts

@@ -12,7 +12,7 @@ from typing import Final
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.report import DiskReport, GuestReport, InterfaceReport, MachineReport
 from virtfleet_api.steady import steady_allocation
-from virtfleet_api.virtual_machine import (
+from virtfleet_api.virtual_machine_status import (
     DiskStatus,
     GuestStatus,
     InterfaceStatus,

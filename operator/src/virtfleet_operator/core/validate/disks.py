@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from virtfleet_api.quantity import Bytes
-from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, DiskSource, DiskStatus, VirtualMachine
+from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, DiskSource, VirtualMachine
+from virtfleet_api.virtual_machine_status import DiskStatus
 from virtfleet_operator.core.validate.io_tune import group_problems, io_tune_problems
 from virtfleet_operator.core.verdict import quote
 
