@@ -60,7 +60,7 @@ def build_crd(kind: type[Resource]) -> Schema:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    "subresources": {"status": {}} if "status" in kind.model_fields else {},
                     "additionalPrinterColumns": _columns(kind),
                     "schema": {"openAPIV3Schema": build_schema(kind)},
                 }
@@ -81,8 +81,7 @@ def build_schema(kind: type[Resource]) -> Schema:
             "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
             "kind": {"type": "string", "description": "Kind of this object."},
             "metadata": _metadata(kind),
-            "spec": _structural(properties["spec"], defs, "spec"),
-            "status": _structural(properties["status"], defs, "status"),
+            **{part: _structural(properties[part], defs, part) for part in ("spec", "status") if part in properties},
         },
     }
 

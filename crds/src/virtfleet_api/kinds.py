@@ -3,10 +3,22 @@
 from typing import Final
 
 from virtfleet_api.resource import Resource
+from virtfleet_api.security_group import SecurityGroup
 from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.virtual_switch import VirtualSwitch
+from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
 
-KINDS: Final[tuple[type[Resource], ...]] = (VirtualMachine, VMImage, VMNode, VMClass, VMDisk)
+KINDS: Final[tuple[type[Resource], ...]] = (
+    VirtualMachine,
+    VMImage,
+    VMNode,
+    VMClass,
+    VMDisk,
+    VirtualSwitch,
+    SecurityGroup,
+    VMAddress,
+)

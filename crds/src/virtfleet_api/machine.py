@@ -12,7 +12,8 @@ from pydantic import Field
 
 from virtfleet_api.base import Document
 from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, UID_PATTERN
-from virtfleet_api.virtual_machine import Clone, DiskBus, DiskCache, NicModel, ReclaimPolicy
+from virtfleet_api.network import LinkState, NicModel
+from virtfleet_api.virtual_machine import Clone, DiskBus, DiskCache, ReclaimPolicy
 
 Uid = Annotated[str, Field(pattern=UID_PATTERN)]
 Label = Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)]
@@ -146,12 +147,26 @@ class MachineDisk(Document):
         return self.source.image_uid if isinstance(self.source, IsoSource) else None
 
 
+class InterfaceLimit(Document):
+    """A limit of one direction of a network card."""
+
+    bits_per_second: Annotated[int, Field(gt=0)]
+    burst_bytes: Annotated[int, Field(gt=0)]
+
+
 class MachineInterface(Document):
-    """A network card with QEMU's own outbound NAT behind it."""
+    """A network card: on the node's integration bridge when it has a port, else with QEMU's own outbound NAT."""
 
     name: Label
     mac: Annotated[str, Field(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
     model: NicModel = NicModel.VIRTIO
+    port: Uid | None = None
+    """OVN's logical switch port, which Open vSwitch knows as the interface's iface-id."""
+    state: LinkState = LinkState.UP
+    """Applied to a running guest as well."""
+    inbound: InterfaceLimit | None = None
+    """Towards the guest; applied to a running guest as well. What comes from it is limited by OVN."""
+    mtu: Annotated[int | None, Field(ge=576, le=9000)] = None
 
 
 class MachineKernel(Document):

@@ -9,6 +9,7 @@
     PUT    /v1/images/{uid}            Image          → ImageReport
     GET    /v1/images                                 → ImageList
     PUT    /v1/pools                   PoolSet        → PoolList        those beside the configuration file's
+    PUT    /v1/network          NodeNetwork    → NetworkReport   physical networks and peers
     GET    /v1/images/{uid}/upload                    → UploadState
     PUT    /v1/images/{uid}/upload     bytes          → UploadState    ?offset=<where it goes on>&size=<of the file>;
                                                                        at the end no bytes, but &sha256=<of the file>

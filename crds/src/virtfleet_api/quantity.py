@@ -84,3 +84,19 @@ class Frequency(_UnitInt):
     units: ClassVar[dict[str, int]] = {"Hz": 1, "kHz": 10**3, "MHz": 10**6, "GHz": 10**9}
     remedy = 'write a frequency with a unit, such as "700MHz" or "3GHz"'
     largest = 10**15
+
+
+class BitRate(_UnitInt):
+    """A rate in bits a second, written with a unit: "100Mbit", "2.5Gbit"."""
+
+    pattern = r"^([0-9]{1,16}(\.[0-9]{1,6})?)(kbit|Mbit|Gbit)$"
+    units: ClassVar[dict[str, int]] = {"kbit": 10**3, "Mbit": 10**6, "Gbit": 10**9}
+    remedy = 'write a rate with a unit, such as "100Mbit" or "2.5Gbit"'
+    largest = 10**13
+
+    def __str__(self) -> str:
+        """Write the value with the largest unit that divides it, in parts of a kilobit if none does."""
+        for unit, factor in sorted(self.units.items(), key=lambda item: -item[1]):
+            if self % factor == 0:
+                return f"{int(self) // factor}{unit}"
+        return f"{Decimal(int(self)) / 1000:f}kbit"

@@ -34,7 +34,7 @@ def render_reference(kind: type[Resource]) -> str:
         "This page is generated from the models; `kubectl explain` shows the same words.",
         "",
     ]
-    for part in ("spec", "status"):
+    for part in sorted({"spec", "status"} & properties.keys()):
         lines += [f"## {part}", "", properties[part]["description"], "", *_table(part, properties[part]), ""]
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from virtfleet_api.base import Document
+from virtfleet_api.network import LinkState
 from virtfleet_api.pool import DEFAULT_WATERMARK, PoolType
 
 ACTION_FAILED: Final = "ActionFailed"
@@ -76,6 +77,9 @@ class InterfaceReport(Document):
     name: str
     mac: str
     ip_addresses: tuple[str, ...] = ()
+    port: str | None = None
+    """OVN's logical switch port, with a card on a switch."""
+    state: LinkState = LinkState.UP
 
 
 class GuestReport(Document):
@@ -114,6 +118,8 @@ class MachineReport(Document):
     """Spec fields (such as "cpu.cores", "disks[root].cache") that differ from what the guest was started with."""
     held_disks: tuple[str, ...] = ()
     """Disks and drives that the guest has been asked to let go of, and holds."""
+    held_interfaces: tuple[str, ...] = ()
+    """Network cards that the guest has been asked to let go of, and holds."""
     kept_disks: tuple[RetainedDisk, ...] = ()
     """With ABSENT: disks that were kept by their reclaim policy."""
 
@@ -148,6 +154,28 @@ class PoolReport(Document):
     """Why it is not, or not only, as the administrator wants it."""
 
 
+class UplinkReport(Document):
+    """A physical network of the node."""
+
+    interface: str
+    problem: str = ""
+    """Why it is not connected; empty when it is."""
+
+
+class NetworkReport(Document):
+    """The node's Open vSwitch and ovn-controller."""
+
+    connected: bool
+    """ovn-controller is connected to the southbound database."""
+    tunnel_address: str = ""
+    datapath: str = ""
+    """system, or netdev for the one in user space."""
+    uplinks: tuple[UplinkReport, ...] = ()
+    firewall: bool = False
+    """The node's own firewall is in place."""
+    problem: str = ""
+
+
 class NodeReport(Document):
     """Inventory of the node, as `GET /v1/node` and the watch stream give it."""
 
@@ -166,5 +194,7 @@ class NodeReport(Document):
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
     hypervisor_connected: bool = True
     """False while libvirtd does not answer; machines are then as they were last seen."""
+    network: NetworkReport | None = None
+    """None where the node has no Open vSwitch."""
     copy_port: Annotated[int | None, Field(ge=0, le=65535)] = None
     """Where other nodes copy images from, at the host of the node's address."""

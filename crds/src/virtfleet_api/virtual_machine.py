@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from virtfleet_api.base import ATOMIC, Model
 from virtfleet_api.io_tune import IoTune
 from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
+from virtfleet_api.network import Network
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.resource import PrinterColumn, Resource
 from virtfleet_api.secret_reference import SecretReference
@@ -66,13 +67,6 @@ class ReclaimPolicy(StrEnum):
     DELETE = "Delete"
     RETAIN = "Retain"
     WIPE = "Wipe"
-
-
-class NicModel(StrEnum):
-    """The network card the guest sees."""
-
-    VIRTIO = "virtio"
-    E1000E = "e1000e"
 
 
 class Cpu(Model):
@@ -200,28 +194,6 @@ class Disk(Model):
         ReclaimPolicy,
         Field(description="Delete, Retain, or Wipe (overwrite, then delete) the disk when the machine is deleted."),
     ] = ReclaimPolicy.DELETE
-
-
-class UserNetwork(Model):
-    """Plain outbound NAT by QEMU itself: the guest reaches out, nothing reaches in."""
-
-
-class Network(Model):
-    """A network card of the machine."""
-
-    name: Annotated[
-        str, Field(pattern=DNS_LABEL_PATTERN, max_length=63, description="Name, unique within the machine.")
-    ]
-    user: Annotated[UserNetwork, Field(description="Outbound NAT without a switch.")]
-    mac_address: Annotated[
-        str | None,
-        Field(
-            pattern=r"^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$",
-            max_length=17,
-            description="MAC address; else one is derived from the machine's UID and kept for its life.",
-        ),
-    ] = None
-    model: Annotated[NicModel, Field(description="Card the guest sees.")] = NicModel.VIRTIO
 
 
 class CloudInit(Model):

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from virtfleet_api.base import Model
 from virtfleet_api.conditions import Condition
+from virtfleet_api.network import LinkState
 from virtfleet_api.quantity import Bytes
 
 
@@ -75,7 +76,12 @@ class InterfaceStatus(Model):
 
     name: Annotated[str, Field(description="Name in the spec.")]
     mac: Annotated[str, Field(description="MAC address.")]
-    ip_addresses: Annotated[tuple[str, ...], Field(description="Addresses the guest agent reports.")] = ()
+    ip_addresses: Annotated[
+        tuple[str, ...], Field(description="Addresses the switch assigned, then others that the guest agent reports.")
+    ] = ()
+    switch: Annotated[str | None, Field(description="VirtualSwitch that it is plugged into.")] = None
+    port: Annotated[str | None, Field(description="OVN's logical switch port.")] = None
+    state: Annotated[LinkState | None, Field(description="up or down, as the running guest has it.")] = None
 
 
 class GuestStatus(Model):

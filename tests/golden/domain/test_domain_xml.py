@@ -19,7 +19,8 @@ from virtfleet_api.machine import (
     MachineKernel,
     Run,
 )
-from virtfleet_api.virtual_machine import DiskBus, DiskCache, NicModel
+from virtfleet_api.network import NicModel
+from virtfleet_api.virtual_machine import DiskBus, DiskCache
 from virtfleet_node.core.desired.domain import build_domain_xml, build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, FileLayer, Guest, HostFacts, ResolvedDisk, ResolvedPaths
 from virtfleet_node.core.places import Places, assign

@@ -26,7 +26,8 @@ from virtfleet_api.machine import (
     RetainedSource,
     Run,
 )
-from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, Network, PowerState, RunStrategy, VirtualMachine
+from virtfleet_api.network import Network
+from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, PowerState, RunStrategy, VirtualMachine
 from virtfleet_operator.core.adoption import Adoptions, find_adoptions
 from virtfleet_operator.core.catalog import Catalog, image_key, image_references, is_independent
 from virtfleet_operator.core.effective import Sizing
