@@ -18,6 +18,9 @@ IMAGE_FINALIZER: Final = f"{GROUP}/image"
 DISK_FINALIZER: Final = f"{GROUP}/disk"
 """Held on a VMDisk until its node has removed the file, or a machine has taken it over."""
 
+NETWORK_FINALIZER: Final = f"{GROUP}/network"
+"""Held on a VirtualSwitch or SecurityGroup while a machine's card is plugged into it or belongs to it."""
+
 NODE_LABEL: Final = f"{GROUP}/node"
 """The durable binding of a VirtualMachine: the name of the VMNode that runs it."""
 

@@ -1,7 +1,7 @@
 """The kind SecurityGroup: what may reach its members, and what they may reach. Rules are stateful."""
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import ConfigDict, Field
 
@@ -10,6 +10,8 @@ from virtfleet_api.conditions import Condition
 from virtfleet_api.names import DNS_LABEL_PATTERN
 from virtfleet_api.network import CIDR_PATTERN
 from virtfleet_api.resource import PrinterColumn, Resource
+
+SHARED_WITH_PATTERN: Final = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$"
 
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 
@@ -103,11 +105,10 @@ class SecurityGroupSpec(Model):
         Field(max_length=128, description="What members may reach; anything when absent, only this when present."),
     ] = None
     shared_with: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$", max_length=63)], ...],
+        tuple[Annotated[str, Field(pattern=SHARED_WITH_PATTERN, max_length=63)], ...],
         Field(
             max_length=64,
             description='Namespaces whose groups may name this one in their rules; "*" for all.',
-            json_schema_extra=ATOMIC,
         ),
     ] = ()
     log_drops: Annotated[

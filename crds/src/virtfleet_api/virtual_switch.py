@@ -77,12 +77,11 @@ class Subnet(Model):
         Field(
             max_length=64,
             description='Addresses never assigned by the switch, such as "10.1.0.2-10.1.0.9"; a machine may name one.',
-            json_schema_extra=ATOMIC,
         ),
     ] = ()
     dns: Annotated[
         tuple[Annotated[str, Field(pattern=IP_PATTERN, max_length=45)], ...],
-        Field(max_length=3, description="DNS servers that DHCP tells guests of.", json_schema_extra=ATOMIC),
+        Field(max_length=3, description="DNS servers that DHCP tells guests of."),
     ] = ()
     domain: Annotated[
         str | None,

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from virtfleet_api.image import ImageFormat, ImageReport
 from virtfleet_api.names import FINALIZER, NODE_LABEL
+from virtfleet_api.network import Network, NicModel, UserNetwork
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.report import (
     DiskReport,
@@ -34,12 +35,9 @@ from virtfleet_api.virtual_machine import (
     ImageReference,
     KernelBoot,
     Memory,
-    Network,
-    NicModel,
     PowerState,
     ReclaimPolicy,
     RunStrategy,
-    UserNetwork,
     VirtualMachine,
     VirtualMachineSpec,
 )

@@ -43,6 +43,15 @@ class NoObjects:
     def disk_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
         return ()
 
+    def virtual_switch(self, _name: str) -> None:
+        return None
+
+    def virtual_switches(self) -> tuple[()]:
+        return ()
+
+    def security_group(self, _namespace: str, _name: str) -> None:
+        return None
+
     def node_machines(self, _name: str) -> tuple[str, ...]:
         return ()
 

@@ -127,8 +127,8 @@ def test_the_whole_document(machine: Make, image: MakeImage, objects: Any) -> No
                 },
             ],
             "interfaces": [
-                {"name": "eth0", "mac": "52:54:00:09:75:b0", "model": "virtio"},
-                {"name": "eth1", "mac": "52:54:00:ab:cd:ef", "model": "e1000e"},
+                {"name": "eth0", "mac": "52:54:00:09:75:b0", "model": "virtio", "state": "up"},
+                {"name": "eth1", "mac": "52:54:00:ab:cd:ef", "model": "e1000e", "state": "up"},
             ],
             "guestAgent": False,
         },

@@ -11,21 +11,29 @@ from typing import Any, Final
 
 from virtfleet_api.kinds import KINDS
 from virtfleet_api.resource import Resource
+from virtfleet_api.security_group import SecurityGroup
 from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.virtual_switch import VirtualSwitch
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.adoption import adoption_problems, find_adoptions
 from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.effective import resolve
+from virtfleet_operator.core.network.addresses import address_clashes
+from virtfleet_operator.core.network.cards import find_cards, network_reference_problems
+from virtfleet_operator.core.network.plans import build_group
 from virtfleet_operator.core.parse import parse, parse_metadata, parse_status
 from virtfleet_operator.core.references import find_images, reference_problems
 from virtfleet_operator.core.sources import find_image_source, find_sources, image_source_problems, source_problems
 from virtfleet_operator.core.validate import (
     check,
     disk_deletion_problems,
+    group_deletion_problems,
     image_deletion_problems,
     node_deletion_problems,
+    overlap_problems,
+    switch_deletion_problems,
 )
 from virtfleet_operator.core.validate.machine import binding_problems
 from virtfleet_operator.core.verdict import Invalid, Waiting
@@ -54,14 +62,7 @@ def review_write(body: Body, old_body: Body | None, catalog: Catalog, now: datet
         return Review(new)
     old = parse(kind, old_body) if old_body is not None else None
     refusal = check(new, now, None if isinstance(old, Invalid) else old)
-    if refusal is None and isinstance(new, VirtualMachine):
-        return _review_lookups(new, catalog)
-    if refusal is None and isinstance(new, VMImage):
-        wait = find_image_source(new, catalog)
-        return Review(
-            _refusal(image_source_problems(new, catalog)), (wait.message,) if isinstance(wait, Waiting) else ()
-        )
-    return Review(refusal)
+    return Review(refusal) if refusal else _review_lookups(new, catalog)
 
 
 def review_deletion(body: Body, catalog: Catalog) -> Review:
@@ -75,6 +76,11 @@ def review_deletion(body: Body, catalog: Catalog) -> Review:
     if kind is VMDisk:
         users = catalog.disk_users(meta.namespace, meta.name)
         return Review(_refusal(disk_deletion_problems(meta, parse_status(kind, body), users)))
+    if kind is VirtualSwitch:
+        return Review(_refusal(switch_deletion_problems(meta, catalog.switch_users(meta.name))))
+    if kind is SecurityGroup:
+        named = meta.namespace, meta.name
+        return Review(_refusal(group_deletion_problems(meta, catalog.group_users(*named), catalog.group_rules(*named))))
     return Review()
 
 
@@ -84,7 +90,24 @@ def _metadata_problems(kind: type[Resource], body: Body, old_body: Body) -> tupl
     return tuple(binding_problems(parse_metadata(body), parse_metadata(old_body)))
 
 
-def _review_lookups(vm: VirtualMachine, catalog: Catalog) -> Review:
+def _review_lookups(new: Resource, catalog: Catalog) -> Review:
+    """Check an object against others; what is not there yet is a hint, as it may come later."""
+    match new:
+        case VirtualMachine():
+            return _review_machine(new, catalog)
+        case VMImage():
+            wait = find_image_source(new, catalog)
+            warnings = (wait.message,) if isinstance(wait, Waiting) else ()
+            return Review(_refusal(image_source_problems(new, catalog)), warnings)
+        case VirtualSwitch():
+            others = (other for other in catalog.virtual_switches() if other.metadata.name != new.metadata.name)
+            return Review(_refusal(overlap_problems(new, others)))
+        case SecurityGroup():
+            return Review(warnings=build_group(new, catalog)[1])
+    return Review()
+
+
+def _review_machine(vm: VirtualMachine, catalog: Catalog) -> Review:
     """Check a machine against class, images and sources; what is not there yet is a hint, as it may come later."""
     sizing = resolve(vm, catalog.vm_class(vm.spec.class_name) if vm.spec.class_name else None)
     sizes = sizing.problems if isinstance(sizing, Invalid) else ()
@@ -93,8 +116,16 @@ def _review_lookups(vm: VirtualMachine, catalog: Catalog) -> Review:
         *reference_problems(vm, catalog),
         *source_problems(vm, catalog),
         *adoption_problems(vm, catalog),
+        *network_reference_problems(vm, catalog),
+        *address_clashes(vm, catalog),
     )
-    waits = (sizing, find_images(vm, catalog), find_sources(vm, catalog), find_adoptions(vm, catalog))
+    waits = (
+        sizing,
+        find_images(vm, catalog),
+        find_sources(vm, catalog),
+        find_adoptions(vm, catalog),
+        find_cards(vm, catalog),
+    )
     return Review(_refusal(problems), tuple(wait.message for wait in waits if isinstance(wait, Waiting)))
 
 

@@ -1,12 +1,16 @@
 """What the core may look up while it decides: a read-only view of the operator's cache."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+from virtfleet_api.security_group import SecurityGroup
 from virtfleet_api.virtual_machine import Disk, ImageReference, VirtualMachine
+from virtfleet_api.virtual_switch import VirtualSwitch
+from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
+from virtfleet_operator.core.network.topology import IpAddress
 
 
 class Catalog(Protocol):
@@ -29,6 +33,30 @@ class Catalog(Protocol):
 
     def image_users(self, namespace: str, name: str) -> Sequence[str]:
         """Return the machines, of any namespace, that need the image."""
+
+    def virtual_switch(self, name: str) -> VirtualSwitch | None:
+        """Return a VirtualSwitch that parses, or None."""
+
+    def virtual_switches(self) -> Iterable[VirtualSwitch]:
+        """Return every VirtualSwitch that parses."""
+
+    def switch_users(self, name: str) -> Sequence[str]:
+        """Return the machines with a card on the switch."""
+
+    def security_group(self, namespace: str, name: str) -> SecurityGroup | None:
+        """Return a SecurityGroup that parses, or None."""
+
+    def group_users(self, namespace: str, name: str) -> Sequence[str]:
+        """Return the machines with a card in the group."""
+
+    def group_rules(self, namespace: str, name: str) -> Sequence[str]:
+        """Return the other groups whose rules name the group."""
+
+    def mac_users(self, switch: str, mac: str) -> Sequence[tuple[str, str]]:
+        """Return (namespace, name) of the machines with a card of this MAC address on the switch."""
+
+    def address(self, switch: str, address: IpAddress) -> VMAddress | None:
+        """Return the VMAddress of an address, or None."""
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""

@@ -31,6 +31,8 @@ from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, PowerState, RunS
 from virtfleet_operator.core.adoption import Adoptions, find_adoptions
 from virtfleet_operator.core.catalog import Catalog, image_key, image_references, is_independent
 from virtfleet_operator.core.effective import Sizing
+from virtfleet_operator.core.network.cards import Card, find_cards, mac_of, port_id
+from virtfleet_operator.core.network.plans import limit_of
 from virtfleet_operator.core.references import Images, find_images
 from virtfleet_operator.core.secret import SecretData
 from virtfleet_operator.core.sources import Sources, find_sources, source_node
@@ -57,11 +59,12 @@ _RUNS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """What the disks of a machine are made from, found."""
+    """What the disks of a machine are made from and its cards are plugged into, found."""
 
     images: Images
     sources: Sources = field(default_factory=dict)
     adoptions: Adoptions = field(default_factory=dict)
+    cards: tuple[Card, ...] = ()
 
 
 def compile_machine(
@@ -79,12 +82,17 @@ def compile_machine(
     adoptions = find_adoptions(vm, catalog, source_node(sources))
     if isinstance(adoptions, Waiting | Invalid):
         return adoptions
+    cards = find_cards(vm, catalog)
+    if isinstance(cards, Waiting | Invalid):
+        return cards
     run = run_of(vm)
     if isinstance(secret, Waiting):
         if run != Run.STOPPED:
             return secret
         secret = None
-    return _document(vm, run, _hardware(vm, sizing, Origins(images, sources, adoptions)), _cloud_init(vm, secret))
+    return _document(
+        vm, run, _hardware(vm, sizing, Origins(images, sources, adoptions, cards)), _cloud_init(vm, secret)
+    )
 
 
 def compile_deletion(vm: VirtualMachine, sizing: Sizing | Waiting | Invalid | None, catalog: Catalog) -> Machine:
@@ -126,7 +134,7 @@ def _document(vm: VirtualMachine, run: Run, hardware: Hardware, cloud_init: Clou
 
 
 def _hardware(vm: VirtualMachine, sizing: Sizing, origins: Origins) -> Hardware:
-    boot = vm.spec.kernel_boot
+    boot, cards = vm.spec.kernel_boot, {card.name: card for card in origins.cards}
     return Hardware(
         machine_type=vm.spec.machine_type,
         sockets=sizing.sockets,
@@ -135,7 +143,7 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, origins: Origins) -> Hardware:
         cpu_model=sizing.cpu_model,
         memory_bytes=sizing.memory_bytes,
         disks=tuple(_disk(vm, disk, origins, sizing.io_tune) for disk in vm.spec.disks),
-        interfaces=tuple(_interface(vm.metadata.uid, nic) for nic in vm.spec.networks),
+        interfaces=tuple(_interface(vm, nic, cards.get(nic.name)) for nic in vm.spec.networks),
         kernel=MachineKernel(image_uid=origins.images[image_key(vm, boot.image)].metadata.uid, cmdline=boot.cmdline)
         if boot
         else None,
@@ -199,9 +207,19 @@ def _source(vm: VirtualMachine, disk: Disk, images: Images) -> AnyDiskSource:
     return ImageDiskSource(image_uid=uid, clone=disk.source.clone or Clone.LINKED) if uid else BlankSource()
 
 
-def _interface(uid: str, nic: Network) -> MachineInterface:
-    mac = nic.mac_address.lower() if nic.mac_address else derive_mac(uid, nic.name)
-    return MachineInterface(name=nic.name, mac=mac, model=nic.model)
+def _interface(vm: VirtualMachine, nic: Network, card: Card | None) -> MachineInterface:
+    if card is not None:
+        return MachineInterface(
+            name=nic.name,
+            mac=mac_of(vm, nic),
+            model=nic.model,
+            port=port_id(vm.metadata.uid, nic.name),
+            state=nic.state,
+            inbound=limit_of(card.bandwidth.inbound),
+            mtu=card.mtu,
+        )
+    mac = nic.mac_address.lower() if nic.mac_address else derive_mac(vm.metadata.uid, nic.name)
+    return MachineInterface(name=nic.name, mac=mac, model=nic.model, state=nic.state)
 
 
 def _cloud_init(vm: VirtualMachine, secret: SecretData | None) -> CloudInitFiles | None:

@@ -24,7 +24,9 @@ def parse(kind: type[R], body: Mapping[str, Any]) -> R | Invalid:
         spec = spec_model.model_validate_json(_encode(_spec_of(body)), strict=True)
     except ValidationError as error:
         return Invalid(tuple(dict.fromkeys(sentence(spec_model, e) for e in error.errors(include_url=False))))
-    parts = {"metadata": parse_metadata(body), "spec": spec, "status": parse_status(kind, body)}
+    parts = {"metadata": parse_metadata(body), "spec": spec}
+    if "status" in kind.model_fields:
+        parts["status"] = parse_status(kind, body)
     return kind.model_validate(parts)
 
 

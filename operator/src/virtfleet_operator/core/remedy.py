@@ -15,7 +15,10 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, UID_PATTERN
+from virtfleet_api.network import CIDR_PATTERN, IP_PATTERN
 from virtfleet_api.pool import OVERCOMMIT_PATTERN, POOL_PATH_PATTERN, WATERMARK_PATTERN
+from virtfleet_api.security_group import SHARED_WITH_PATTERN
+from virtfleet_api.virtual_switch import ADDRESS_RANGE_PATTERN, INTERFACE_PATTERN, VLANS_PATTERN
 from virtfleet_operator.core.verdict import quote
 
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
@@ -34,6 +37,12 @@ PATTERN_REMEDIES: Final[Mapping[str, str]] = {
     r"^[1-9](\.[0-9]{1,2})?$": 'write a number from 1 to 9.99 in quotes, such as "1.5"',
     OVERCOMMIT_PATTERN: 'write a number from 1 to 999.99 in quotes, such as "2.5"',
     WATERMARK_PATTERN: 'write a share from 1% to 100%, such as "90%"',
+    IP_PATTERN: 'write an IP address, such as "10.1.0.7"',
+    CIDR_PATTERN: 'write a range of addresses, such as "10.1.0.0/24"',
+    ADDRESS_RANGE_PATTERN: 'write an address or a range, such as "10.1.0.2-10.1.0.9"',
+    INTERFACE_PATTERN: 'write the name of a network device, such as "bond0"',
+    VLANS_PATTERN: 'write VLANs and ranges of them, such as "100-199,300"',
+    SHARED_WITH_PATTERN: 'write the name of a namespace, or "*" for all',
     POOL_PATH_PATTERN: 'write a path from the root, without "..", such as "/var/lib/virtfleet/pools/fast"',
 }
 """What to write for each pattern of the API. A test holds it against the models."""

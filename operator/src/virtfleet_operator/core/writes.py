@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from virtfleet_api.conditions import ConditionType
+from virtfleet_api.security_group import SecurityGroupStatus
 from virtfleet_api.virtual_machine_status import PrintableStatus, VirtualMachineStatus
+from virtfleet_api.virtual_switch import VirtualSwitchStatus
 from virtfleet_api.vm_image import VMImageStatus
 from virtfleet_api.vm_node import VMNodeStatus
 from virtfleet_operator.core.summarise.machine_conditions import SYNCHRONIZING
@@ -31,6 +33,10 @@ LOAD_INTERVAL: Final = timedelta(seconds=10)
 
 AT_ONCE: Final = datetime.min.replace(tzinfo=UTC)
 """Due in any case."""
+
+_NetworkStatus = VirtualSwitchStatus | SecurityGroupStatus
+
+_COUNTS: Final = frozenset({"ports", "addresses_free", "members"})
 
 _PASSING: Final = frozenset(
     {
@@ -73,6 +79,16 @@ def image_write_due(old: VMImageStatus, new: VMImageStatus, last_written: dateti
         return None
     only_progress = old.model_copy(update={"progress": new.progress}) == new
     return last_written + PROGRESS_INTERVAL if only_progress and last_written else AT_ONCE
+
+
+def network_write_due(
+    old: _NetworkStatus, new: _NetworkStatus, last: datetime | None, now: datetime
+) -> datetime | None:
+    """Return when to write the status of a switch or group: its counts at intervals, the rest at once."""
+    if old == new:
+        return None
+    counts = {name: getattr(old, name) for name in _COUNTS & type(old).model_fields.keys()}
+    return last + LOAD_INTERVAL if last and new.model_copy(update=counts) == old else now
 
 
 def node_write_due(old: VMNodeStatus, new: VMNodeStatus, last_written: datetime | None) -> datetime | None:

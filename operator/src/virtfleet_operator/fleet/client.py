@@ -24,8 +24,9 @@ from virtfleet_api.node_api import (
     ProblemReason,
     WatchEvent,
 )
+from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
-from virtfleet_api.report import MachineReport
+from virtfleet_api.report import MachineReport, NetworkReport
 from virtfleet_operator.fleet.errors import (
     NodeError,
     NodeProtocolError,
@@ -83,6 +84,10 @@ class NodeClient:
     async def put_pools(self, pools: PoolSet) -> PoolList:
         """Instruct the node about its pools."""
         return await self._instruct("PUT", "/v1/pools", pools, PoolList)
+
+    async def put_network(self, network: NodeNetwork) -> NetworkReport:
+        """Instruct the node about its physical networks and peers."""
+        return await self._instruct("PUT", "/v1/network", network, NetworkReport)
 
     async def delete_machine(self, uid: str) -> MachineReport:
         """Have the node remove a machine by the document it has stored itself."""

@@ -17,6 +17,7 @@ from virtfleet_api.base import Document
 from virtfleet_api.image import Image, ImageReport, PieceQuery, UploadState
 from virtfleet_api.machine import Machine, Run
 from virtfleet_api.node_api import ProblemReason
+from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_operator.fleet.client import Dialer, NodeClient
 from virtfleet_operator.fleet.console import open_console
@@ -28,6 +29,9 @@ A = TypeVar("A")
 
 _POOLS: Final = "pools"
 """Stands for the set of a node's pools where machines and images have their UID."""
+
+_NETWORK: Final = "network"
+"""Stands for what a node is told of the network."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,18 @@ class Fleet:
         instruction = _Instruction(member.state, _POOLS, _digest(pools))
         if not instruction.known():
             await self._guard(member.client.put_pools(pools))
+            instruction.acknowledge()
+
+    async def put_network(self, node: str, network: NodeNetwork) -> None:
+        """Instruct a node about its physical networks and peers unless it knows.
+
+        Raises:
+            NodeError: the node did not acknowledge it.
+        """
+        member = self._member(node)
+        instruction = _Instruction(member.state, _NETWORK, _digest(network))
+        if not instruction.known():
+            await self._guard(member.client.put_network(network))
             instruction.acknowledge()
 
     async def delete_machine(self, node: str, uid: str) -> None:

@@ -55,9 +55,10 @@ class KubeClient:
         """Apply a JSON merge patch (RFC 7386) and return the whole object."""
         return await self._request("PATCH", path, body=body, content_type=MERGE_PATCH)
 
-    async def delete(self, path: str) -> None:
-        """Delete an object."""
-        await self._request("DELETE", path)
+    async def delete(self, path: str, *, version: str | None = None) -> None:
+        """Delete an object; with a resourceVersion only if it is still that one."""
+        body = {"preconditions": {"resourceVersion": version}} if version else None
+        await self._request("DELETE", path, body=body)
 
     async def list_pages(self, path: str, *, metadata_only: bool = False) -> AsyncIterator[Body]:
         """Yield a collection page by page, each a list object; all pages are of one moment."""

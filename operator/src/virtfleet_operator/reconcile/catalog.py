@@ -4,12 +4,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from virtfleet_api.names import NODE_LABEL
+from virtfleet_api.security_group import SecurityGroup
 from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.virtual_switch import VirtualSwitch
+from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_operator.core.adoption import pending_adoptions
 from virtfleet_operator.core.catalog import image_references
+from virtfleet_operator.core.network.address_name import address_name
+from virtfleet_operator.core.network.cards import mac_of, switched
+from virtfleet_operator.core.network.plans import peer_keys
+from virtfleet_operator.core.network.topology import IpAddress
 from virtfleet_operator.core.sources import pending_sources
 from virtfleet_operator.kube.cache import Cache, IndexValues, Stored
 from virtfleet_operator.kube.paths import Key
@@ -19,6 +26,9 @@ IMAGE: Final = "VMImage"
 NODE: Final = "VMNode"
 CLASS: Final = "VMClass"
 DISK: Final = "VMDisk"
+SWITCH: Final = "VirtualSwitch"
+GROUP: Final = "SecurityGroup"
+ADDRESS: Final = "VMAddress"
 
 BY_NODE: Final = "node"
 BY_IMAGE: Final = "image"
@@ -27,6 +37,11 @@ BY_BACKING: Final = "backing"
 BY_SOURCE: Final = "source"
 BY_DISK: Final = "disk"
 BY_USER: Final = "user"
+BY_SWITCH: Final = "switch"
+BY_GROUP: Final = "group"
+BY_MAC: Final = "mac"
+BY_PEER: Final = "peer"
+BY_HOLDER: Final = "holder"
 UNBOUND: Final = ""
 """The value of index `node` for machines that are on no node yet."""
 
@@ -86,6 +101,49 @@ def _disk_users(stored: Stored) -> Iterable[str]:
     return (stored.status.user.uid,) if stored.status.user else ()
 
 
+def named_switches(stored: Stored) -> Iterable[str]:
+    """Return the switches that a machine's cards are on."""
+    vm = stored.resource
+    return {switch for _, _, switch in switched(vm)} if isinstance(vm, VirtualMachine) else ()
+
+
+def named_groups(stored: Stored) -> Iterable[str]:
+    """Return the security groups, as namespace/name, that a machine's cards name themselves."""
+    vm = stored.resource
+    if not isinstance(vm, VirtualMachine):
+        return ()
+    return {f"{stored.key.namespace}/{name}" for _, nic, _ in switched(vm) for name in nic.security_groups or ()}
+
+
+def _macs(stored: Stored) -> Iterable[str]:
+    """Return the MAC addresses of a machine's cards on switches, as switch/address."""
+    vm = stored.resource
+    return {f"{switch}/{mac_of(vm, nic)}" for _, nic, switch in switched(vm)} if isinstance(vm, VirtualMachine) else ()
+
+
+def default_groups(stored: Stored) -> Iterable[str]:
+    """Return the security groups, as namespace/name, that a switch's port groups name."""
+    switch = stored.resource
+    if not isinstance(switch, VirtualSwitch):
+        return ()
+    return {f"{named.namespace}/{named.name}" for group in switch.spec.port_groups for named in group.security_groups}
+
+
+def _peers(stored: Stored) -> Iterable[str]:
+    """Return the groups, as namespace/name, that a security group's rules name."""
+    group = stored.resource
+    return tuple(map("/".join, peer_keys(group))) if isinstance(group, SecurityGroup) else ()
+
+
+def _holders(stored: Stored) -> Iterable[str]:
+    """Return the UID of the machine that has an address."""
+    return (stored.resource.spec.holder.uid,) if isinstance(stored.resource, VMAddress) else ()
+
+
+def _address_switches(stored: Stored) -> Iterable[str]:
+    return (stored.resource.spec.switch,) if isinstance(stored.resource, VMAddress) else ()
+
+
 def _classes(stored: Stored) -> Iterable[str]:
     vm = stored.resource
     return (vm.spec.class_name,) if isinstance(vm, VirtualMachine) and vm.spec.class_name else ()
@@ -99,9 +157,15 @@ INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
         BY_SOURCE: _sources,
         BY_DISK: named_disks,
         BY_CLASS: _classes,
+        BY_SWITCH: named_switches,
+        BY_GROUP: named_groups,
+        BY_MAC: _macs,
     },
     IMAGE: {BY_SOURCE: _image_sources},
     DISK: {BY_NODE: _disk_nodes, BY_USER: _disk_users},
+    SWITCH: {BY_GROUP: default_groups},
+    GROUP: {BY_PEER: _peers},
+    ADDRESS: {BY_HOLDER: _holders, BY_SWITCH: _address_switches},
 }
 
 
@@ -148,6 +212,52 @@ class CacheCatalog:
         yield from self._cache.find(MACHINE, BY_IMAGE, f"{key.namespace}/{key.name}")
         if (image := self._cache.get(key)) is not None:
             yield from self._cache.find(MACHINE, BY_BACKING, image.uid)
+
+    def virtual_switch(self, name: str) -> VirtualSwitch | None:
+        """Return a VirtualSwitch that parses, or None."""
+        stored = self._cache.get(Key(SWITCH, "", name))
+        return stored.resource if stored and isinstance(stored.resource, VirtualSwitch) else None
+
+    def virtual_switches(self) -> Iterable[VirtualSwitch]:
+        """Return every VirtualSwitch that parses."""
+        found = (stored.resource for stored in self._cache.all(SWITCH))
+        return [resource for resource in found if isinstance(resource, VirtualSwitch)]
+
+    def switch_users(self, name: str) -> Sequence[str]:
+        """Return the machines with a card on the switch."""
+        return sorted(_names(self._cache.find(MACHINE, BY_SWITCH, name)))
+
+    def security_group(self, namespace: str, name: str) -> SecurityGroup | None:
+        """Return a SecurityGroup that parses, or None."""
+        stored = self._cache.get(Key(GROUP, namespace, name))
+        return stored.resource if stored and isinstance(stored.resource, SecurityGroup) else None
+
+    def group_machines(self, namespace: str, name: str) -> Iterable[Stored]:
+        """Return the machines that may have a card in the group: that name it, or whose switch does."""
+        named = f"{namespace}/{name}"
+        found = {stored.key: stored for stored in self._cache.find(MACHINE, BY_GROUP, named)}
+        for switch in self._cache.find(SWITCH, BY_GROUP, named):
+            found |= {s.key: s for s in self._cache.find(MACHINE, BY_SWITCH, switch.key.name)}
+        return found.values()
+
+    def group_users(self, namespace: str, name: str) -> Sequence[str]:
+        """Return the machines with a card in the group."""
+        return sorted(_names(self._cache.find(MACHINE, BY_GROUP, f"{namespace}/{name}")))
+
+    def group_rules(self, namespace: str, name: str) -> Sequence[str]:
+        """Return the other groups whose rules name the group."""
+        naming = self._cache.find(GROUP, BY_PEER, f"{namespace}/{name}")
+        return sorted(_names(stored for stored in naming if stored.key != Key(GROUP, namespace, name)))
+
+    def mac_users(self, switch: str, mac: str) -> Sequence[tuple[str, str]]:
+        """Return (namespace, name) of the machines with a card of this MAC address on the switch."""
+        found = self._cache.find(MACHINE, BY_MAC, f"{switch}/{mac}")
+        return sorted((stored.key.namespace, stored.key.name) for stored in found)
+
+    def address(self, switch: str, address: IpAddress) -> VMAddress | None:
+        """Return the VMAddress of an address, or None."""
+        stored = self._cache.get(Key(ADDRESS, "", address_name(switch, address)))
+        return stored.resource if stored and isinstance(stored.resource, VMAddress) else None
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""

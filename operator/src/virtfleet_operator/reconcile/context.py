@@ -16,6 +16,7 @@ from virtfleet_operator.kube.secrets import SecretReader
 from virtfleet_operator.metrics import Metrics
 from virtfleet_operator.reconcile.catalog import NODE, CacheCatalog
 from virtfleet_operator.reconcile.loads import Loads
+from virtfleet_operator.reconcile.network import Network
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class Context:
 
     keep_unused_images: timedelta = timedelta(days=1)
     """How long a copy of an image stays on a node where no machine uses it."""
+    address_cool_down: timedelta = timedelta(minutes=5)
+    """How long an address that was given back is given to nobody."""
+    last_addresses: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Last address that was given out, as a number, by switch and IP version: the next search goes on after it."""
+    operator_addresses: tuple[str, ...] = ()
+    """Addresses that nodes' firewalls let operators in from."""
+    network: Network | None = None
+    """None where the configuration names no OVN."""
     copy_key: bytes = field(default=b"", repr=False)
     """What the tokens are made with that nodes copy images from each other with."""
 

@@ -6,23 +6,30 @@ Changes of objects come from the cache, changes at nodes from the fleet; both on
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
+from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_operator.fleet.errors import NodeError
 from virtfleet_operator.kube.cache import Cache, Stored
 from virtfleet_operator.kube.errors import KubeError
 from virtfleet_operator.kube.paths import Key
 from virtfleet_operator.reconcile.catalog import (
+    ADDRESS,
     BY_CLASS,
     BY_DISK,
+    BY_HOLDER,
     BY_IMAGE,
     BY_NODE,
+    BY_PEER,
     BY_SOURCE,
+    BY_SWITCH,
     BY_USER,
     CLASS,
     DISK,
+    GROUP,
     IMAGE,
     MACHINE,
     NODE,
+    SWITCH,
     UNBOUND,
     backing_images,
     bound_node,
@@ -33,6 +40,10 @@ from virtfleet_operator.reconcile.image import reconcile_image
 from virtfleet_operator.reconcile.machine import reconcile_machine
 from virtfleet_operator.reconcile.node import reconcile_node
 from virtfleet_operator.reconcile.queue import KeyedQueue, QueueObserver
+from virtfleet_operator.reconcile.restore import restore_network
+from virtfleet_operator.reconcile.security_group import reconcile_group
+from virtfleet_operator.reconcile.virtual_switch import reconcile_switch
+from virtfleet_operator.reconcile.vm_address import reconcile_address
 from virtfleet_operator.reconcile.vm_class import reconcile_class
 from virtfleet_operator.reconcile.vm_disk import reconcile_disk
 
@@ -42,6 +53,9 @@ RECONCILE: Final[Mapping[str, Callable[[Context, Key], Awaitable[float | None]]]
     NODE: reconcile_node,
     CLASS: reconcile_class,
     DISK: reconcile_disk,
+    SWITCH: reconcile_switch,
+    GROUP: reconcile_group,
+    ADDRESS: reconcile_address,
 }
 
 UNPLACED: Final = Key("Unplaced", "", "")
@@ -68,6 +82,7 @@ class Controller:
     async def run(self, context: Context) -> None:
         """Look at every object once, then at what changes, until cancelled."""
         self._context = context
+        restore_network(context)
         for kind in RECONCILE:
             self._add(self._cache.all(kind))
         await self.queue.run()
@@ -99,7 +114,16 @@ class Controller:
     def node_changed(self, node: str) -> None:
         """Look at the node, and whether it has room now."""
         self.queue.add(Key(NODE, "", node))
+        self._add(self._cache.all(SWITCH))
         self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
+
+    def switch_ports_changed(self, name: str) -> None:
+        """Look at the switch."""
+        self.queue.add(Key(SWITCH, "", name))
+
+    def group_members_changed(self, uid: str) -> None:
+        """Look at the group."""
+        self._add(self._cache.find(GROUP, "uid", uid))
 
     def everything_changed(self, node: str) -> None:
         """Look at all that concerns the node."""
@@ -121,12 +145,46 @@ class Controller:
                 self._add(self._cache.find(MACHINE, BY_DISK, f"{key.namespace}/{key.name}"))
             case "VMClass":
                 self._add(self._cache.find(MACHINE, BY_CLASS, key.name))
+            case "VirtualSwitch" | "SecurityGroup" | "VMAddress":
+                self._network_object_changed(key, old, new)
             case "VMNode":
                 self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
                 if new is None:
                     self._add(self._cache.find(MACHINE, BY_NODE, key.name))
                 if new is None or old is None:
                     self._add(self._cache.find(DISK, BY_NODE, key.name))
+
+    def _network_object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
+        match key.kind:
+            case "VirtualSwitch":
+                if old is None or new is None or old.body.get("spec") != new.body.get("spec"):
+                    self._add(self._cache.find(MACHINE, BY_SWITCH, key.name))
+                    self._add(self._cache.find(ADDRESS, BY_SWITCH, key.name))
+                    self._add(self._cache.all(NODE))
+            case "SecurityGroup":
+                self._group_changed(key, old, new)
+            case "VMAddress":
+                self._address_changed(old, new)
+
+    def _group_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
+        """Look at the members, and at the groups whose rules name this one, when it came, went, or is shared anew."""
+        if new is None and old is not None and self._context and self._context.network:
+            self._context.network.drop_group(old.uid)
+        if old is None or new is None or old.body.get("spec") != new.body.get("spec"):
+            catalog = self._context.catalog if self._context else None
+            self._add(catalog.group_machines(key.namespace, key.name) if catalog else ())
+            self._add(self._cache.find(GROUP, BY_PEER, f"{key.namespace}/{key.name}"))
+
+    def _address_changed(self, old: Stored | None, new: Stored | None) -> None:
+        """Look at the machines that have or had the address, and at those that wait for one."""
+        for stored in (old, new):
+            if stored is not None and isinstance(stored.resource, VMAddress):
+                self._add(self._cache.find(MACHINE, "uid", stored.resource.spec.holder.uid))
+                if old is None or new is None:
+                    self.queue.add(Key(SWITCH, "", stored.resource.spec.switch))
+        if new is None and old is not None and isinstance(old.resource, VMAddress):
+            waiting = self._cache.find(MACHINE, BY_SWITCH, old.resource.spec.switch)
+            self._add(machine for machine in waiting if not machine.status.interfaces)
 
     def _machine_object_changed(self, old: Stored | None, new: Stored | None) -> None:
         before, after = self._concerns(old), self._concerns(new)
@@ -135,10 +193,13 @@ class Controller:
                 self.queue.add(key)
         for uid in {stored.uid for stored in (old, new) if stored is not None}:
             self._add(self._cache.find(DISK, BY_USER, uid))
+            self._add(self._cache.find(ADDRESS, BY_HOLDER, uid))
         if old is not None and new is not None and old.status.disks != new.status.disks:
             self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)  # they are counted by the node's report from now on
         if new is None and old is not None:
             self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
+            if self._context and self._context.network:
+                self._context.network.drop_ports(old.uid)
             state = self._context.fleet.node(bound_node(old)) if self._context else None
             if state:
                 state.forget(old.uid)

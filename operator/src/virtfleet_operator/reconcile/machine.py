@@ -29,6 +29,7 @@ from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.hand_over import take_over
 from virtfleet_operator.reconcile.image import hold_image
 from virtfleet_operator.reconcile.machine_status import Verdict, write_machine
+from virtfleet_operator.reconcile.ports import connect_cards
 from virtfleet_operator.reconcile.removal import remove_machine
 from virtfleet_operator.reconcile.status import write_metadata
 from virtfleet_operator.reconcile.supply import instruct_image
@@ -159,10 +160,12 @@ async def _instruct_and_write(
 async def _instruct(context: Context, stored: Stored, node: str, document: Machine) -> Waiting | Invalid | None:
     """Tell the node first about the images that the machine is made from, then about the machine.
 
-    Before that the kept disks become the machine's; returned is what keeps them from it.
+    Before that the kept disks become the machine's, and its cards are plugged in; returned is what keeps them from it.
     """
     if isinstance(stored.resource, VirtualMachine):
         if obstacle := await take_over(context, stored.resource):
+            return obstacle
+        if obstacle := await connect_cards(context, stored.resource):
             return obstacle
         for namespace, name in image_references(stored.resource):
             image = context.catalog.image(namespace, name)

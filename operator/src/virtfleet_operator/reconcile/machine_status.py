@@ -23,6 +23,7 @@ async def write_machine(context: Context, stored: Stored, node: str | None, verd
         node_name=node,
         node_heard=bool(state and state.contact is Contact.HEARD),
         report=state.machines.get(stored.uid) if state else None,
+        ports=tuple(context.network.ports_of(stored.uid)) if context.network else (),
     )
     old: VirtualMachineStatus = stored.status
     status = summarise_machine(stored.meta, old, facts, context.clock())

@@ -1,8 +1,11 @@
 """VMNode: keep a stream to the node, and show what it reports and what it is promised."""
 
+from collections.abc import Iterator
+
 from virtfleet_api.node_api import ProblemReason
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.events import node_events
+from virtfleet_operator.core.network.nodes import compile_node_network
 from virtfleet_operator.core.orphans import find_orphans
 from virtfleet_operator.core.pools import compile_pools
 from virtfleet_operator.core.summarise import NodeFacts, summarise_node
@@ -11,7 +14,7 @@ from virtfleet_operator.fleet.errors import NodeError, NodeRefusedError, StaleEp
 from virtfleet_operator.fleet.state import Contact, NodeState
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import Key
-from virtfleet_operator.reconcile.catalog import MACHINE, bound_node
+from virtfleet_operator.reconcile.catalog import MACHINE, NODE, bound_node
 from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.status import write_status
 from virtfleet_operator.reconcile.vm_class import problems_of
@@ -46,7 +49,10 @@ async def reconcile_node(context: Context, key: Key) -> float | None:
 
 
 async def _instruct(context: Context, stored: Stored, node: VMNode, state: NodeState | None) -> None:
-    """Tell the node which pools it shall have; a daemon too old to know is none of a problem while there are none."""
+    """Tell the node which pools and networks it shall have.
+
+    A daemon too old to know of pools is none of a problem while there are none.
+    """
     if state is None or state.contact is not Contact.HEARD or problems_of(context, stored):
         return
     try:
@@ -54,6 +60,19 @@ async def _instruct(context: Context, stored: Stored, node: VMNode, state: NodeS
     except NodeRefusedError as error:
         if error.reason is not ProblemReason.NOT_FOUND or node.spec.pools:
             raise
+    if context.network is not None and state.report is not None and state.report.network is not None:
+        addresses = (*context.operator_addresses, *fleet_addresses(context))
+        network = compile_node_network(context.catalog.virtual_switches(), addresses)
+        await context.fleet.put_network(stored.key.name, network)
+
+
+def fleet_addresses(context: Context) -> Iterator[str]:
+    """Yield the addresses of all nodes, and of the ends of their tunnels."""
+    for stored in context.cache.all(NODE):
+        yield (stored.status.address or "").rpartition(":")[0].strip("[]")
+        state = context.fleet.node(stored.key.name)
+        if state and state.report and state.report.network:
+            yield state.report.network.tunnel_address
 
 
 async def _write(context: Context, stored: Stored, node: VMNode, state: NodeState | None, refused: str) -> float | None:

@@ -49,6 +49,16 @@ async def write_metadata(context: Context, stored: Stored, change: Body) -> None
     await _patch(context, stored, "metadata", {"metadata": change})
 
 
+async def write_spec(context: Context, stored: Stored, change: Body) -> None:
+    """Write the spec of a kind that the operator alone writes; conditional as `write_status`.
+
+    Raises:
+        ConflictError: the object has changed meanwhile; look again.
+        KubeError: the API server did not take it.
+    """
+    await _patch(context, stored, "spec", {"spec": change})
+
+
 async def drop_finalizer(context: Context, stored: Stored, finalizer: str) -> None:
     """Remove a finalizer, which lets the API server delete the object.
 

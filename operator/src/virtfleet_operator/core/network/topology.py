@@ -20,6 +20,9 @@ class SubnetPlan:
 
     network: IpNetwork
     gateway: IpAddress | None
+    """Router that guests are told of."""
+    router: IpAddress
+    """What answers DHCP under; the gateway if there is one, else an address that no card has."""
     dns: tuple[IpAddress, ...]
     domain: str | None
     dhcp: bool

@@ -7,6 +7,7 @@ from typing import Final
 from virtfleet_api.report import MachineReport, Phase
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine_status import PrintableStatus, VirtualMachineStatus
+from virtfleet_operator.core.network.topology import PortPlan
 from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting
 
 BINDING_LOST: Final = "BindingLost"
@@ -35,6 +36,8 @@ class MachineFacts:
     node_heard: bool = True
     """Whether the node's watch stream is alive; without it a report is only what was last known."""
     report: MachineReport | None = None
+    ports: tuple[PortPlan, ...] = ()
+    """Its cards on switches, as OVN is told of them."""
 
 
 def word_of(meta: ObjectMeta, facts: MachineFacts) -> PrintableStatus:

@@ -32,7 +32,7 @@ def summarise_machine(
 def _shown(old: VirtualMachineStatus, facts: MachineFacts) -> Observed:
     """Show the report; without one, nothing if the node says so, else what was last known."""
     if facts.report is not None:
-        return observed(facts.report, old)
+        return observed(facts.report, old, facts.ports)
     return Observed() if facts.node_name is not None and facts.node_heard else kept(old)
 
 

@@ -50,15 +50,16 @@ def machine_says(word: PrintableStatus, generation: int, meta: ObjectMeta, facts
         yield _agent(report, generation)
     if report.phase == Phase.PAUSED:
         yield Says(ConditionType.PAUSED, YES, *_paused(report, "The guest is paused."), generation)
-    if report.restart_required or report.held_disks:
+    if report.restart_required or report.held_disks or report.held_interfaces:
         yield Says(ConditionType.RESTART_REQUIRED, YES, *_restart(report), generation)
 
 
 def _restart(report: MachineReport) -> tuple[str, str]:
     """Say what waits for the next start, or for the guest."""
     remedy = "Restart the machine with `kubectl vm restart`."
-    held = plain(", ".join(report.held_disks[:_MAX_FIELDS]))
-    asked = f"The guest still uses {held}: unmount it there, or restart the machine with `kubectl vm restart`."
+    held = plain(", ".join((*report.held_disks, *report.held_interfaces)[:_MAX_FIELDS]))
+    remedy_there = "unmount it there" if report.held_disks else "unload its driver there"
+    asked = f"The guest still uses {held}: {remedy_there}, or restart the machine with `kubectl vm restart`."
     if not report.restart_required:
         return "GuestHolds", asked
     fields = plain(", ".join(report.restart_required[:_MAX_FIELDS]))

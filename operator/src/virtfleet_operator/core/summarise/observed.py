@@ -5,7 +5,7 @@ and sorted, so that it can neither break a terminal nor change without cause.
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,7 @@ from virtfleet_api.virtual_machine_status import (
     VcpuStatus,
     VirtualMachineStatus,
 )
+from virtfleet_operator.core.network.topology import PortPlan
 from virtfleet_operator.core.summarise.bounds import count_of, size_of
 from virtfleet_operator.core.verdict import plain
 
@@ -48,15 +49,16 @@ def kept(old: VirtualMachineStatus) -> Observed:
     return Observed(old.machine, old.disks, old.interfaces, old.guest)
 
 
-def observed(report: MachineReport, old: VirtualMachineStatus) -> Observed:
+def observed(report: MachineReport, old: VirtualMachineStatus, ports: Sequence[PortPlan] = ()) -> Observed:
     """Return what a report says; figures that move all the time stay as they were written until they move by a step."""
     before = {(disk.pool, disk.name): disk for disk in old.disks}
+    plugged = {port.interface: port for port in ports}
     return Observed(
         machine=_machine(report),
         disks=tuple(
             shown for disk in report.disks[:_MAX_DISKS] if (shown := _disk(disk, before.get((disk.pool, disk.name))))
         ),
-        interfaces=tuple(_interface(card) for card in report.interfaces[:_MAX_CARDS]),
+        interfaces=tuple(_interface(card, plugged.get(card.name)) for card in report.interfaces[:_MAX_CARDS]),
         guest=_guest(report.guest),
     )
 
@@ -99,9 +101,16 @@ def _disk(disk: DiskReport, before: DiskStatus | None) -> DiskStatus | None:
     )
 
 
-def _interface(card: InterfaceReport) -> InterfaceStatus:
+def _interface(card: InterfaceReport, port: PortPlan | None) -> InterfaceStatus:
+    managed = tuple(str(address) for address in port.addresses) if port else ()
+    said = tuple(address for address in _addresses(card.ip_addresses) if address not in managed)
     return InterfaceStatus(
-        name=plain(card.name, _MAX_WORD), mac=plain(card.mac, _MAX_WORD), ip_addresses=_addresses(card.ip_addresses)
+        name=plain(card.name, _MAX_WORD),
+        mac=plain(card.mac, _MAX_WORD),
+        ip_addresses=(*managed, *said)[:_MAX_ADDRESSES],
+        switch=port.switch if port else None,
+        port=port.id if port else None,
+        state=card.state,
     )
 
 

@@ -8,16 +8,22 @@ from datetime import datetime
 from functools import singledispatch
 
 from virtfleet_api.resource import Resource
+from virtfleet_api.security_group import SecurityGroup
 from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_api.virtual_switch import VirtualSwitch
+from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
+from virtfleet_operator.core.validate.address import address_problems
 from virtfleet_operator.core.validate.disk_object import disk_deletion_problems, disk_object_problems
 from virtfleet_operator.core.validate.image import image_deletion_problems, image_problems
 from virtfleet_operator.core.validate.machine import machine_problems
 from virtfleet_operator.core.validate.node import node_deletion_problems, node_problems
+from virtfleet_operator.core.validate.security_group import group_deletion_problems, group_problems
 from virtfleet_operator.core.validate.sizes import class_problems
+from virtfleet_operator.core.validate.virtual_switch import overlap_problems, switch_deletion_problems, switch_problems
 from virtfleet_operator.core.verdict import Invalid
 
 __all__ = [
@@ -25,11 +31,16 @@ __all__ = [
     "class_problems",
     "disk_deletion_problems",
     "disk_object_problems",
+    "group_deletion_problems",
+    "group_problems",
     "image_deletion_problems",
     "image_problems",
     "machine_problems",
     "node_deletion_problems",
     "node_problems",
+    "overlap_problems",
+    "switch_deletion_problems",
+    "switch_problems",
 ]
 
 
@@ -67,3 +78,18 @@ def _(resource: VMClass, _now: datetime, _old: Resource | None) -> tuple[str, ..
 @_problems.register
 def _(resource: VMDisk, _now: datetime, old: Resource | None) -> tuple[str, ...]:
     return disk_object_problems(resource, old if isinstance(old, VMDisk) else None)
+
+
+@_problems.register
+def _(resource: VirtualSwitch, _now: datetime, old: Resource | None) -> tuple[str, ...]:
+    return switch_problems(resource, old if isinstance(old, VirtualSwitch) else None)
+
+
+@_problems.register
+def _(resource: SecurityGroup, _now: datetime, _old: Resource | None) -> tuple[str, ...]:
+    return group_problems(resource)
+
+
+@_problems.register
+def _(resource: VMAddress, _now: datetime, old: Resource | None) -> tuple[str, ...]:
+    return address_problems(resource, old if isinstance(old, VMAddress) else None)
