@@ -13,6 +13,8 @@ import kopf
 
 from virtfleet_api.kinds import KINDS
 from virtfleet_api.names import GROUP, VERSION
+from virtfleet_api.security_group import SecurityGroup
+from virtfleet_api.virtual_switch import VirtualSwitch
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
@@ -40,7 +42,7 @@ def register(registry: kopf.OperatorRegistry, catalog: Callable[[], Catalog], cl
         kopf.on.validate(
             GROUP, VERSION, kind.plural, id=f"{kind.plural}-write", operations=["CREATE", "UPDATE"], **options
         )(validate_write)
-    for kind in (VMImage, VMNode, VMDisk):
+    for kind in (VMImage, VMNode, VMDisk, VirtualSwitch, SecurityGroup):
         kopf.on.validate(GROUP, VERSION, kind.plural, id=f"{kind.plural}-delete", operations=["DELETE"], **options)(
             validate_deletion
         )
