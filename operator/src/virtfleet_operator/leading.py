@@ -127,6 +127,8 @@ class Leading:
             metrics=self._metrics,
             clock=utc_now,
             keep_unused_images=timedelta(seconds=self._settings.images.keep_unused_seconds),
+            address_cool_down=timedelta(seconds=self._settings.network.address_cool_down_seconds),
+            operator_addresses=tuple(str(address) for address in self._settings.network.operator_addresses),
             copy_key=authority.derive_key("copies of images"),
         )
 

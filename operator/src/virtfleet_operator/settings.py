@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 import kopf
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from virtfleet_api.names import DNS_LABEL_PATTERN, GROUP
@@ -89,6 +89,16 @@ class ImageSettings(_Section):
     """A copy on a node where no machine uses the image is removed after this time, unless it is the fleet's last."""
 
 
+class NetworkSettings(_Section):
+    """How addresses are managed, and whom nodes' firewalls let in."""
+
+    address_cool_down_seconds: Annotated[float, Field(ge=0)] = 300
+    """An address that was given back is given to nobody for this time."""
+    operator_addresses: tuple[IPvAnyAddress, ...] = ()
+    """Addresses that operators reach nodes from. Without any, nodes have no firewall of virtfleet's: it would lock
+    the operator out."""
+
+
 def default_identity() -> str:
     """Return a name of this process that no other has."""
     return f"{socket.gethostname()}-{os.getpid()}"
@@ -106,6 +116,7 @@ class Settings(_Section):
     metrics: MetricsSettings = MetricsSettings()
     lease: LeaseSettings = LeaseSettings()
     images: ImageSettings = ImageSettings()
+    network: NetworkSettings = NetworkSettings()
 
 
 def read_settings(path: Path) -> Settings:

@@ -61,7 +61,8 @@ async def _instruct(context: Context, stored: Stored, node: VMNode, state: NodeS
         if error.reason is not ProblemReason.NOT_FOUND or node.spec.pools:
             raise
     if context.network is not None and state.report is not None and state.report.network is not None:
-        addresses = (*context.operator_addresses, *fleet_addresses(context))
+        # Without peers a node has no firewall: one that does not know the operators would lock them out.
+        addresses = (*context.operator_addresses, *fleet_addresses(context)) if context.operator_addresses else ()
         network = compile_node_network(context.catalog.virtual_switches(), addresses)
         await context.fleet.put_network(stored.key.name, network)
 
