@@ -1,5 +1,6 @@
 """What end-to-end tests say of machines, in the words of a user: apply, wait, look, delete."""
 
+import base64
 import json
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import libvirt
+import libvirt_qemu
 
 from virtfleet_dev.cluster import Cluster, is_ready
 from virtfleet_dev.guest_image import CMDLINE
@@ -147,6 +149,28 @@ class Fleet:
         files = sorted((node.directory / "virtfleet/machines" / uid).glob("console.log*"), reverse=True)
         return "".join(path.read_text(errors="replace") for path in files)
 
+    def inside(self, name: str, command: str, seconds: float = 30) -> tuple[int, str]:
+        """Run a shell command in a machine's guest by its agent; return exit status and output."""
+        found = self.get(name)
+        node = next(n for n in self.cluster.nodes if n.name == found["status"]["nodeName"])
+        connection = libvirt.open(node.uri)
+        try:
+            domain = connection.lookupByUUIDString(found["metadata"]["uid"])
+            given = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
+            pid = _ask_agent(domain, "guest-exec", given)["pid"]
+            ended = lambda: (said := _ask_agent(domain, "guest-exec-status", {"pid": pid}))["exited"] and said  # noqa: E731
+            said = eventually(ended, f"{command!r} in {name}", seconds)
+        finally:
+            connection.close()
+        return said.get("exitcode", -1), base64.b64decode(said.get("out-data", "")).decode(errors="replace")
+
     def pool(self, node: Node) -> list[Path]:
         """Return the files of machines in a node's pool."""
         return [p for p in (node.directory / "virtfleet/pools/default/disks").rglob("*") if p.is_file()]
+
+
+def _ask_agent(domain: libvirt.virDomain, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Give the guest agent a command: https://www.qemu.org/docs/master/interop/qemu-ga-ref.html."""
+    text = json.dumps({"execute": command, "arguments": arguments})
+    answer: dict[str, Any] = json.loads(libvirt_qemu.qemuAgentCommand(domain, text, 10, 0))["return"]
+    return answer
