@@ -122,6 +122,11 @@ class Fabric:
         _ip(*namespace, "link", "set", name, "up")
 
     @property
+    def underlay_network(self) -> tuple[str, str]:
+        """Return the namespace and the name of the bridge that every node's `u0` is on."""
+        return self._bridge_namespace, "bru"
+
+    @property
     def physical_network(self) -> tuple[str, str]:
         """Return the namespace and the name of the bridge that every node's `x0` is on."""
         return self._bridge_namespace, "brx"

@@ -219,7 +219,7 @@ def test_a_card_whose_group_vanished_stays_closed(world: World) -> None:
     stored = next(iter(world.cache.all("SecurityGroup")))
     world.cache.remove(stored.key, stored.uid)
     port = build_port(vm, card, (), world.catalog)
-    assert len(port.groups) == 1
+    assert (port.groups, port.closed) == ((), True)
 
 
 @pytest.mark.parametrize(

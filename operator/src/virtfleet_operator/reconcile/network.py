@@ -1,23 +1,28 @@
 """The network as it shall be, put together from what each object asks for, and handed to OVN piece by piece.
 
-A change of one machine's cards touches its own rows and the membership of its groups, nothing else.
+A change of a machine's cards touches the rows of its ports, and nothing else.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from virtfleet_operator.core.network.compile_group import compile_group
-from virtfleet_operator.core.network.compile_port import compile_port
-from virtfleet_operator.core.network.compile_switch import compile_switch
+from virtfleet_operator.core.network.group import compile_common, compile_group
+from virtfleet_operator.core.network.names import COMMON_OWNER, group_owner, port_owner, switch_owner
+from virtfleet_operator.core.network.port import compile_port
 from virtfleet_operator.core.network.rows import Row
+from virtfleet_operator.core.network.switch import compile_switch
 from virtfleet_operator.core.network.topology import GroupPlan, PortPlan, SwitchPlan
 
 
 class Engine(Protocol):
     """OVN's northbound database."""
 
-    def set(self, owner: str, rows: Iterable[Row]) -> None:
+    @property
+    def trouble(self) -> str | None:
+        """What keeps everything from being written; None when nothing does."""
+
+    def set(self, owner: str, rows: Collection[Row]) -> None:
         """Have exactly these rows of an owner."""
 
     def keep(self, owner: str) -> None:
@@ -47,105 +52,98 @@ class Network:
         self._engine = engine
         self._watcher = watcher
         self._switches: dict[str, SwitchPlan] = {}
-        self._groups: dict[str, GroupPlan] = {}
         self._ports: dict[str, tuple[PortPlan, ...]] = {}
-        self._members: dict[str, dict[str, PortPlan]] = defaultdict(dict)
+        self._on: dict[str, dict[str, PortPlan]] = defaultdict(dict)
+        self._members: dict[str, set[str]] = defaultdict(set)
+        engine.set(COMMON_OWNER, compile_common())
+
+    @property
+    def trouble(self) -> str:
+        """Return what keeps OVN from being told; empty when nothing does."""
+        return self._engine.trouble or ""
 
     def put_switch(self, plan: SwitchPlan) -> None:
         """Have this switch, and its ports on it."""
-        if self._switches.get(plan.name) == plan:
-            return
-        self._switches[plan.name] = plan
-        self._engine.set(f"switch/{plan.name}", compile_switch(plan))
-        for uid, ports in self._ports.items():
-            if any(port.switch == plan.name for port in ports):
-                self._write_ports(uid)
+        if self._switches.get(plan.name) != plan:
+            self._switches[plan.name] = plan
+            self._engine.set(switch_owner(plan.name), compile_switch(plan))
+            for port in self._on[plan.name].values():
+                self._engine.set(port_owner(port.id), compile_port(port, plan))
 
     def keep_switch(self, name: str) -> None:
         """Leave a switch as it is found: its object is not valid now."""
         if name not in self._switches:
-            self._engine.keep(f"switch/{name}")
+            self._engine.keep(switch_owner(name))
 
     def drop_switch(self, name: str) -> None:
         """Have this switch no more."""
         self._switches.pop(name, None)
-        self._engine.remove(f"switch/{name}")
+        self._engine.remove(switch_owner(name))
 
-    def ports_on(self, switch: str) -> Sequence[PortPlan]:
+    def ports_on(self, switch: str) -> Collection[PortPlan]:
         """Return the ports of a switch."""
-        return [port for ports in self._ports.values() for port in ports if port.switch == switch]
+        return self._on[switch].values()
 
     def ports_of(self, uid: str) -> Sequence[PortPlan]:
         """Return the ports of a machine."""
         return self._ports.get(uid, ())
 
-    def put_ports(self, uid: str, ports: tuple[PortPlan, ...]) -> bool:
-        """Have exactly these ports of a machine; return whether that is news."""
-        before = self._ports.get(uid, ())
-        if before == ports:
-            return False
+    def put_ports(self, uid: str, ports: tuple[PortPlan, ...]) -> None:
+        """Have exactly these ports of a machine."""
+        before, after = _by_id(self._ports.get(uid, ())), _by_id(ports)
+        if before == after:
+            return
         self._ports[uid] = ports
-        self._write_ports(uid)
-        self._regroup(before, ports)
-        return True
+        for gone in before.keys() - after.keys():
+            self._engine.remove(port_owner(gone))
+        for port in ports:
+            switch = self._switches.get(port.switch)
+            if switch is not None and before.get(port.id) != port:
+                self._engine.set(port_owner(port.id), compile_port(port, switch))
+        self._count(before.values(), after.values())
 
-    def keep_ports(self, uid: str) -> None:
-        """Leave a machine's ports as they are found: nobody knows what they shall be."""
-        if uid not in self._ports:
-            self._engine.keep(f"machine/{uid}")
+    def keep_ports(self, ids: Iterable[str]) -> None:
+        """Leave ports as they are found: nobody knows what they shall be."""
+        for port in ids:
+            self._engine.keep(port_owner(port))
 
-    def drop_ports(self, uid: str) -> bool:
-        """Have no ports of a machine; return whether that is news."""
-        before = self._ports.pop(uid, ())
-        self._engine.remove(f"machine/{uid}")
-        self._regroup(before, ())
-        return bool(before)
+    def drop_ports(self, uid: str) -> None:
+        """Have no ports of a machine."""
+        self.put_ports(uid, ())
+        self._ports.pop(uid, None)
 
     def put_group(self, plan: GroupPlan) -> None:
         """Have this security group."""
-        if self._groups.get(plan.uid) != plan:
-            self._groups[plan.uid] = plan
-            self._write_group(plan.uid)
+        self._engine.set(group_owner(plan.uid), compile_group(plan))
 
     def drop_group(self, uid: str) -> None:
         """Have this security group no more; its members stay closed."""
-        self._groups.pop(uid, None)
-        self._engine.remove(f"group/{uid}")
+        self._engine.remove(group_owner(uid))
 
     def members(self, uid: str) -> int:
         """Return how many cards belong to a group."""
-        return len(self._members.get(uid, ()))
+        return len(self._members[uid])
 
     def complete(self) -> None:
         """Say that every object has been seen: what is left over in the database may go."""
         self._engine.complete()
 
-    def _write_ports(self, uid: str) -> None:
-        rows = [
-            row
-            for port in self._ports[uid]
-            if port.switch in self._switches
-            for row in compile_port(port, self._switches[port.switch])
-        ]
-        self._engine.set(f"machine/{uid}", rows)
-
-    def _regroup(self, before: Sequence[PortPlan], after: Sequence[PortPlan]) -> None:
-        """Move ports between groups, and write those whose members changed."""
-        changed: set[str] = set()
-        old, new = ({(group, port.id): port for port in ports for group in port.groups} for ports in (before, after))
-        for group, port in old.keys() - new.keys():
-            self._members[group].pop(port, None)
-            changed.add(group)
-        for (group, port), plan in new.items():
-            if port not in self._members[group]:
-                changed.add(group)
-            self._members[group][port] = plan
-        for group in sorted(changed):
-            self._write_group(group)
+    def _count(self, before: Collection[PortPlan], after: Collection[PortPlan]) -> None:
+        """Note which ports are where, and tell whose counts changed."""
+        for port in before:
+            self._on[port.switch].pop(port.id, None)
+        for port in after:
+            self._on[port.switch][port.id] = port
+        old, new = ({(group, port.id) for port in ports for group in port.groups} for ports in (before, after))
+        for group, port_id in old - new:
+            self._members[group].discard(port_id)
+        for group, port_id in new - old:
+            self._members[group].add(port_id)
+        for group in sorted({group for group, _ in old ^ new}):
             self._watcher.group_members_changed(group)
         for switch in sorted({port.switch for ports in (before, after) for port in ports}):
             self._watcher.switch_ports_changed(switch)
 
-    def _write_group(self, uid: str) -> None:
-        if uid in self._groups:
-            self._engine.set(f"group/{uid}", compile_group(self._groups[uid], sorted(self._members[uid])))
+
+def _by_id(ports: Iterable[PortPlan]) -> Mapping[str, PortPlan]:
+    return {port.id: port for port in ports}

@@ -1,5 +1,6 @@
 """The cards of a machine get their addresses and their ports, before its node is told of them."""
 
+from collections.abc import Collection, Iterator
 from ipaddress import ip_address
 from typing import Final
 
@@ -14,10 +15,10 @@ from virtfleet_operator.core.network.addresses import (
     pick_held,
     preferred,
 )
-from virtfleet_operator.core.network.cards import Card, find_cards, plugged, switched
+from virtfleet_operator.core.network.cards import Card, find_cards, plugged, port_id, switched
 from virtfleet_operator.core.network.plans import build_port
 from virtfleet_operator.core.network.subnets import Range, choose_address, parse_range
-from virtfleet_operator.core.network.topology import IpAddress
+from virtfleet_operator.core.network.topology import IpAddress, PortPlan
 from virtfleet_operator.core.verdict import Invalid, Waiting
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.errors import ConflictError
@@ -62,10 +63,19 @@ def restore_ports(context: Context, vm: VirtualMachine) -> None:
         addresses = tuple(ip_address(found.spec.address) for found in held if found.spec.released_at is None)
         if len(addresses) == len(card.families) and has_port(vm, card):
             ports.append(build_port(vm, card, addresses, context.catalog))
-    if len(cards) < sum(1 for _ in switched(vm)):
-        context.network.keep_ports(vm.metadata.uid)
-    if ports or context.network.ports_of(vm.metadata.uid):
-        context.network.put_ports(vm.metadata.uid, tuple(ports))
+    context.network.put_ports(vm.metadata.uid, (*ports, *_kept(context, vm, {card.name for card in cards})))
+
+
+def _kept(context: Context, vm: VirtualMachine, known: Collection[str]) -> Iterator[PortPlan]:
+    """Leave cards as they are whose switch is there and not valid now; yield those that this process has plugged in."""
+    former = {port.interface: port for port in context.network.ports_of(vm.metadata.uid)} if context.network else {}
+    for _, nic, switch in switched(vm):
+        if nic.name in known or context.catalog.virtual_switch(switch) is None or context.network is None:
+            continue
+        if nic.name in former:
+            yield former[nic.name]
+        else:
+            context.network.keep_ports([port_id(vm.metadata.uid, nic.name)])
 
 
 def addresses_of(context: Context, uid: str) -> tuple[VMAddress, ...]:

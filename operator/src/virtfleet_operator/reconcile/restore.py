@@ -26,7 +26,7 @@ def restore_network(context: Context) -> None:
         if isinstance(stored.resource, VirtualMachine):
             restore_ports(context, stored.resource)
         else:
-            context.network.keep_ports(stored.uid)
+            context.network.keep_ports(card.port for card in stored.status.interfaces if card.port)
     _restore_switches(context)  # with the VLANs that ports are in
     context.network.complete()
 

@@ -84,7 +84,7 @@ async def _write(
         ports=len(network.ports_on(stored.key.name)) if network else 0,
         taken=0 if problems else _taken(context, switch),
         nodes=_nodes(context, switch),
-        obstacle="" if network else NO_ENGINE,
+        obstacle=network.trouble if network else NO_ENGINE,
         users=users,
     )
     status = summarise_switch(switch, facts, context.clock())

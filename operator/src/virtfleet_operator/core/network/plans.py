@@ -1,6 +1,5 @@
 """From objects to the resolved network: ports, switches and groups as `topology` has them."""
 
-import uuid
 from collections.abc import Iterable
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Final
@@ -45,7 +44,7 @@ def limit_of(rate: Rate | None) -> InterfaceLimit | None:
 def build_port(vm: VirtualMachine, card: Card, addresses: tuple[IpAddress, ...], catalog: Catalog) -> PortPlan:
     """Build the port of a card."""
     namespace, mac, outbound = vm.metadata.namespace, mac_of(vm, card.nic), limit_of(card.bandwidth.outbound)
-    groups = (group_uid(named, catalog) for named in card.groups(namespace))
+    groups = [catalog.security_group(*named) for named in card.groups(namespace)]
     return PortPlan(
         id=port_id(vm.metadata.uid, card.name),
         machine=f"{namespace}/{vm.metadata.name}",
@@ -59,17 +58,12 @@ def build_port(vm: VirtualMachine, card: Card, addresses: tuple[IpAddress, ...],
             for allowed in card.nic.allowed_addresses
         ),
         anti_spoof=card.anti_spoof,
-        groups=tuple(dict.fromkeys(groups)),
+        groups=tuple(dict.fromkeys(group.metadata.uid for group in groups if group)),
         outbound=RateLimit(outbound.bits_per_second, outbound.burst_bytes) if outbound else None,
         host_name=f"{vm.metadata.name}.{namespace}",
         up=card.nic.state is LinkState.UP,
+        closed=None in groups,
     )
-
-
-def group_uid(named: tuple[str, str], catalog: Catalog) -> str:
-    """Return the UID of a group; of one that is not there a UID that no group has, so that its card is closed."""
-    found = catalog.security_group(*named)
-    return found.metadata.uid if found else str(uuid.uuid5(uuid.NAMESPACE_OID, "/".join(named)))
 
 
 def build_switch(switch: VirtualSwitch, vlans: Iterable[int | None], nodes: Iterable[str]) -> SwitchPlan:
@@ -93,7 +87,6 @@ def _subnet(subnet: Subnet) -> SubnetPlan:
     return SubnetPlan(
         network=given.network,
         gateway=given.router if subnet.gateway else None,
-        router=given.router,
         dns=tuple(ip_address(text) for text in subnet.dns),
         domain=subnet.domain,
         dhcp=subnet.dhcp,

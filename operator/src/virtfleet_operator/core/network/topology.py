@@ -20,9 +20,6 @@ class SubnetPlan:
 
     network: IpNetwork
     gateway: IpAddress | None
-    """Router that guests are told of."""
-    router: IpAddress
-    """What answers DHCP under; the gateway if there is one, else an address that no card has."""
     dns: tuple[IpAddress, ...]
     domain: str | None
     dhcp: bool
@@ -95,6 +92,8 @@ class PortPlan:
     host_name: str
     """What the machine is called in DNS, below the switch's domain: <machine>.<namespace>."""
     up: bool
+    closed: bool = False
+    """It names a group that is not there: without its rules nothing reaches it."""
 
 
 @dataclass(frozen=True)

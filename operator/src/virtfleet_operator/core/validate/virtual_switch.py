@@ -1,9 +1,11 @@
 """Rules about virtual switches."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Final
 
+from virtfleet_api.names import DNS_LABEL_PATTERN
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_switch import Subnet, SwitchType, VirtualSwitch, VirtualSwitchSpec, parse_vlans
 from virtfleet_operator.core.network.topology import IpNetwork
@@ -19,6 +21,8 @@ _OVERLAY_MTU: Final = 8942  # of a 9000-byte underlay, less Geneve's headers
 
 def switch_problems(switch: VirtualSwitch, old: VirtualSwitch | None = None) -> tuple[str, ...]:
     """Check a switch; `old` is what it replaces, where that is known."""
+    if not re.fullmatch(DNS_LABEL_PATTERN, switch.metadata.name):
+        return (f"metadata.name: {quote(switch.metadata.name)} has a dot, and cards cannot name it: write one without",)
     return tuple(_problems(switch.spec)) or tuple(_change_problems(switch, old) if old else ())
 
 

@@ -1,0 +1,1 @@
+"""OVN's northbound database: the only place that talks to it."""
