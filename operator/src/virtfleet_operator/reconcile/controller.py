@@ -6,8 +6,10 @@ Changes of objects come from the cache, changes at nodes from the fleet; both on
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
+from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_image import ImagePhase
+from virtfleet_operator.core.network.cards import switched
 from virtfleet_operator.fleet.errors import NodeError
 from virtfleet_operator.kube.cache import Cache, Stored
 from virtfleet_operator.kube.errors import KubeError
@@ -183,8 +185,15 @@ class Controller:
                 if old is None or new is None:
                     self.queue.add(Key(SWITCH, "", stored.resource.spec.switch))
         if new is None and old is not None and isinstance(old.resource, VMAddress):
-            waiting = self._cache.find(MACHINE, BY_SWITCH, old.resource.spec.switch)
-            self._add(machine for machine in waiting if not machine.status.interfaces)
+            on_switch = self._cache.find(MACHINE, BY_SWITCH, old.resource.spec.switch)
+            self._add(machine for machine in on_switch if self._waits_for_port(machine))
+
+    def _waits_for_port(self, machine: Stored) -> bool:
+        """Say whether a card of the machine is not plugged in yet, such as for want of an address."""
+        vm, network = machine.resource, self._context.network if self._context else None
+        if network is None or not isinstance(vm, VirtualMachine):
+            return False
+        return len(network.ports_of(machine.uid)) < sum(1 for _ in switched(vm))
 
     def _machine_object_changed(self, old: Stored | None, new: Stored | None) -> None:
         before, after = self._concerns(old), self._concerns(new)
