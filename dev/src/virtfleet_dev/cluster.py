@@ -19,9 +19,12 @@ from virtfleet_dev.fabric import Fabric, node_name
 from virtfleet_dev.guest_image import FILES, guest_files
 from virtfleet_dev.kubectl import Kubectl, KubectlError
 from virtfleet_dev.node import Node
+from virtfleet_dev.ovn import OvnCentral
 from virtfleet_dev.paths import checkout, program
 from virtfleet_dev.process import Program, wait_until
+from virtfleet_dev.secret_files import fetch, server_files
 
+_OVN_SECRETS = ("virtfleet-ovn-northbound-tls", "virtfleet-ovn-southbound-tls")
 _IMAGES_PORT = 80
 ENROL_SECONDS = 90.0  # KVM is probed first, for seconds, where it exists and hangs
 
@@ -43,11 +46,22 @@ class Cluster:
         self.control_plane = ControlPlane(self.directory)
         self.operator = Program("operator", self.directory)
         self.image_server = Program("images", self.directory)
+        self.secret_files = Program("ovn-secrets", self.directory)
 
     @cached_property
     def fabric(self) -> Fabric:
         """Return the network between the nodes."""
         return Fabric.of(self.directory)
+
+    @cached_property
+    def ovn(self) -> OvnCentral:
+        """Return OVN's central part, which serves with what the operator has put into Secrets."""
+        northbound, southbound = (server_files(self._secrets / name) for name in _OVN_SECRETS)
+        return OvnCentral(self.directory, self.fabric.host_address, northbound, southbound)
+
+    @property
+    def _secrets(self) -> Path:
+        return self.directory / "secrets"
 
     @property
     def kubectl(self) -> Kubectl:
@@ -62,7 +76,7 @@ class Cluster:
     def node(self, number: int) -> Node:
         """Return the node with this number, counted from 1."""
         name = node_name(number)
-        return Node(name, number, self.fabric, self.directory / "nodes" / name)
+        return Node(name, number, self.fabric, self.directory / "nodes" / name, network_engine=True)
 
     @property
     def nodes(self) -> tuple[Node, ...]:
@@ -83,11 +97,15 @@ class Cluster:
         self.say("Starting the operator")
         self.fabric.up()
         self.start_operator()
+        self.say("Starting OVN's databases and ovn-northd")
+        self.start_ovn()
         self.say("Starting the web server with guest images")
         self.start_image_server()
         for number in range(1, nodes + 1):
-            self.say(f"Starting {node_name(number)} with its libvirtd and daemon")
+            self.say(f"Starting {node_name(number)} with its libvirtd, Open vSwitch and daemon")
             self.start_node(self.node(number))
+        for number in range(1, nodes + 1):
+            self._connect_ovn(self.node(number))
         for number in range(1, nodes + 1):
             self.wait_node_ready(node_name(number))
         self._link_programs()
@@ -97,7 +115,8 @@ class Cluster:
         with ExitStack() as last_first:
             last_first.callback(self.fabric.down)
             last_first.callback(self.control_plane.down)
-            for one in (self.operator, self.image_server):
+            last_first.callback(self.ovn.down)
+            for one in (self.operator, self.image_server, self.secret_files):
                 last_first.callback(one.stop)
             for node in self.nodes:
                 last_first.callback(node.down)
@@ -123,6 +142,20 @@ class Cluster:
         self.operator.start([program("virtfleet-operator"), "--config", config], kept=True)
         wait_until(lambda: self.ca_pem() is not None, 60, "the operator's certificate authority", self.operator)
 
+    def start_ovn(self) -> None:
+        """Start OVN's central part with the operator's Secrets, which are followed from then on."""
+        for name in _OVN_SECRETS:
+            folder = self._secrets / name
+            wait_until(
+                lambda name=name, folder=folder: fetch(self.kubectl, OPERATOR_NAMESPACE, name, folder),  # type: ignore[misc]
+                60,
+                f"Secret {name}",
+                self.operator,
+            )
+        self.ovn.up()
+        where = (self.kubectl.binary, self.kubectl.kubeconfig, OPERATOR_NAMESPACE, self._secrets)
+        self.secret_files.start([sys.executable, "-m", "virtfleet_dev.secret_files", *where, *_OVN_SECRETS], kept=True)
+
     def operator_config(self, identity: str, ports: Ports) -> Path:
         """Write the configuration of an operator process and return its path."""
         user = self.control_plane.write_kubeconfig(self.directory / "pki" / "operator.kubeconfig", OPERATOR_USER, None)
@@ -146,6 +179,12 @@ class Cluster:
         node.up()
         self._give_join_token(node)
         self.start_daemon(node)
+
+    def _connect_ovn(self, node: Node) -> None:
+        """Have ovn-controller use the access that the node's daemon was given when it enrolled."""
+        wait_until((node.directory / "virtfleet" / "tls" / "ovn.crt").exists, ENROL_SECONDS, f"{node.name} to enrol")
+        tls = Path("/var/lib/virtfleet/tls")
+        node.connect_ovn(self.ovn.southbound.remote, tls / "tls.key", tls / "ovn.crt", tls / "ovn-ca.crt")
 
     def start_daemon(self, node: Node) -> None:
         """Start the node's daemon; it enrols if it has no certificate yet."""

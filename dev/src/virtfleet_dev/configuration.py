@@ -6,6 +6,7 @@ from typing import Any
 
 from virtfleet_dev.fabric import Fabric
 from virtfleet_dev.node import Node
+from virtfleet_dev.ovn import NORTHBOUND_PORT, SOUTHBOUND_PORT
 
 OPERATOR_NAMESPACE = "virtfleet-system"
 OPERATOR_USER = "virtfleet-operator"
@@ -33,6 +34,10 @@ def operator_configuration(fabric: Fabric, identity: str, kubeconfig: Path, port
         "webhook": {"enabled": True, "host": "127.0.0.1", "port": ports.webhook},
         "subresources": {"host": "127.0.0.1", "port": ports.subresources, "externalName": "localhost"},
         "metrics": {"host": "127.0.0.1", "port": ports.metrics},
+        "ovn": {
+            "northbound": f"ssl:{fabric.host_address}:{NORTHBOUND_PORT}",
+            "southbound": f"ssl:{fabric.host_address}:{SOUTHBOUND_PORT}",
+        },
         # Shorter than the defaults (15 s, 5 s): a killed operator is followed sooner, for one write each 2 s.
         "lease": {"durationSeconds": 6, "renewSeconds": 2},
     }
