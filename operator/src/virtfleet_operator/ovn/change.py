@@ -54,37 +54,38 @@ class Change:
         """
         keys = [row.key for rows in self._batch.values() for row in rows]
         self.plan = plan_changes(self._batch, self._own.find(self._batch, keys), self._own.keys)
-        self._new = {}
+        # All new rows first, since they may refer to each other.
+        inserts = [operation for operation in self.plan.operations if isinstance(operation, Insert)]
+        rows = {operation.key: transaction.insert(self._tables[operation.key.table]) for operation in inserts}
+        self._new = {key: row.uuid for key, row in rows.items()}
         for operation in self.plan.operations:
-            self._do(operation, transaction)
+            self._do(operation)
 
     def post_commit(self, transaction: Any) -> None:
         """Do nothing: the replica tells what has become of it."""
 
     @singledispatchmethod
-    def _do(self, operation: Operation, transaction: Any) -> None:
+    def _do(self, operation: Operation) -> None:
         raise NotImplementedError
 
     @_do.register
-    def _insert(self, operation: Insert, transaction: Any) -> None:
-        row = transaction.insert(self._tables[operation.key.table])
-        self._new[operation.key] = row.uuid
-        self._assign(row, operation.columns)
+    def _insert(self, operation: Insert) -> None:
+        self._assign(self._named(operation.key), operation.columns)
 
     @_do.register
-    def _update(self, operation: Update, _: Any) -> None:
+    def _update(self, operation: Update) -> None:
         self._assign(self._row(operation.key.table, UUID(operation.uuid)), operation.columns)
 
     @_do.register
-    def _add(self, operation: AddReference, _: Any) -> None:
-        self._parent(operation.parent).addvalue(operation.column, self._uuid(operation.child))
+    def _add(self, operation: AddReference) -> None:
+        self._named(operation.parent).addvalue(operation.column, self._uuid(operation.child))
 
     @_do.register
-    def _strike(self, operation: RemoveReference, _: Any) -> None:
-        self._parent(operation.parent).delvalue(operation.column, UUID(operation.uuid))
+    def _strike(self, operation: RemoveReference) -> None:
+        self._named(operation.parent).delvalue(operation.column, UUID(operation.uuid))
 
     @_do.register
-    def _delete(self, operation: Delete, _: Any) -> None:
+    def _delete(self, operation: Delete) -> None:
         self._row(operation.key.table, UUID(operation.uuid)).delete()
 
     def _assign(self, row: Any, columns: Columns) -> None:
@@ -103,7 +104,7 @@ class Change:
             return [self._uuid(member) if isinstance(member, RowKey) else member for member in value]
         return dict(value) if isinstance(value, Mapping) else value
 
-    def _parent(self, key: RowKey) -> Any:
+    def _named(self, key: RowKey) -> Any:
         return self._row(key.table, self._uuid(key))
 
     def _row(self, table: str, uuid: UUID) -> Any:

@@ -19,7 +19,7 @@ from virtfleet_operator.core.network.rows import COLUMNS, LISTS
 from virtfleet_operator.ovn.errors import UnavailableError
 
 DATABASE: Final = "OVN_Northbound"
-LOCK: Final = "virtfleet-operator"
+LOCK: Final = "virtfleet_operator"
 """Lock of the database that a writer holds: a former leader that has not ended yet cannot write any more."""
 
 

@@ -117,7 +117,7 @@ def _port_group(name: str, notes: Mapping[str, str]) -> Row:
 
 
 def _acl(
-    name: str,
+    port_group: str,
     direction: Direction,
     priority: int,
     match: str,
@@ -129,10 +129,10 @@ def _acl(
 
     Its key is made of what it says: a rule that is added before others leaves them, and their connections, alone.
     """
-    port = f"outport == @{name}" if direction == "to-lport" else f"inport == @{name}"
+    port = f"outport == @{port_group}" if direction == "to-lport" else f"inport == @{port_group}"
     text = all_of(port, match)
     digest = hashlib.sha256(f"{priority} {action} {direction} {text}".encode()).hexdigest()[:16]
-    group = port_group_key(name)
+    group = port_group_key(port_group)
     said: dict[str, Value] = {
         "name": no_text(),
         "priority": priority,
@@ -144,7 +144,9 @@ def _acl(
         "meter": no_text(),
         "options": {},
     }
-    return Row(RowKey("ACL", f"{name}/{digest}"), {**said, **columns}, frozenset({Attachment(group, "acls")}), needs)
+    return Row(
+        RowKey("ACL", f"{port_group}/{digest}"), {**said, **columns}, frozenset({Attachment(group, "acls")}), needs
+    )
 
 
 def _drop(group: GroupPlan, direction: Direction) -> Row:

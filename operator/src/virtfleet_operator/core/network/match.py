@@ -5,12 +5,26 @@ nobody sees. So no text of a user may get here: only addresses, numbers and name
 See ovn-sb(5), "Logical_Flow", `match`.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from virtfleet_api.security_group import Peer, Protocol, RulePort
 
 IpNetwork = IPv4Network | IPv6Network
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
+
+
+def quoted(name: str) -> str:
+    """Return a name as a string of OVN's language.
+
+    Raises:
+        ValueError: it has characters that no name in Kubernetes has; they might end the string.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name: letters, digits, '.', '-' and '_' are allowed")
+    return f'"{name}"'
 
 
 def any_of(terms: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from virtfleet_api.virtual_switch import DefaultPolicy
-from virtfleet_operator.core.network.match import link_local
+from virtfleet_operator.core.network.match import link_local, quoted
 from virtfleet_operator.core.network.names import (
     GUARDED,
     ISOLATED,
@@ -95,7 +95,7 @@ def _dhcp(port: PortPlan, switch: SwitchPlan, version: int) -> frozenset[RowKey]
 
 def _options(port: PortPlan) -> dict[str, str | int]:
     host_name = port.host_name.partition(".")[0]
-    return {"hostname": host_name} if host_name else {}
+    return {"hostname": quoted(host_name)} if host_name else {}
 
 
 def _limit(port: PortPlan) -> Iterator[Row]:
@@ -110,7 +110,7 @@ def _limit(port: PortPlan) -> Iterator[Row]:
         {
             "priority": QOS_PRIORITY,
             "direction": "from-lport",
-            "match": f'inport == "{port.id}"',
+            "match": f"inport == {quoted(port.id)}",
             "bandwidth": {"rate": rate, "burst": burst},
         },
         frozenset({attached}),

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network
 from typing import Final
 
-from virtfleet_operator.core.network.match import of_version
+from virtfleet_operator.core.network.match import of_version, quoted
 from virtfleet_operator.core.network.names import dhcp_key, network_key, network_name
 from virtfleet_operator.core.network.rows import Attachment, Row, RowKey, Value, no_text
 from virtfleet_operator.core.network.topology import OutboundPlan, SubnetPlan, SwitchPlan
@@ -86,7 +86,7 @@ def _dhcp4(switch: SwitchPlan, subnet: SubnetPlan, mac: str) -> dict[str, str | 
     if subnet.dns:
         options["dns_server"] = _members(of_version(subnet.dns, 4))
     if subnet.domain is not None:
-        options["domain_name"] = f'"{subnet.domain}"'
+        options["domain_name"] = quoted(subnet.domain)
     return options
 
 
@@ -95,7 +95,7 @@ def _dhcp6(subnet: SubnetPlan, mac: str) -> dict[str, str | int]:
     if subnet.dns:
         options["dns_server"] = _members(of_version(subnet.dns, 6))
     if subnet.domain is not None:
-        options["domain_search"] = f'"{subnet.domain}"'
+        options["domain_search"] = quoted(subnet.domain)
     return options
 
 
