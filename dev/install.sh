@@ -13,7 +13,13 @@ if ((${#missing[@]})); then
   export DEBIAN_FRONTEND=noninteractive
   sudo=$( ((EUID)) && echo sudo || true)
   $sudo apt-get update -qq
-  # policy-rc.d would not matter: without systemd nothing is started, with it libvirtd is wanted anyway.
+  # Every node has an Open vSwitch of its own, and a cluster its OVN: the host's shall not start meanwhile.
+  policy=/usr/sbin/policy-rc.d
+  if [[ ! -e $policy ]]; then
+    trap '$sudo rm -f "$policy"' EXIT
+    printf '#!/bin/sh\ncase $1 in openvswitch* | ovs* | ovn*) exit 101 ;; esac\n' | $sudo tee "$policy" >/dev/null
+    $sudo chmod 755 "$policy"
+  fi
   $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 

@@ -9,6 +9,9 @@ from pathlib import Path
 HOST = 254
 """Last part of the host's own address on the fabric."""
 
+UNDERLAY_MTU = 1600
+"""Bytes, of the links below the overlay: 1500 of a guest, and what Geneve with OVN's option adds (58 over IPv4)."""
+
 IMAGES_NAME = "images.virtfleet.test"
 """Name of the web server with guest images. `.test` is reserved by RFC 2606 and never resolves elsewhere."""
 
@@ -93,15 +96,57 @@ class Fabric:
         for device in ("eth0", "lo"):
             _ip("-n", namespace, "link", "set", device, "up")
 
+    def underlay_address(self, number: int) -> str:
+        """Return the address at which the node with this number ends its tunnels, in a /24 that only nodes are in."""
+        _, _, third, _ = self.subnet.split(".")
+        return f"10.98.{third}.{number}"
+
+    def attach_network_engine(self, namespace: str, number: int) -> None:
+        """Give a namespace its links below OVN: `u0` for the tunnels, `x0` to the physical network with its VLANs."""
+        for kind in ("u", "x"):
+            self._make_bridge(f"br{kind}")
+            inner, port = f"{kind}0", f"{kind}{number}"
+            ends = (inner, "netns", namespace, "type", "veth", "peer", "name", port, "netns", self._bridge_namespace)
+            _ip("link", "add", *ends)
+            _ip(
+                "-n", self._bridge_namespace, "link", "set", port, "master", f"br{kind}", "mtu", str(UNDERLAY_MTU), "up"
+            )
+            _ip("-n", namespace, "link", "set", inner, "mtu", str(UNDERLAY_MTU), "up")
+            compute_checksums(namespace, inner)
+
+    def _make_bridge(self, name: str) -> None:
+        namespace = ("-n", self._bridge_namespace)
+        if not subprocess.run(["ip", *namespace, "link", "show", name], check=False, capture_output=True).returncode:
+            return
+        _ip(*namespace, "link", "add", name, "mtu", str(UNDERLAY_MTU), "type", "bridge")
+        _ip(*namespace, "link", "set", name, "up")
+
+    @property
+    def underlay_network(self) -> tuple[str, str]:
+        """Return the namespace and the name of the bridge that every node's `u0` is on."""
+        return self._bridge_namespace, "bru"
+
+    @property
+    def physical_network(self) -> tuple[str, str]:
+        """Return the namespace and the name of the bridge that every node's `x0` is on."""
+        return self._bridge_namespace, "brx"
+
     def detach(self, namespace: str, number: int) -> None:
         """Remove a namespace and its link."""
-        _ip_quietly("-n", self._bridge_namespace, "link", "del", f"n{number}")
+        for kind in ("n", "u", "x"):
+            _ip_quietly("-n", self._bridge_namespace, "link", "del", f"{kind}{number}")
         _ip_quietly("netns", "del", namespace)
 
     def hosts_file(self) -> str:
         """Return /etc/hosts for the nodes."""
         names = [f"{self.address(n)} {node_name(n)}" for n in range(1, 9)]
         return "\n".join(["127.0.0.1 localhost", f"{self.host_address} {IMAGES_NAME}", *names]) + "\n"
+
+
+def compute_checksums(namespace: str, device: str) -> None:
+    """Have a veth send packets with their checksums: Open vSwitch in user space gets no more than what is in them."""
+    words = ("ip", "netns", "exec", namespace, "ethtool", "-K", device, "tx", "off")
+    subprocess.run(words, check=True, capture_output=True)
 
 
 def node_name(number: int) -> str:

@@ -1,5 +1,7 @@
 """A hypervisor node in namespaces: its own network, processes, mounts, host name and cgroups, and a real libvirtd.
 
+Its Open vSwitch and ovn-controller, where it has them, are real, too; they switch in user space (`netdev`).
+
 Everything a node owns is named after the cluster's id, so that several clusters run side by side and `down` finds what
 a killed tool left behind.
 """
@@ -50,6 +52,9 @@ migration_address = "{address}"
 migration_host = "{address}"
 """
 
+_FOLDERS = ("etc", "run", "lib", "log", "cache", "virtfleet", "hold", "etc/qemu")
+_ENGINE_FOLDERS = ("ovs-etc", "ovs-run", "ovs-log", "ovn-run", "ovn-log")
+
 _VIRTLOGD_CONF = """\
 max_size = 1048576
 max_backups = 1
@@ -66,6 +71,10 @@ class Node:
     fabric: Fabric
     directory: Path
     """<cluster directory>/nodes/<name>"""
+    libvirt: bool = True
+    """Whether it runs libvirtd and virtlogd."""
+    network_engine: bool = False
+    """Whether it runs Open vSwitch and ovn-controller."""
 
     @property
     def address(self) -> str:
@@ -93,14 +102,19 @@ class Node:
         return Program(f"{self.name}-init", self.directory.parent.parent)
 
     def up(self) -> None:
-        """Start the node and wait until its libvirtd answers."""
+        """Start the node and wait until its libvirtd and its Open vSwitch answer."""
         if self.init.pid is None:
             self.clean()
             self._write_files()
             self.fabric.attach(self.namespace, self.number)
+            if self.network_engine:
+                self.fabric.attach_network_engine(self.namespace, self.number)
             self._make_cgroups()
             self.init.start(["bash", Path(__file__).with_name("node_enter.sh"), *self._init_arguments()])
-        wait_until(self.libvirtd_answers, READY_SECONDS, f"libvirtd of {self.name}", self.init)
+        if self.network_engine:
+            wait_until(self.underlay_is_up, READY_SECONDS, f"Open vSwitch of {self.name}", self.init)
+        if self.libvirt:
+            wait_until(self.libvirtd_answers, READY_SECONDS, f"libvirtd of {self.name}", self.init)
 
     def crash(self) -> None:
         """Kill every process of the node at once, as a power failure would."""
@@ -123,6 +137,25 @@ class Node:
         """Tell whether libvirtd answers on its socket."""
         done = subprocess.run(["virsh", "-c", self.uri, "version"], capture_output=True, check=False, timeout=30)
         return done.returncode == 0
+
+    def underlay_is_up(self) -> bool:
+        """Tell whether Open vSwitch runs the bridge of the tunnels and the bridge has its address."""
+        found = subprocess.run(
+            ["ip", "-n", self.namespace, "-o", "-4", "addr", "show", "br-phy"],
+            capture_output=True,
+            check=False,
+            text=True,
+        )
+        return f" {self.fabric.underlay_address(self.number)}/" in found.stdout
+
+    def connect_ovn(self, remote: str, key: Path, certificate: Path, ca: Path) -> None:
+        """Have ovn-controller use a southbound database (`ssl:<ip>:<port>`) with these files, as the node sees them."""
+        self.run(
+            "ovs-vsctl",
+            "--timeout=30",
+            *("set-ssl", key, certificate, ca, "--", "set", "open", "."),
+            f"external_ids:ovn-remote={remote}",
+        )
 
     def command(self, *words: str | Path) -> list[str | Path]:
         """Return the command line that runs a program inside the node."""
@@ -151,11 +184,11 @@ class Node:
         return tuple(pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if _is(pid, program, space))  # noqa: PTH208 -- /proc vanishes while it is read
 
     def hold(self, program: str) -> None:
-        """Keep libvirtd or virtlogd down when it next ends."""
+        """Keep a program of node_init.sh, such as libvirtd or ovn-controller, down when it next ends."""
         (self.directory / "hold" / program).touch()
 
     def release(self, program: str) -> None:
-        """Let libvirtd or virtlogd be started again."""
+        """Let a program that is held be started again."""
         (self.directory / "hold" / program).unlink(missing_ok=True)
 
     def _inner_pid(self) -> int | None:
@@ -169,10 +202,12 @@ class Node:
 
     def _init_arguments(self) -> Sequence[str | Path]:
         hosts = self.directory / "hosts"
-        return [self.namespace, " ".join(CONTROLLERS), self.name, self.directory, hosts]
+        underlay = self.fabric.underlay_address(self.number) if self.network_engine else ""
+        services = " ".join(name for name, on in (("libvirt", self.libvirt), ("ovn", self.network_engine)) if on)
+        return [self.namespace, " ".join(CONTROLLERS), self.name, self.directory, hosts, services, underlay]
 
     def _write_files(self) -> None:
-        for folder in ("etc", "run", "lib", "log", "cache", "virtfleet", "hold", "etc/qemu"):
+        for folder in (*_FOLDERS, *(_ENGINE_FOLDERS if self.network_engine else ())):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
         host_uuid = uuid.uuid5(uuid.NAMESPACE_OID, self.namespace)
         files = {
