@@ -19,6 +19,7 @@ from virtfleet_node.agent.node import NodeDescription
 from virtfleet_node.agent.relay import Relay
 from virtfleet_node.agent.storage_metrics import StorageMetrics
 from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.agent.switch import Edges, NodeSwitch
 from virtfleet_node.api.copies import CopyServer
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.identity import Identity
@@ -26,8 +27,14 @@ from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
 from virtfleet_node.api.server import Server
 from virtfleet_node.config import Config, read_config
+from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.pool_rules import PoolRules
+from virtfleet_node.host.devices import Devices
+from virtfleet_node.host.firewall import Firewall
 from virtfleet_node.host.inventory import read_inventory
+from virtfleet_node.host.nftables import Nftables
+from virtfleet_node.host.open_vswitch import OpenVSwitch
+from virtfleet_node.host.programs import Programs
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
 from virtfleet_node.logs import configure_logging
 from virtfleet_node.storage.disks import DiskStore
@@ -90,8 +97,9 @@ async def build_daemon(
     wanted_pools = WantedPools(pools, config.state_directory / "pools.json", config.roots)
     wanted_pools.start()
     disks = DiskStore(pools)
-    facts = await hypervisor.read_facts(config.state_directory)
-    node = NodeDescription(config, read_inventory(), facts, await hypervisor.read_versions(), pools)
+    facts, switch = await hypervisor.read_facts(config.state_directory), build_switch(config, lambda: None)
+    versions = await hypervisor.read_versions()
+    node = NodeDescription(config, read_inventory(), facts, versions, pools, lambda: switch.report)
 
     def describe() -> NodeReport:
         return node.report(connected=hypervisor.connected)
@@ -105,6 +113,7 @@ async def build_daemon(
         disks=disks,
         images=images,
         media=MediaStore(config.state_directory),
+        switch=switch,
         journal=journal,
         state_directory=config.state_directory,
         now=lambda: datetime.now(UTC),
@@ -112,6 +121,15 @@ async def build_daemon(
     daemon = NodeDaemon(around, describe)
     StorageMetrics(REGISTRY, pools.reports, daemon.disk_figures)
     return daemon, journal, images
+
+
+def build_switch(config: Config, southbound: Callable[[], Southbound | None]) -> NodeSwitch:
+    """Return what keeps the host's Open vSwitch and firewall."""
+    programs = Programs()
+    ports = (config.listen.port, config.copy_listen.port)
+    firewall = Firewall(Nftables(programs), ports, enabled=config.firewall.enabled)
+    edges = Edges(OpenVSwitch(programs), Devices(programs), firewall)
+    return NodeSwitch(edges, config.state_directory / "network.json", southbound)
 
 
 async def _until(stop: asyncio.Event, task: "asyncio.Task[None]") -> None:
