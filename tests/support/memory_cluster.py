@@ -20,6 +20,9 @@ class MemoryCluster:
     reviews: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     pods: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     nodes: dict[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
+    secrets: dict[str, Data] = field(default_factory=dict)
+    """Those of OVN."""
+    kinds: dict[str, str] = field(default_factory=dict)
     fails: Exception | None = None
 
     def _answer(self) -> None:
@@ -36,6 +39,21 @@ class MemoryCluster:
             return False
         self.authority = dict(data)
         return True
+
+    async def read_secret(self, name: str) -> Data | None:
+        self._answer()
+        return self.secrets.get(name)
+
+    async def create_secret(self, name: str, kind: str, data: Data) -> bool:
+        self._answer()
+        if name in self.secrets:
+            return False
+        self.secrets[name], self.kinds[name] = dict(data), kind
+        return True
+
+    async def write_secret(self, name: str, data: Data) -> None:
+        self._answer()
+        self.secrets[name] = {**self.secrets[name], **data}
 
     async def publish_authority(self, ca_pem: str) -> None:
         self._answer()

@@ -17,6 +17,10 @@ MAX_ENROL_BYTES: Final = 65536
 """Largest request: a CSR has about 1 KiB, a ServiceAccount token about 1 KiB, a certificate about 1 KiB."""
 
 
+OVN_REMOTE_PATTERN: Final = r"^ssl:[^\s,]{1,255}:[0-9]{1,5}(,ssl:[^\s,]{1,255}:[0-9]{1,5})*$"
+"""One or more OVSDB servers (the members of a cluster), by TLS alone."""
+
+
 class Renewal(Document):
     """Proof by the certificate that is about to expire."""
 
@@ -39,8 +43,21 @@ class EnrolRequest(Document):
     """Labels that a newly made VMNode gets."""
 
 
+class SouthboundAccess(Document):
+    """How the node's ovn-controller reaches OVN's southbound database, and proves there which chassis it is."""
+
+    remote: Annotated[str, Field(pattern=OVN_REMOTE_PATTERN, max_length=1024)]
+    """`ssl:<address>:<port>`, or several of them with commas, as in `external_ids:ovn-remote` of Open vSwitch."""
+    certificate_pem: Annotated[str, Field(max_length=16384)]
+    """For the key of the request; its common name is the node's name, which is the chassis' name."""
+    ca_pem: Annotated[str, Field(max_length=16384)]
+    """The southbound database's own authority: it signs no daemon's certificate."""
+
+
 class EnrolReply(Document):
     """The signed certificate, and the authority that operators' certificates are checked against."""
 
     certificate_pem: str
     ca_pem: str
+    southbound: SouthboundAccess | None = None
+    """Absent where the operator has no network engine."""

@@ -30,6 +30,16 @@ DEFAULT_POOL: Final = "default"
 CA_NAME: Final = "virtfleet-ca"
 """Secret with the fleet's certificate authority, and ConfigMap with its public part under `ca.crt`."""
 
+OVN_NAME: Final = "virtfleet-ovn"
+"""Secret with the authorities of OVN's two databases, for operators alone."""
+
+OVN_TYPE: Final = f"{GROUP}/ovn-authorities"
+"""Type of that Secret: whoever has it may rewrite every network."""
+
+OVN_NORTHBOUND_TLS_NAME: Final = "virtfleet-ovn-northbound-tls"
+OVN_SOUTHBOUND_TLS_NAME: Final = "virtfleet-ovn-southbound-tls"
+"""Secrets with what OVN's two databases serve with: `tls.crt`, `tls.key`, and in `ca.crt` whose clients they serve."""
+
 JOIN_TOKEN_TYPE: Final = f"{GROUP}/join-token"
 """Type of a Secret whose `token` lets the node `nodeName` enrol once."""
 

@@ -32,7 +32,14 @@ from virtfleet_operator.reconcile.catalog import INDEXERS, MACHINE, NODE, CacheC
 from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.controller import Controller
 from virtfleet_operator.reconcile.loads import Loads
-from virtfleet_operator.serving import Parts, build_subresources, build_webhook, repeat, start_enrolment
+from virtfleet_operator.serving import (
+    Parts,
+    build_subresources,
+    build_webhook,
+    load_ovn_trust,
+    repeat,
+    start_enrolment,
+)
 from virtfleet_operator.settings import Settings, build_kopf_settings
 from virtfleet_operator.webhooks import register as register_webhooks
 
@@ -78,6 +85,7 @@ class Leading:
         async with AsyncExitStack() as stack:
             cluster = EnrolmentCluster(self._client, self._settings.namespace)
             authority = await load_authority(cluster, utc_now)
+            ovn = await load_ovn_trust(self._settings, self._client, stack)
             await fill(self._client, self._cache)
             fleet = await self._build_fleet(authority, stack)
             events = EventRecorder(self._client, self._settings.identity)
@@ -89,8 +97,10 @@ class Leading:
                 "resync": repeat("resync", lambda: drop_vanished(self._client, self._cache), RESYNC_SECONDS),
                 **build_subresources(self._settings, self._client, authority, fleet, stack),
                 **build_webhook(self._settings, authority, folder, kopf_settings),
+                **(ovn.parts if ovn else {}),
             }
-            await start_enrolment(self._settings, self._client, authority, self._metrics, stack)
+            southbound = ovn.southbound if ovn else None
+            await start_enrolment(self._settings, self._client, authority, southbound, self._metrics, stack)
             await self._run_parts(parts, kopf_settings, stop, kopf_started)
 
     def refresh_gauges(self) -> None:

@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,8 @@ import kopf
 
 from virtfleet_operator.enrolment.authority import Authority
 from virtfleet_operator.enrolment.contexts import ServingPair
+from virtfleet_operator.enrolment.northbound_files import NorthboundAccess, NorthboundFiles
+from virtfleet_operator.enrolment.ovn_trust import Southbound, keep_database_certificates, load_ovn_authorities
 from virtfleet_operator.enrolment.server import EnrolmentServer
 from virtfleet_operator.enrolment.service import Enrolment
 from virtfleet_operator.fleet.members import Fleet
@@ -99,8 +102,49 @@ def build_webhook(settings: Settings, authority: Authority, folder: Path, admiss
     return {"webhook certificate": repeat("refresh", refresh, REFRESH_SECONDS)}
 
 
+@dataclass(frozen=True)
+class OvnTrust:
+    """What the operator needs of OVN's authorities."""
+
+    northbound: NorthboundFiles
+    """The operator's own certificate at the northbound database."""
+    southbound: Southbound
+    """What nodes that enrol are told and given."""
+    parts: Parts
+    """What keeps certificates current."""
+
+
+async def load_ovn_trust(settings: Settings, client: KubeClient, stack: AsyncExitStack) -> OvnTrust | None:
+    """Load OVN's authorities, and keep the files of a northbound client for as long as the stack lasts.
+
+    Returns:
+        None if no network engine is configured.
+
+    Raises:
+        AuthorityError: Secret virtfleet-ovn cannot be used.
+    """
+    if settings.ovn is None:
+        return None
+    names = settings.ovn.names
+    secrets = EnrolmentCluster(client, settings.namespace)
+    authorities = await load_ovn_authorities(secrets)
+    access = stack.enter_context(NorthboundAccess(authorities.northbound))
+
+    async def keep() -> None:
+        access.refresh()
+        await keep_database_certificates(secrets, authorities, names)
+
+    parts: Parts = {"certificates of OVN": repeat("keep certificates of OVN", keep, REFRESH_SECONDS)}
+    return OvnTrust(access.files, Southbound(authorities.southbound, settings.ovn.southbound), parts)
+
+
 async def start_enrolment(
-    settings: Settings, client: KubeClient, authority: Authority, metrics: Metrics, stack: AsyncExitStack
+    settings: Settings,
+    client: KubeClient,
+    authority: Authority,
+    southbound: Southbound | None,
+    metrics: Metrics,
+    stack: AsyncExitStack,
 ) -> None:
     """Serve enrolment for as long as the stack lasts."""
     own = settings.enrolment
@@ -110,6 +154,7 @@ async def start_enrolment(
         partial(ensure_node, client),
         namespace=settings.namespace,
         reserved=serving_names(settings),
+        southbound=southbound,
     )
     server = EnrolmentServer(enrolment, ServingPair(authority, own.names or (own.host,)), metrics.registry)
     stack.push_async_callback(server.stop)

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from virtfleet_api.enrol import OVN_REMOTE_PATTERN
 from virtfleet_api.names import DNS_LABEL_PATTERN, GROUP
 from virtfleet_operator.handlers.watch import SERVER_TIMEOUT_SECONDS
 
@@ -82,6 +83,24 @@ class LeaseSettings(_Section):
         return self
 
 
+class OvnSettings(_Section):
+    """Where OVN's databases are."""
+
+    northbound: Annotated[str, Field(pattern=OVN_REMOTE_PATTERN, max_length=1024)]
+    """Where operators write networks: `ssl:<address>:<port>`, several with commas."""
+    southbound: Annotated[str, Field(pattern=OVN_REMOTE_PATTERN, max_length=1024)]
+    """What nodes are told."""
+    server_names: tuple[str, ...] = ()
+    """DNS names and IP addresses in the databases' certificates; without any, the hosts of the two above."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names in the databases' certificates."""
+        remotes = (*self.northbound.split(","), *self.southbound.split(","))
+        hosts = (remote.removeprefix("ssl:").rpartition(":")[0].strip("[]") for remote in remotes)
+        return self.server_names or tuple(dict.fromkeys(hosts))
+
+
 class ImageSettings(_Section):
     """How long images stay where they are."""
 
@@ -106,6 +125,8 @@ class Settings(_Section):
     metrics: MetricsSettings = MetricsSettings()
     lease: LeaseSettings = LeaseSettings()
     images: ImageSettings = ImageSettings()
+    ovn: OvnSettings | None = None
+    """None: there is no network engine."""
 
 
 def read_settings(path: Path) -> Settings:

@@ -5,8 +5,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from identities import NODE, Identities
+from virtfleet_api.enrol import EnrolReply, SouthboundAccess
 from virtfleet_node.api.credentials import CredentialsError, CredentialStore
-from virtfleet_operator.enrolment.certificates import generate_key, node_purpose
+from virtfleet_operator.enrolment.authority import Authority
+from virtfleet_operator.enrolment.certificates import build_authority, generate_key, node_purpose
+from virtfleet_operator.enrolment.ovn_trust import Southbound
 
 
 @pytest.fixture
@@ -23,9 +26,13 @@ def sign(fleet: Identities, key: ec.EllipticCurvePrivateKey, name: str = NODE) -
     return fleet.authority.sign(key.public_key(), node_purpose(name)).decode()
 
 
+def reply(fleet: Identities, key: ec.EllipticCurvePrivateKey, name: str = NODE) -> EnrolReply:
+    return EnrolReply(certificate_pem=sign(fleet, key, name), ca_pem=fleet.authority.ca_pem)
+
+
 def fill(store: CredentialStore, fleet: Identities) -> ec.EllipticCurvePrivateKey:
     key = store.read_pending_key()
-    store.store(key, sign(fleet, key), fleet.authority.ca_pem)
+    store.store(key, reply(fleet, key))
     return key
 
 
@@ -89,21 +96,21 @@ def test_a_key_that_a_crash_left_half_written_is_made_anew(
 
 def test_a_certificate_for_another_key_is_refused(store: CredentialStore, fleet: Identities) -> None:
     with pytest.raises(CredentialsError, match="another key"):
-        store.store(store.read_pending_key(), sign(fleet, generate_key()), fleet.authority.ca_pem)
+        store.store(store.read_pending_key(), reply(fleet, generate_key()))
     assert store.read() is None
 
 
 def test_a_certificate_for_another_node_is_refused(store: CredentialStore, fleet: Identities) -> None:
     key = store.read_pending_key()
     with pytest.raises(CredentialsError, match="not for node-a"):
-        store.store(key, sign(fleet, key, "node-b"), fleet.authority.ca_pem)
+        store.store(key, reply(fleet, key, "node-b"))
 
 
 @pytest.mark.parametrize("ca_pem", ["", "nonsense", Identities().authority.ca_pem])
 def test_a_certificate_of_another_authority_is_refused(store: CredentialStore, fleet: Identities, ca_pem: str) -> None:
     key = store.read_pending_key()
     with pytest.raises(CredentialsError, match="authority"):
-        store.store(key, sign(fleet, key), ca_pem)
+        store.store(key, EnrolReply(certificate_pem=sign(fleet, key), ca_pem=ca_pem))
 
 
 @pytest.mark.parametrize("name", ["tls.key", "tls.crt", "ca.crt"])
@@ -122,3 +129,44 @@ def test_the_certificate_of_a_former_name_counts_as_none(
 ) -> None:
     fill(store, fleet)
     assert CredentialStore(tmp_path, "node-b").read() is None
+
+
+REMOTE = "ssl:10.0.0.9:6642"
+OVN = Authority(build_authority(datetime.now(UTC)))
+
+
+def give_access(key: ec.EllipticCurvePrivateKey, name: str = NODE) -> SouthboundAccess:
+    return Southbound(OVN, REMOTE).give_access(name, key.public_key())
+
+
+def test_the_southbound_certificate_lies_beside_the_key(
+    store: CredentialStore, fleet: Identities, tmp_path: Path
+) -> None:
+    key = store.read_pending_key()
+    access = give_access(key)
+    store.store(key, reply(fleet, key).model_copy(update={"southbound": access}))
+    files = CredentialStore(tmp_path, NODE).read_southbound()
+    assert files is not None
+    assert files.remote == REMOTE
+    assert files.certificate.read_text() == access.certificate_pem
+    assert files.ca.read_text() == OVN.ca_pem != fleet.authority.ca_pem
+    assert files.key == tmp_path / "tls" / "tls.key"
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "tls").iterdir()} == {0o600}
+
+
+def test_a_reply_without_network_engine_leaves_no_access(store: CredentialStore, fleet: Identities) -> None:
+    key = store.read_pending_key()
+    store.store(key, reply(fleet, key).model_copy(update={"southbound": give_access(key)}))
+    fill(store, fleet)
+    assert store.read_southbound() is None
+
+
+@pytest.mark.parametrize("wrong", ["key", "name", "authority"])
+def test_a_southbound_certificate_of_another_is_refused(store: CredentialStore, fleet: Identities, wrong: str) -> None:
+    key = store.read_pending_key()
+    access = give_access(generate_key() if wrong == "key" else key, "node-b" if wrong == "name" else NODE)
+    if wrong == "authority":
+        access = access.model_copy(update={"ca_pem": fleet.authority.ca_pem})
+    with pytest.raises(CredentialsError, match="southbound certificate is"):
+        store.store(key, reply(fleet, key).model_copy(update={"southbound": access}))
+    assert store.read() is None

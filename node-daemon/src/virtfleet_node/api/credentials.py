@@ -1,5 +1,9 @@
 """Key and certificate of the node as files in <state directory>/tls: `tls.key`, `tls.crt`, `ca.crt`, mode 0600.
 
+Where there is a network engine, `ovn.crt` is the same key's certificate at OVN's southbound database, `ovn-ca.crt` whom
+the database's own must be from, and `ovn-remote` where it is. Open vSwitch and ovn-controller are given the paths below
+the link, and read the files again when they have changed.
+
 They are written into a folder of their own, to which the link `tls` is then turned: no crash can pair a new key with
 an old certificate. The key that a certificate is being asked for is kept, too: an answer that was lost on its way is
 asked for again with the same key, which a used join token still allows.
@@ -16,7 +20,9 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from virtfleet_api.enrol import EnrolReply, SouthboundAccess
 from virtfleet_node.api.epoch import sync_directory
 
 _RENEW_AFTER: Final = 2 / 3
@@ -43,6 +49,17 @@ class Credentials:
         """Return the time from which on it is renewed."""
         life: timedelta = self.certificate.not_valid_after_utc - self.certificate.not_valid_before_utc
         return self.certificate.not_valid_before_utc + _RENEW_AFTER * life
+
+
+@dataclass(frozen=True)
+class SouthboundFiles:
+    """What ovn-controller connects to the southbound database with."""
+
+    remote: str
+    """As in `external_ids:ovn-remote` of Open vSwitch."""
+    key: Path
+    certificate: Path
+    ca: Path
 
 
 class CredentialsError(Exception):
@@ -82,6 +99,14 @@ class CredentialStore:
         except (OSError, ValueError, TypeError, CredentialsError):
             return None
 
+    def read_southbound(self) -> SouthboundFiles | None:
+        """Return the access to OVN's southbound database; None if the operator has given none."""
+        try:
+            remote = (self._link / "ovn-remote").read_text()
+        except OSError:
+            return None
+        return SouthboundFiles(remote, self.key_path, self._link / "ovn.crt", self._link / "ovn-ca.crt")
+
     def read_pending_key(self) -> ec.EllipticCurvePrivateKey:
         """Return the key that a certificate is being asked for, made and kept unless there is one."""
         path = self._directory / _PENDING
@@ -96,12 +121,16 @@ class CredentialStore:
         _write_private(path, _encode(made))
         return made
 
-    def store(self, key: ec.EllipticCurvePrivateKey, certificate_pem: str, ca_pem: str) -> None:
-        """Make this the node's certificate; CredentialsError if it is none."""
-        check_credentials(key, certificate_pem, ca_pem, self._node_name)
+    def store(self, key: ec.EllipticCurvePrivateKey, reply: EnrolReply) -> None:
+        """Make this the node's certificate, or certificates; CredentialsError if one is none."""
+        check_credentials(key, reply.certificate_pem, reply.ca_pem, self._node_name)
+        files = {"tls.key": _encode(key), "tls.crt": reply.certificate_pem.encode(), "ca.crt": reply.ca_pem.encode()}
+        if (access := reply.southbound) is not None:
+            check_chassis(key, access, self._node_name)
+            files |= {"ovn.crt": access.certificate_pem.encode(), "ovn-ca.crt": access.ca_pem.encode()}
+            files["ovn-remote"] = access.remote.encode()
         generation = self._directory / f"{_LINK}-{secrets.token_hex(6)}"
         generation.mkdir(mode=0o700)
-        files = {"tls.key": _encode(key), "tls.crt": certificate_pem.encode(), "ca.crt": ca_pem.encode()}
         for name, content in files.items():
             _write_private(generation / name, content)
         sync_directory(generation)
@@ -126,9 +155,8 @@ class CredentialStore:
 def check_credentials(key: object, certificate_pem: str, ca_pem: str, node_name: str) -> Credentials:
     """Return the credentials if key, certificate, authority and node fit together; CredentialsError."""
     try:
-        certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+        certificate = _parse_issued(certificate_pem, ca_pem)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem.encode()))
     except Exception as error:  # from a peer: malformed in any way, it is refused
         raise CredentialsError(f"the certificate is not one of the given authority ({type(error).__name__})") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or certificate.public_key() != key.public_key():
@@ -136,6 +164,25 @@ def check_credentials(key: object, certificate_pem: str, ca_pem: str, node_name:
     if node_name not in names.get_values_for_type(x509.DNSName):
         raise CredentialsError(f"the certificate is not for {node_name}")
     return Credentials(key, certificate, certificate_pem)
+
+
+def check_chassis(key: ec.EllipticCurvePrivateKey, access: SouthboundAccess, node_name: str) -> None:
+    """Check that the southbound certificate is this node's and for its key: CredentialsError."""
+    try:
+        certificate = _parse_issued(access.certificate_pem, access.ca_pem)
+        names = [name.value for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    except Exception as error:  # from a peer: malformed in any way, it is refused
+        raise CredentialsError(f"the southbound certificate is not its authority's ({type(error).__name__})") from error
+    if certificate.public_key() != key.public_key():
+        raise CredentialsError("the southbound certificate is for another key")
+    if names != [node_name]:
+        raise CredentialsError(f"the southbound certificate is not for {node_name}")
+
+
+def _parse_issued(certificate_pem: str, ca_pem: str) -> x509.Certificate:
+    certificate = x509.load_pem_x509_certificate(certificate_pem.encode())
+    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(ca_pem.encode()))
+    return certificate
 
 
 def _encode(key: ec.EllipticCurvePrivateKey) -> bytes:

@@ -22,7 +22,7 @@ from virtfleet_node.api.credentials import Credentials, CredentialsError, Creden
 from virtfleet_node.config import Config
 
 _REPLY_BYTES: Final = 65536
-"""A certificate and an authority have about 1 KiB each."""
+"""Two certificates and two authorities have about 1 KiB each."""
 
 _TOKEN_BYTES: Final = 16384
 """Largest token file: ServiceAccount tokens have about 1 KiB."""
@@ -65,7 +65,7 @@ class Enroller:
             except ProofRefusedError as error:
                 refusal = error
             else:
-                self._store.store(key, reply.certificate_pem, reply.ca_pem)
+                self._store.store(key, reply)
                 self._forget_join_token(proof)
                 return
         raise refusal

@@ -4,11 +4,12 @@ import asyncio
 import logging
 import random
 import ssl
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
 from virtfleet_node.api.access import build_copy_context, build_server_context
-from virtfleet_node.api.credentials import CredentialStore
+from virtfleet_node.api.credentials import CredentialStore, SouthboundFiles
 from virtfleet_node.api.enrolment import Enroller, EnrolmentError
 from virtfleet_node.config import Config
 
@@ -31,6 +32,7 @@ class Identity:
         self._enroller = Enroller(config, self._store)
         self._context = build_server_context()
         self._copy_context = build_copy_context()
+        self._has_asked = False
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -49,6 +51,10 @@ class Identity:
         context.load_verify_locations(self._store.ca_path)
         return context
 
+    def southbound(self) -> SouthboundFiles | None:
+        """Return what ovn-controller connects with; None where the operator has no network engine, or did not yet."""
+        return self._store.read_southbound()
+
     async def ensure(self) -> None:
         """Have a certificate that is good: the stored one, or one from the operator, asked for until it answers."""
         current = self._store.read()
@@ -57,7 +63,14 @@ class Identity:
         self._load()
 
     async def keep(self) -> None:
-        """Renew the certificate for as long as the daemon runs."""
+        """Renew the certificate for as long as the daemon runs.
+
+        A node that enrolled before the fleet had a network engine asks at its start for what it lacks.
+        """
+        if not self._has_asked and self.southbound() is None:
+            with suppress(EnrolmentError):
+                await self._enroller.enrol(datetime.now(UTC))
+                self._load()
         while True:
             current = self._store.read()
             seconds = (current.renew_at - datetime.now(UTC)).total_seconds() if current else 0.0
@@ -80,6 +93,7 @@ class Identity:
                 await asyncio.sleep(wait * random.uniform(0.5, 1))  # noqa: S311 -- spreads retries, keeps no secret
                 wait = min(2 * wait, _LONGEST_RETRY_SECONDS)
             else:
+                self._has_asked = True
                 return
 
     def _load(self) -> None:

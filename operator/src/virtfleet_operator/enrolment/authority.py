@@ -45,11 +45,11 @@ def utc_now() -> datetime:
 class Authority:
     """A certificate authority in memory."""
 
-    def __init__(self, pair: KeyPair, clock: Clock = utc_now) -> None:
-        """Take the authority over; AuthorityError says why it cannot be used."""
-        self.certificate, self._key = _parse(pair)
+    def __init__(self, pair: KeyPair, clock: Clock = utc_now, source: str = f"Secret {CA_NAME}") -> None:
+        """Take the authority over; AuthorityError says why what is in `source` cannot be used."""
+        self.certificate, self._key = _parse(pair, source)
         self.clock = clock
-        _check(self.certificate, self._key, clock())
+        _check(self.certificate, self._key, clock(), source)
 
     @property
     def ca_pem(self) -> str:
@@ -104,28 +104,28 @@ def _read_pair(data: Data) -> KeyPair:
         raise AuthorityError(f"Secret {CA_NAME} has no key {error}: it must hold the fleet's authority.") from None
 
 
-def _parse(pair: KeyPair) -> tuple[x509.Certificate, PrivateKey]:
+def _parse(pair: KeyPair, source: str) -> tuple[x509.Certificate, PrivateKey]:
     try:
         certificate = x509.load_pem_x509_certificate(pair.certificate)
         key = serialization.load_pem_private_key(pair.key, None)
     except (ValueError, TypeError) as error:
-        raise AuthorityError(f"Secret {CA_NAME} does not hold a certificate and its key in PEM: {error}") from None
+        raise AuthorityError(f"{source} does not hold a certificate and its key in PEM: {error}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
-        raise AuthorityError(f"Secret {CA_NAME} holds a {type(key).__name__}: use an EC, RSA or Ed25519 key.")
+        raise AuthorityError(f"{source} holds a {type(key).__name__}: use an EC, RSA or Ed25519 key.")
     return certificate, key
 
 
-def _check(certificate: x509.Certificate, key: PrivateKey, now: datetime) -> None:
+def _check(certificate: x509.Certificate, key: PrivateKey, now: datetime, source: str) -> None:
     if certificate.public_key() != key.public_key():
-        raise AuthorityError(f"In Secret {CA_NAME}, {PRIVATE_KEY} is not the key of {CERTIFICATE_KEY}.")
+        raise AuthorityError(f"In {source}, the key is not the key of the certificate.")
     try:
         is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         is_ca = False
     if not is_ca:
-        raise AuthorityError(f"The certificate in Secret {CA_NAME} is not an authority's (CA:TRUE is missing).")
+        raise AuthorityError(f"The certificate in {source} is not an authority's (CA:TRUE is missing).")
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
         raise AuthorityError(
-            f"The authority in Secret {CA_NAME} is not valid now (until {certificate.not_valid_after_utc:%Y-%m-%d}): "
+            f"The authority in {source} is not valid now (until {certificate.not_valid_after_utc:%Y-%m-%d}): "
             "delete the Secret, restart the operator and enrol the nodes again."
         )

@@ -64,6 +64,21 @@ def node_purpose(node_name: str) -> Purpose:
     return Purpose(node_name, ExtendedKeyUsageOID.SERVER_AUTH, (node_name,))
 
 
+def chassis_purpose(node_name: str) -> Purpose:
+    """Return the purpose of a node's certificate at OVN's southbound database, which knows a chassis by common name."""
+    return Purpose(node_name, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+
+def writer_purpose() -> Purpose:
+    """Return the purpose of an operator's certificate at OVN's northbound database."""
+    return Purpose("virtfleet-operator", ExtendedKeyUsageOID.CLIENT_AUTH)
+
+
+def database_purpose(names: Iterable[str]) -> Purpose:
+    """Return the purpose of the certificate that one of OVN's databases serves with."""
+    return Purpose("ovn-central", ExtendedKeyUsageOID.SERVER_AUTH, tuple(names))
+
+
 def generate_key() -> ec.EllipticCurvePrivateKey:
     """Make a key."""
     return ec.generate_private_key(ec.SECP256R1())
@@ -81,10 +96,10 @@ def encode_certificate(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def build_authority(now: datetime) -> KeyPair:
+def build_authority(now: datetime, common_name: str = "virtfleet") -> KeyPair:
     """Make a new certificate authority."""
     key = generate_key()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "virtfleet")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     builder = _start(name, name, key.public_key(), now)
     certificate = (
         builder.not_valid_after(now + CA_LIFETIME)
@@ -111,7 +126,7 @@ def sign(
         .add_extension(_issuer_identifier(issuer), critical=False)
     )
     if purpose.names:
-        names = x509.SubjectAlternativeName([_general_name(text) for text in purpose.names])
+        names = x509.SubjectAlternativeName([general_name(text) for text in purpose.names])
         builder = builder.add_extension(names, critical=False)
     return builder.sign(issuer_key, None if isinstance(issuer_key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
 
@@ -152,7 +167,8 @@ def _key_usage(*, ca: bool) -> x509.KeyUsage:
     )
 
 
-def _general_name(text: str) -> x509.GeneralName:
+def general_name(text: str) -> x509.GeneralName:
+    """Return a DNS name or an IP address as certificates have it."""
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:

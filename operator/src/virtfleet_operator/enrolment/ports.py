@@ -13,6 +13,19 @@ OnEnrolled = Callable[[str, str, Mapping[str, str]], Awaitable[None]]
 """Called with node name, address and labels before the certificate is given out; raise to have the daemon try again."""
 
 
+class Secrets(Protocol):
+    """Secrets in the operator's namespace."""
+
+    async def read_secret(self, name: str) -> Data | None:
+        """Return the data of a Secret, or None if there is none."""
+
+    async def create_secret(self, name: str, kind: str, data: Data) -> bool:
+        """Create a Secret of a type; False if somebody else was first."""
+
+    async def write_secret(self, name: str, data: Data) -> None:
+        """Replace values of a Secret that is there, all at once."""
+
+
 class Cluster(Protocol):
     """The objects that prove who a node is, all in the operator's namespace unless said otherwise."""
 

@@ -14,6 +14,7 @@ from virtfleet_api.names import GROUP
 from virtfleet_operator.enrolment.authority import Authority
 from virtfleet_operator.enrolment.certificates import node_purpose
 from virtfleet_operator.enrolment.errors import InvalidRequestError, RefusedError
+from virtfleet_operator.enrolment.ovn_trust import Southbound
 from virtfleet_operator.enrolment.ports import Cluster, OnEnrolled
 from virtfleet_operator.enrolment.proofs import Applicant, JoinTokenProof, RenewalProof, ServiceAccountProof
 from virtfleet_operator.enrolment.signing_request import check_key, parse_signing_request
@@ -40,8 +41,10 @@ class Enrolment:
         *,
         namespace: str,
         reserved: Collection[str] = (),
+        southbound: Southbound | None = None,
     ) -> None:
         """Serve enrolment; `reserved` are names of the operator's own servers, which no node may have."""
+        self._southbound = southbound
         self._authority = authority
         self._on_enrolled = on_enrolled
         self._reserved = frozenset(reserved)
@@ -65,7 +68,8 @@ class Enrolment:
         await self._on_enrolled(request.node_name, request.address, request.labels)
         key = check_key(applicant.signing_request.public_key())
         pem = self._authority.sign(key, node_purpose(request.node_name)).decode()
-        return EnrolReply(certificate_pem=pem, ca_pem=self._authority.ca_pem)
+        access = self._southbound.give_access(request.node_name, key) if self._southbound else None
+        return EnrolReply(certificate_pem=pem, ca_pem=self._authority.ca_pem, southbound=access)
 
     async def _check_proof(self, applicant: Applicant, request: EnrolRequest) -> None:
         if request.join_token is not None:

@@ -1,4 +1,4 @@
-"""The objects that enrolment reads and writes: implements `enrolment.ports.Cluster` with the API server's client."""
+"""The objects that enrolment reads and writes: implements `enrolment.ports` with the API server's client."""
 
 import base64
 from collections.abc import Mapping
@@ -23,18 +23,29 @@ class EnrolmentCluster:
 
     async def read_authority(self) -> dict[str, bytes] | None:
         """Return the data of Secret virtfleet-ca, or None if there is none."""
-        found = await self._find(SECRETS.object(self._namespace, CA_NAME))
-        return None if found is None else _decode(found)
+        return await self.read_secret(CA_NAME)
 
     async def create_authority(self, data: Mapping[str, bytes]) -> bool:
         """Create Secret virtfleet-ca; False if somebody else was first."""
-        encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
-        body = {"type": "kubernetes.io/tls", "metadata": {"name": CA_NAME, "labels": _LABELS}, "data": encoded}
+        return await self.create_secret(CA_NAME, "kubernetes.io/tls", data)
+
+    async def read_secret(self, name: str) -> dict[str, bytes] | None:
+        """Return the data of a Secret, or None if there is none."""
+        found = await self._find(SECRETS.object(self._namespace, name))
+        return None if found is None else _decode(found)
+
+    async def create_secret(self, name: str, kind: str, data: Mapping[str, bytes]) -> bool:
+        """Create a Secret of a type; False if somebody else was first."""
+        body = {"type": kind, "metadata": {"name": name, "labels": _LABELS}, "data": _encode(data)}
         try:
             await self._client.create(SECRETS.collection(self._namespace), body)
         except ConflictError:
             return False
         return True
+
+    async def write_secret(self, name: str, data: Mapping[str, bytes]) -> None:
+        """Replace values of a Secret that is there, all at once."""
+        await self._client.patch(SECRETS.object(self._namespace, name), {"data": _encode(data)})
 
     async def publish_authority(self, ca_pem: str) -> None:
         """Have ConfigMap virtfleet-ca hold the certificate; write only if it does not."""
@@ -84,6 +95,10 @@ class EnrolmentCluster:
             return await self._client.get(path)
         except NotFoundError:
             return None
+
+
+def _encode(data: Mapping[str, bytes]) -> dict[str, str]:
+    return {key: base64.b64encode(value).decode() for key, value in data.items()}
 
 
 def _decode(secret: Mapping[str, Any]) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import base64
 import binascii
 from typing import Final
 
-from virtfleet_api.names import JOIN_TOKEN_TYPE
+from virtfleet_api.names import JOIN_TOKEN_TYPE, OVN_TYPE
 from virtfleet_operator.kube.client import KubeClient
 from virtfleet_operator.kube.errors import NotFoundError
 from virtfleet_operator.kube.paths import SECRETS
@@ -20,7 +20,9 @@ FRESH_SECONDS: Final = 60.0
 MOST_REMEMBERED: Final = 1000
 """About 64 KiB each at most."""
 
-_NOBODYS: Final = frozenset({"kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", JOIN_TOKEN_TYPE})
+_NOBODYS: Final = frozenset(
+    {"kubernetes.io/service-account-token", "bootstrap.kubernetes.io/token", JOIN_TOKEN_TYPE, OVN_TYPE}
+)
 """Secrets that speak for somebody else: naming one in an object must not hand it to a guest or a web server."""
 
 
