@@ -5,9 +5,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-import ssl
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,11 +56,12 @@ async def serve(config: Config) -> None:
     await _until(stop, asyncio.create_task(hypervisor.start(relay)))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(hypervisor.stop)
-        daemon, journal, images = await build_daemon(config, hypervisor, identity.peer_context)
+        daemon, journal, images = await build_daemon(config, hypervisor, identity)
         relay.target = daemon
         stack.push_async_callback(daemon.stop)
         await daemon.start()
         await _until(stop, enrolment)
+        daemon.enrolled()
         guard, metrics = EpochGuard(config.state_directory / "epoch"), ApiMetrics(REGISTRY)
         server = Server(daemon, journal, guard, metrics, images)
         stack.push_async_callback(server.stop)
@@ -88,7 +87,7 @@ async def _serve_copies(
 
 
 async def build_daemon(
-    config: Config, hypervisor: Hypervisor, peer_tls: Callable[[], ssl.SSLContext]
+    config: Config, hypervisor: Hypervisor, identity: Identity
 ) -> tuple[NodeDaemon, Journal, ImageStore]:
     """Return the daemon, the journal it publishes to and its images, for a hypervisor that is connected."""
     rules = {pool.name: PoolRules(pool.type, pool.overcommit, pool.watermark) for pool in config.pools}
@@ -97,14 +96,14 @@ async def build_daemon(
     wanted_pools = WantedPools(pools, config.state_directory / "pools.json", config.roots)
     wanted_pools.start()
     disks = DiskStore(pools)
-    facts, switch = await hypervisor.read_facts(config.state_directory), build_switch(config, lambda: None)
+    facts, switch = await hypervisor.read_facts(config.state_directory), build_switch(config, identity)
     versions = await hypervisor.read_versions()
     node = NodeDescription(config, read_inventory(), facts, versions, pools, lambda: switch.report)
 
     def describe() -> NodeReport:
         return node.report(connected=hypervisor.connected)
 
-    journal, images = Journal(describe()), ImageStore(pools, disks, peer_tls=peer_tls)
+    journal, images = Journal(describe()), ImageStore(pools, disks, peer_tls=identity.peer_context)
     around = Surroundings(
         hypervisor=hypervisor,
         facts=facts,
@@ -123,8 +122,13 @@ async def build_daemon(
     return daemon, journal, images
 
 
-def build_switch(config: Config, southbound: Callable[[], Southbound | None]) -> NodeSwitch:
+def build_switch(config: Config, identity: Identity) -> NodeSwitch:
     """Return what keeps the host's Open vSwitch and firewall."""
+
+    def southbound() -> Southbound | None:
+        files = identity.southbound()
+        return Southbound(files.remote, str(files.key), str(files.certificate), str(files.ca)) if files else None
+
     programs = Programs()
     ports = (config.listen.port, config.copy_listen.port)
     firewall = Firewall(Nftables(programs), ports, enabled=config.firewall.enabled)

@@ -175,6 +175,10 @@ class NodeDaemon:
         for uid in self._entries:
             self._queue.add(uid)
 
+    def enrolled(self) -> None:
+        """Look at the network: ovn-controller may have got its certificate."""
+        self._begin(self._around.switch.look())
+
     def disconnected(self) -> None:
         """Tell that nothing is known for now."""
         self._around.journal.publish_node(self._describe())

@@ -184,6 +184,9 @@ class Switch(Protocol):
     async def start(self) -> None:
         """Take up what an earlier process kept, and look once."""
 
+    async def look(self) -> None:
+        """Look once, and put right what differs from what is wanted."""
+
     async def put(self, wanted: NodeNetwork) -> NetworkReport:
         """Have the node's network be so; durable when this returns."""
 
