@@ -22,8 +22,15 @@ from virtfleet_dev.node import Node
 from virtfleet_node.agent.daemon import NodeDaemon
 from virtfleet_node.agent.relay import Relay
 from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.agent.switch import Edges, NodeSwitch
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
+from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.stored import ImageFiles
+from virtfleet_node.host.devices import Devices
+from virtfleet_node.host.firewall import Firewall
+from virtfleet_node.host.nftables import Nftables
+from virtfleet_node.host.open_vswitch import OpenVSwitch
+from virtfleet_node.host.programs import Programs
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
 from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.storage.disks import DiskStore
@@ -130,8 +137,12 @@ class NodesLibvirtd(LibvirtdState):
 class Rig:
     """A daemon that can be killed and started again."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, southbound: Southbound | None = None) -> None:
+        """Take a node that is up, and how its ovn-controller reaches the southbound database."""
         self.node = node
+        self.southbound = southbound
+        self.firewall_ports: tuple[int, ...] = ()
+        """The daemon's ports that its firewall closes; without any there is no firewall."""
         self.state = node.directory / "virtfleet"
         self.pool = self.state / "pool"
         self.pools = Pools({"default": self.pool})
@@ -144,6 +155,7 @@ class Rig:
         self.reports = Reports()
         self.relay = Relay()
         self.hypervisor = Hypervisor(node.uri, NodesLibvirtd(node))
+        self.switch = self._new_switch()
         self.daemon = self._new_daemon()
         self.libvirt = libvirt.open(node.uri)
 
@@ -262,6 +274,7 @@ class Rig:
 
     def _new_daemon(self) -> NodeDaemon:
         self.images = PreparedImages(self.pools, self.disks, self.known)
+        self.switch = self._new_switch()
         around = Surroundings(
             hypervisor=self.hypervisor,
             facts=FACTS,
@@ -270,11 +283,19 @@ class Rig:
             disks=self.disks,
             images=self.images,
             media=self.media,
+            switch=self.switch,
             journal=self.reports,
             state_directory=self.state,
             now=lambda: datetime.now(UTC),
         )
         return NodeDaemon(around, self._describe)
+
+    def _new_switch(self) -> NodeSwitch:
+        programs = Programs([str(word) for word in self.node.command()])
+        socket = self.node.directory / "ovs-run" / "db.sock"
+        firewall = Firewall(Nftables(programs), self.firewall_ports, enabled=bool(self.firewall_ports))
+        edges = Edges(OpenVSwitch(programs, socket), Devices(programs), firewall)
+        return NodeSwitch(edges, self.state / "network.json", lambda: self.southbound)
 
     async def _start_daemon(self) -> None:
         self.daemon = self._new_daemon()
@@ -294,6 +315,7 @@ class Rig:
             memory_bytes=1,
             labels={},
             hypervisor_connected=self.hypervisor.connected,
+            network=self.switch.report,
         )
 
 

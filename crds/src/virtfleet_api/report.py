@@ -19,6 +19,8 @@ CLONING: Final = "Cloning"
 WAITING_FOR_COPIES: Final = "WaitingForCopies"
 """Reason of STOPPING while other machines copy the disks of one that shall go."""
 
+WAITING_FOR_NETWORK: Final = "WaitingForNetwork"
+"""Reason of PROVISIONING, or beside RUNNING, while the node cannot plug a card into a switch."""
 
 WIPING: Final = "Wiping"
 """Reason of STOPPING while disks of a machine that goes are overwritten."""

@@ -5,9 +5,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-import ssl
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from virtfleet_node.agent.node import NodeDescription
 from virtfleet_node.agent.relay import Relay
 from virtfleet_node.agent.storage_metrics import StorageMetrics
 from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.agent.switch import Edges, NodeSwitch
 from virtfleet_node.api.copies import CopyServer
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.identity import Identity
@@ -26,8 +25,14 @@ from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
 from virtfleet_node.api.server import Server
 from virtfleet_node.config import Config, read_config
+from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.pool_rules import PoolRules
+from virtfleet_node.host.devices import Devices
+from virtfleet_node.host.firewall import Firewall
 from virtfleet_node.host.inventory import read_inventory
+from virtfleet_node.host.nftables import Nftables
+from virtfleet_node.host.open_vswitch import OpenVSwitch
+from virtfleet_node.host.programs import Programs
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
 from virtfleet_node.logs import configure_logging
 from virtfleet_node.storage.disks import DiskStore
@@ -51,11 +56,12 @@ async def serve(config: Config) -> None:
     await _until(stop, asyncio.create_task(hypervisor.start(relay)))
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(hypervisor.stop)
-        daemon, journal, images = await build_daemon(config, hypervisor, identity.peer_context)
+        daemon, journal, images = await build_daemon(config, hypervisor, identity)
         relay.target = daemon
         stack.push_async_callback(daemon.stop)
         await daemon.start()
         await _until(stop, enrolment)
+        daemon.enrolled()
         guard, metrics = EpochGuard(config.state_directory / "epoch"), ApiMetrics(REGISTRY)
         server = Server(daemon, journal, guard, metrics, images)
         stack.push_async_callback(server.stop)
@@ -81,7 +87,7 @@ async def _serve_copies(
 
 
 async def build_daemon(
-    config: Config, hypervisor: Hypervisor, peer_tls: Callable[[], ssl.SSLContext]
+    config: Config, hypervisor: Hypervisor, identity: Identity
 ) -> tuple[NodeDaemon, Journal, ImageStore]:
     """Return the daemon, the journal it publishes to and its images, for a hypervisor that is connected."""
     rules = {pool.name: PoolRules(pool.type, pool.overcommit, pool.watermark) for pool in config.pools}
@@ -90,13 +96,14 @@ async def build_daemon(
     wanted_pools = WantedPools(pools, config.state_directory / "pools.json", config.roots)
     wanted_pools.start()
     disks = DiskStore(pools)
-    facts = await hypervisor.read_facts(config.state_directory)
-    node = NodeDescription(config, read_inventory(), facts, await hypervisor.read_versions(), pools)
+    facts, switch = await hypervisor.read_facts(config.state_directory), build_switch(config, identity)
+    versions = await hypervisor.read_versions()
+    node = NodeDescription(config, read_inventory(), facts, versions, pools, lambda: switch.report)
 
     def describe() -> NodeReport:
         return node.report(connected=hypervisor.connected)
 
-    journal, images = Journal(describe()), ImageStore(pools, disks, peer_tls=peer_tls)
+    journal, images = Journal(describe()), ImageStore(pools, disks, peer_tls=identity.peer_context)
     around = Surroundings(
         hypervisor=hypervisor,
         facts=facts,
@@ -105,6 +112,7 @@ async def build_daemon(
         disks=disks,
         images=images,
         media=MediaStore(config.state_directory),
+        switch=switch,
         journal=journal,
         state_directory=config.state_directory,
         now=lambda: datetime.now(UTC),
@@ -112,6 +120,20 @@ async def build_daemon(
     daemon = NodeDaemon(around, describe)
     StorageMetrics(REGISTRY, pools.reports, daemon.disk_figures)
     return daemon, journal, images
+
+
+def build_switch(config: Config, identity: Identity) -> NodeSwitch:
+    """Return what keeps the host's Open vSwitch and firewall."""
+
+    def southbound() -> Southbound | None:
+        files = identity.southbound()
+        return Southbound(files.remote, str(files.key), str(files.certificate), str(files.ca)) if files else None
+
+    programs = Programs()
+    ports = (config.listen.port, config.copy_listen.port)
+    firewall = Firewall(Nftables(programs), ports, enabled=config.firewall.enabled)
+    edges = Edges(OpenVSwitch(programs), Devices(programs), firewall)
+    return NodeSwitch(edges, config.state_directory / "network.json", southbound)
 
 
 async def _until(stop: asyncio.Event, task: "asyncio.Task[None]") -> None:

@@ -62,6 +62,12 @@ class EnrolmentConfig(Model):
         return self
 
 
+class FirewallConfig(Model):
+    """The node's own firewall: an nftables table that leaves everything alone but the node's ports."""
+
+    enabled: bool = True
+
+
 class Config(Model):
     """Everything the daemon is told."""
 
@@ -79,6 +85,8 @@ class Config(Model):
     metrics: Listen | None = None
     copies: Listen | None = None
     """Where other nodes copy images from; the port after that of `listen` if it is left out."""
+
+    firewall: FirewallConfig = FirewallConfig()
 
     @property
     def copy_listen(self) -> Listen:

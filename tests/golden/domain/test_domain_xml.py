@@ -1,5 +1,6 @@
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from virtfleet_api.machine import (
     EmptySource,
     Hardware,
     ImageDiskSource,
+    InterfaceLimit,
     IoLimits,
     IsoSource,
     Machine,
@@ -19,7 +21,7 @@ from virtfleet_api.machine import (
     MachineKernel,
     Run,
 )
-from virtfleet_api.network import NicModel
+from virtfleet_api.network import LinkState, NicModel
 from virtfleet_api.virtual_machine import DiskBus, DiskCache
 from virtfleet_node.core.desired.domain import build_domain_xml, build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, FileLayer, Guest, HostFacts, ResolvedDisk, ResolvedPaths
@@ -28,6 +30,7 @@ from virtfleet_node.core.record import new_stored
 
 UID = "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0"
 IMAGE = "aaaaaaaa-0000-4000-8000-000000000000"
+PORT = "bbbbbbbb-0000-4000-8000-000000000000"
 POOL = Path("/pools/default")
 HERE = Path(__file__).parent
 
@@ -89,6 +92,20 @@ CASES = {
         ),
         cloud_init_digest="a" * 64,
     ),
+    "switch": Hardware(
+        memory_bytes=1 << 30,
+        cores=12,
+        interfaces=(
+            MachineInterface(name="eth0", mac="52:54:00:00:00:01", port=PORT, mtu=1442, state=LinkState.DOWN),
+            MachineInterface(
+                name="eth1",
+                mac="52:54:00:00:00:02",
+                model=NicModel.E1000E,
+                port=PORT,
+                inbound=InterfaceLimit(bits_per_second=20_000_000, burst_bytes=250_000),
+            ),
+        ),
+    ),
     "cpu": Hardware(memory_bytes=1 << 30, sockets=2, cores=3, threads=2, cpu_model="Skylake-Server"),
     "i440fx": Hardware(memory_bytes=1 << 30, machine_type="i440fx", disks=(disk("root"),)),
     "versioned": Hardware(memory_bytes=1 << 30, machine_type="q35-7.2", cpu_model="host-passthrough"),
@@ -135,6 +152,16 @@ def test_every_text_survives_as_it_is(name: str) -> None:
     assert tree.findtext("title") == "shop/web.one"
     if made.hardware.kernel:
         assert tree.findtext("os/cmdline") == made.hardware.kernel.cmdline
+
+
+@pytest.mark.parametrize("user_space", [True, False])
+def test_what_open_vswitch_cannot_carry_in_user_space_is_turned_off(*, user_space: bool) -> None:
+    made = replace(guest(CASES["switch"], DomainType.KVM), user_space_switch=user_space)
+    tree = etree.fromstring(build_domain_xml(made, new_stored(made.machine)))
+    drivers = [card.find("driver") for card in tree.findall("devices/interface")]
+    assert drivers[0].get("queues") == "8"
+    assert (drivers[0].find("host[@csum='off']") is not None) is user_space
+    assert drivers[1] is None, "QEMU's e1000e computes checksums itself"
 
 
 def test_placeholder(golden: Callable[[Path, str], None]) -> None:

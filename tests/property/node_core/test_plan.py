@@ -11,9 +11,9 @@ from virtfleet_api.virtual_machine import Clone, ReclaimPolicy
 from virtfleet_node.core.actions import RemoveDisk, RequestShutdown, Start, Undefine
 from virtfleet_node.core.changed import changed_fields, held_disks
 from virtfleet_node.core.desired.io_tune import build_tuning, effective
+from virtfleet_node.core.due import ASK_AGAIN
 from virtfleet_node.core.observed import HOLDS_AFTER, DomainState, OffReason
 from virtfleet_node.core.plan import plan
-from virtfleet_node.core.plan_live import ASK_AGAIN
 from virtfleet_node.core.record import new_stored, with_desired
 from virtfleet_node.core.settle import settle, stays_off
 

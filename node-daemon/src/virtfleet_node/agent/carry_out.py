@@ -3,14 +3,16 @@
 import asyncio
 import logging
 
-from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk
+from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import (
+    AttachCard,
     AttachDisk,
     ChangeMedium,
+    DetachCard,
     DetachDisk,
     DiskAction,
     GrowDisk,
@@ -26,6 +28,7 @@ from virtfleet_node.core.actions import (
 from virtfleet_node.core.desired.disks import build_disk_xml
 from virtfleet_node.core.desired.domain import build_domain_xml
 from virtfleet_node.core.desired.guest import Guest, ResolvedPaths
+from virtfleet_node.core.desired.interfaces import build_interface_xml
 from virtfleet_node.core.errors import NodeError, UnavailableError
 from virtfleet_node.core.places import Places, assign, reassign
 from virtfleet_node.core.record import Life, Record, Stored
@@ -43,6 +46,8 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
             await _start(around, entry, desired, action)
         case PrepareDisk() | GrowDisk() | AttachDisk() | ChangeMedium() | RemoveDisk():
             await _carry_out_disk(around, entry, desired, action)
+        case AttachCard(interface):
+            await around.hypervisor.attach_device(desired.uid, await _card_xml(around, entry, desired, interface))
         case RemoveMedia():
             await asyncio.to_thread(around.disks.remove_leftovers, desired.uid)
             await asyncio.to_thread(around.media.remove, desired.uid)
@@ -51,6 +56,8 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
                 count_shutdown(around, entry)
             elif isinstance(action, DetachDisk):
                 remember_asking(around, entry, action.target)
+            elif isinstance(action, DetachCard):
+                remember_asking(around, entry, action.alias)
             elif isinstance(action, Resume):
                 count_resume(around, entry)
             await around.hypervisor.execute(desired.uid, action)
@@ -96,6 +103,14 @@ async def _disk_xml(around: Surroundings, entry: Entry, desired: Machine, disk: 
     return build_disk_xml(Guest(desired, around.facts, paths, places), disk)
 
 
+async def _card_xml(around: Surroundings, entry: Entry, desired: Machine, interface: MachineInterface) -> str:
+    """Return the <interface> of one card of a running guest, at its place."""
+    stored = (await around.hypervisor.read(desired.uid)).stored
+    places = assign(stored.places if stored else Places(), entry.desired.hardware)
+    paths = ResolvedPaths(console_log=around.console_log(desired.uid))
+    return build_interface_xml(Guest(desired, around.facts, paths, places, around.switch.user_space), interface)
+
+
 async def _start(around: Surroundings, entry: Entry, desired: Machine, action: Start) -> None:
     """Start the machine, unless its document has changed since the plan was made; then there is a new plan."""
     async with entry.lock:
@@ -124,7 +139,8 @@ async def _start_now(around: Surroundings, desired: Machine, starting: Stored, *
     await asyncio.to_thread(log.parent.mkdir, mode=0o711, parents=True, exist_ok=True)
     paths = resolve_paths(desired, disks, around.images.files, medium, log)
     confirmed = _with_record(starting, starting.record.model_copy(update={"life": Life.RUNNING}))
-    xml = build_domain_xml(Guest(desired, around.facts, paths, starting.places), starting)
+    guest = Guest(desired, around.facts, paths, starting.places, around.switch.user_space)
+    xml = build_domain_xml(guest, starting)
     await around.hypervisor.start_machine(xml, confirmed, paused=paused)
 
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.machine import Machine, Run
 from virtfleet_api.node_api import PoolList
+from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
-from virtfleet_api.report import MachineReport, NodeReport, Phase, PoolReport
+from virtfleet_api.report import MachineReport, NetworkReport, NodeReport, Phase, PoolReport
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
@@ -66,6 +67,8 @@ class NodeDaemon:
     async def start(self) -> None:
         """Look at all that is there, publish it, and begin to work."""
         self._around.images.subscribe(self._image_changed)
+        await self._around.switch.start()
+        self._around.switch.subscribe(self._network_changed)
         await self._around.images.start()
         for report in self._around.images.reports():
             self._around.journal.publish_image(report)
@@ -75,7 +78,8 @@ class NodeDaemon:
         self._queue.start()
         for uid in self._entries:
             self._queue.add(uid)
-        self._tasks += [asyncio.create_task(self._resync()), asyncio.create_task(self._storage.run())]
+        background = (self._resync(), self._storage.run(), self._around.switch.run())
+        self._tasks += [asyncio.create_task(work) for work in background]
 
     async def stop(self) -> None:
         """End all work; guests run on."""
@@ -119,6 +123,10 @@ class NodeDaemon:
     def list_images(self) -> tuple[ImageReport, ...]:
         """Return a report of each image."""
         return self._around.images.reports()
+
+    async def put_network(self, wanted: NodeNetwork) -> NetworkReport:
+        """Have the node's network so; durable when this returns."""
+        return await self._around.switch.put(wanted)
 
     async def put_pools(self, wanted: PoolSet) -> PoolList:
         """Have these pools beside those of the configuration file; durable when this returns."""
@@ -166,6 +174,10 @@ class NodeDaemon:
         self._begin(self._copier.recover())
         for uid in self._entries:
             self._queue.add(uid)
+
+    def enrolled(self) -> None:
+        """Look at the network: ovn-controller may have got its certificate."""
+        self._begin(self._around.switch.look())
 
     def disconnected(self) -> None:
         """Tell that nothing is known for now."""
@@ -321,6 +333,13 @@ class NodeDaemon:
         for machine_uid, entry in self._entries.items():
             if uid in entry.desired.image_uids():
                 self._queue.add(machine_uid)
+
+    def _network_changed(self) -> None:
+        """Tell of it, and look at the machines that may have waited for a switch."""
+        self._around.journal.publish_node(self._describe())
+        for uid, entry in self._entries.items():
+            if any(interface.port for interface in entry.desired.hardware.interfaces):
+                self._queue.add(uid)
 
     async def _resync(self) -> None:
         while True:

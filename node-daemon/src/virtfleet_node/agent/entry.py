@@ -42,7 +42,7 @@ class Entry:
     report: MachineReport | None = None
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     asked: dict[str, Asking] = field(default_factory=dict)
-    """What the guest was asked to let go of, by target."""
+    """What the guest was asked to let go of: disks and media by target, cards by alias."""
     paused_at: datetime | None = None
     resumes: Resumes = field(default_factory=Resumes)
     facts: GuestFacts = field(default_factory=GuestFacts)

@@ -1,10 +1,11 @@
 """The node's own report."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
-from virtfleet_api.report import NodeReport, PoolReport
+from virtfleet_api.report import NetworkReport, NodeReport, PoolReport
 from virtfleet_node.config import Config
 from virtfleet_node.core.desired.guest import HostFacts
 from virtfleet_node.core.ports import Pools
@@ -24,6 +25,7 @@ class NodeDescription:
     facts: HostFacts
     versions: Versions
     pools: Pools
+    read_network: Callable[[], NetworkReport | None]
     told: tuple[PoolReport, ...] = ()
 
     def report(self, *, connected: bool) -> NodeReport:
@@ -43,6 +45,7 @@ class NodeDescription:
             pools=self.told,
             labels=self.config.labels,
             hypervisor_connected=connected,
+            network=self.read_network(),
             copy_port=self.config.copy_listen.port,
         )
 

@@ -42,6 +42,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         flattening=_flattening(entry),
         is_copied=entry.is_copied,
         wanted_by=entry.wanted_by,
+        network_problem=around.switch.problem,
     )
 
 
@@ -69,8 +70,8 @@ def _flattening(entry: Entry) -> tuple[str, str, str] | None:
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:
     if not domain.active:
         entry.shutdown, entry.facts = ShutdownRequests(), GuestFacts()
-    there = {disk.target for disk in domain.disks}
-    entry.asked = {target: asking for target, asking in entry.asked.items() if target in there}
+    there = {*(disk.target for disk in domain.disks), *(card.alias for card in domain.cards)}
+    entry.asked = {key: asking for key, asking in entry.asked.items() if key in there}
     if domain.state is not DomainState.PAUSED:
         entry.paused_at = None
     elif entry.paused_at is None:
@@ -83,11 +84,11 @@ def count_resume(around: Surroundings, entry: Entry) -> None:
     entry.resumes = Resumes(entry.resumes.count + 1, around.now())
 
 
-def remember_asking(around: Surroundings, entry: Entry, target: str) -> None:
-    """Remember that the guest has just been asked to let go of a disk or medium."""
+def remember_asking(around: Surroundings, entry: Entry, key: str) -> None:
+    """Remember that the guest has just been asked to let go of a disk or medium, or of a card."""
     now = around.now()
-    before = entry.asked.get(target)
-    entry.asked[target] = before.again(now) if before else Asking(now, now)
+    before = entry.asked.get(key)
+    entry.asked[key] = before.again(now) if before else Asking(now, now)
 
 
 def count_shutdown(around: Surroundings, entry: Entry) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from virtfleet_node.core.desired.guest import HostFacts
-from virtfleet_node.core.ports import DiskStore, ImageStore, Journal, MediaStore, Pools, WantedPools
+from virtfleet_node.core.ports import DiskStore, ImageStore, Journal, MediaStore, Pools, Switch, WantedPools
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
 
 
@@ -21,6 +21,7 @@ class Surroundings:
     disks: DiskStore
     images: ImageStore
     media: MediaStore
+    switch: Switch
     journal: Journal
     state_directory: Path
     now: Callable[[], datetime]

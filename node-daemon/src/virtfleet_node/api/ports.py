@@ -6,8 +6,9 @@ from typing import Protocol
 from virtfleet_api.image import Image, ImageReport, UploadState
 from virtfleet_api.machine import Machine
 from virtfleet_api.node_api import PoolList
+from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
-from virtfleet_api.report import MachineReport, NodeReport
+from virtfleet_api.report import MachineReport, NetworkReport, NodeReport
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.stored import ImageCopy
 
@@ -35,6 +36,9 @@ class Daemon(Protocol):
 
     async def put_pools(self, wanted: PoolSet) -> PoolList:
         """Have these pools beside those of the configuration file."""
+
+    async def put_network(self, wanted: NodeNetwork) -> NetworkReport:
+        """Have the node's network so; durable when this returns."""
 
     def node_report(self) -> NodeReport:
         """Return the inventory."""

@@ -16,6 +16,7 @@ from virtfleet_api.image import Image
 from virtfleet_api.machine import Machine
 from virtfleet_api.names import UID_PATTERN
 from virtfleet_api.node_api import EPOCH_HEADER, MAX_DOCUMENT_BYTES, ImageList, MachineList, ProblemReason
+from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_node.api.access import check_operator
 from virtfleet_node.api.console import Consoles
@@ -91,6 +92,7 @@ class Server:
         app.router.add_get("/v1/images", self._list_images)
         app.router.add_put("/v1/images/{uid}", self._put_image)
         app.router.add_put("/v1/pools", self._put_pools)
+        app.router.add_put("/v1/network", self._put_network)
         if self._uploads is not None:
             app.router.add_get("/v1/images/{uid}/upload", self._get_upload)
             app.router.add_put("/v1/images/{uid}/upload", self._put_upload)
@@ -158,6 +160,11 @@ class Server:
         wanted = await read_document(request, PoolSet)
         self._admit(request)
         return answer(await self._daemon.put_pools(wanted))
+
+    async def _put_network(self, request: web.Request) -> web.Response:
+        wanted = await read_document(request, NodeNetwork)
+        self._admit(request)
+        return answer(await self._daemon.put_network(wanted))
 
     async def _get_upload(self, request: web.Request) -> web.Response:
         assert self._uploads is not None  # noqa: S101 -- else there is no such route

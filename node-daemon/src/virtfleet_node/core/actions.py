@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from virtfleet_api.machine import MachineDisk
+from virtfleet_api.machine import MachineDisk, MachineInterface
+from virtfleet_api.network import LinkState
+from virtfleet_node.core.limits import CardLimit
 from virtfleet_node.core.record import Record
 
 
@@ -196,6 +198,53 @@ class ChangeMedium:
 
 
 @dataclass(frozen=True)
+class AttachCard:
+    """Give a network card to a running guest."""
+
+    interface: MachineInterface
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"attach network card {self.interface.name}"
+
+
+@dataclass(frozen=True)
+class DetachCard:
+    """Ask a running guest to let go of a network card."""
+
+    alias: str
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"detach network card {self.alias}"
+
+
+@dataclass(frozen=True)
+class SetLink:
+    """Plug in or pull the cable of a running guest's network card."""
+
+    alias: str
+    state: LinkState
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"set link of network card {self.alias} {self.state}"
+
+
+@dataclass(frozen=True)
+class LimitCard:
+    """Change the limit towards a running guest's network card."""
+
+    device: str
+    limit: CardLimit
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        limit = f"{self.limit.peak} kB/s, burst {self.limit.burst} KiB" if self.limit.peak else "none"
+        return f"limit network card {self.device} ({limit})"
+
+
+@dataclass(frozen=True)
 class RemoveDisk:
     """Remove a disk for good."""
 
@@ -225,7 +274,9 @@ class Undefine:
         return "undefine"
 
 
-DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitDisk | ResizeDisk | DetachDisk | Undefine
+CardAction = DetachCard | SetLink | LimitCard
+
+DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitDisk | ResizeDisk | DetachDisk | CardAction | Undefine
 """Actions that the hypervisor carries out as they are."""
 
 LongAction = CloneDisks | FlattenDisk | WipeDisk
@@ -234,7 +285,7 @@ LongAction = CloneDisks | FlattenDisk | WipeDisk
 DiskAction = PrepareDisk | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk
 """Actions for which files are looked up."""
 
-ShortAction = WriteRecord | Start | DomainAction | DiskAction | RemoveMedia
+ShortAction = WriteRecord | Start | DomainAction | DiskAction | AttachCard | RemoveMedia
 """Actions that are over when they have been carried out."""
 
 Action = ShortAction | LongAction

@@ -6,9 +6,10 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from virtfleet_api.machine import Hardware
+from virtfleet_api.machine import Hardware, MachineInterface
 from virtfleet_node.core.attached import attachable, attached, detachable, is_inserted, unwanted
-from virtfleet_node.core.observed import HOLDS_AFTER, Observed
+from virtfleet_node.core.cards import attachable_card, attached_card, card_name, unwanted_cards, waiting_for_switch
+from virtfleet_node.core.observed import HOLDS_AFTER, AttachedCard, Observed
 
 _PLAIN: Final = {
     "machine_type": "machineType",
@@ -21,19 +22,16 @@ _PLAIN: Final = {
     "guest_agent": "guestAgent",
 }
 
-_NETWORK: Final = {"mac": "macAddress", "model": "model"}
-
 _KERNEL: Final = {"image_uid": "kernelBoot.image", "cmdline": "kernelBoot.cmdline"}
 
 
 def changed_fields(started: Hardware, desired: Hardware, observed: Observed) -> tuple[str, ...]:
     """Return the spec fields that take effect at the next start, such as "cpu.cores" or "disks[root].cache"."""
-    networks = {i.name: i for i in started.interfaces}, {i.name: i for i in desired.interfaces}
     return (
         *_differences(started, desired, _PLAIN),
         *_kernel(started, desired),
         *_disks(started, desired, observed),
-        *_named("networks", *networks, _NETWORK),
+        *_cards(desired, observed),
     )
 
 
@@ -84,12 +82,29 @@ def held_disks(desired: Hardware, observed: Observed, now: datetime) -> tuple[st
     return (*disks, *media)
 
 
-def _named(
-    kind: str, before: Mapping[str, BaseModel], after: Mapping[str, BaseModel], names: Mapping[str, str]
-) -> Iterator[str]:
-    """Yield what changed in a list of named parts; one that was added or removed is named as a whole."""
-    for name in {**before, **after}:
-        if name in before and name in after:
-            yield from (f"{kind}[{name}].{word}" for word in _differences(before[name], after[name], names))
-        else:
-            yield f"{kind}[{name}]"
+def _cards(desired: Hardware, observed: Observed) -> Iterator[str]:
+    """Yield what of the network cards differs from what the guest has and cannot be changed while it runs."""
+    waiting = waiting_for_switch(desired, observed)
+    for interface in desired.interfaces:
+        seen = attached_card(interface, observed)
+        if seen is not None:
+            yield from (f"networks[{interface.name}].{word}" for word in _card(interface, seen))
+        elif interface not in waiting and not attachable_card(interface, desired, observed):
+            yield f"networks[{interface.name}]"
+
+
+def _card(interface: MachineInterface, seen: AttachedCard) -> Iterator[str]:
+    if seen.mac != interface.mac:
+        yield "macAddress"
+    if seen.model != interface.model:
+        yield "model"
+    if seen.port != interface.port:
+        yield "switch"
+    elif interface.port is not None and seen.mtu != interface.mtu:
+        yield "mtu"
+
+
+def held_interfaces(desired: Hardware, observed: Observed, now: datetime) -> tuple[str, ...]:
+    """Return the network cards that the guest has been asked to let go of, and still holds."""
+    holds = {alias for alias, asking in observed.asked.items() if now >= asking.first + HOLDS_AFTER}
+    return tuple(card_name(seen, observed) for seen in unwanted_cards(desired, observed) if seen.alias in holds)

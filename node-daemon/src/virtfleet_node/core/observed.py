@@ -7,7 +7,9 @@ from enum import StrEnum
 from typing import Final
 
 from virtfleet_api.machine import MachineDisk
+from virtfleet_api.network import LinkState
 from virtfleet_node.core.full_pool import Resumes
+from virtfleet_node.core.limits import NO_LIMIT, CardLimit
 from virtfleet_node.core.places import Places
 from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.record import Record, Stored
@@ -53,6 +55,26 @@ class AttachedDisk:
 
 
 @dataclass(frozen=True)
+class AttachedCard:
+    """A network card that a running guest has."""
+
+    alias: str
+    """libvirt's name of the device."""
+    mac: str
+    name: str = ""
+    """Name in the document; empty for a card that has no name of ours."""
+    model: str = "virtio"
+    port: str | None = None
+    """OVN's logical switch port, with a card on a switch."""
+    state: LinkState = LinkState.UP
+    limit: CardLimit = NO_LIMIT
+    """Towards the guest."""
+    mtu: int | None = None
+    device: str = ""
+    """The node's tap device; QEMU's own NAT has none."""
+
+
+@dataclass(frozen=True)
 class ObservedDomain:
     """A domain as libvirt shows it."""
 
@@ -66,6 +88,8 @@ class ObservedDomain:
     stored: Stored | None = None
     machine_type: str = ""
     disks: tuple[AttachedDisk, ...] = ()
+    """Those of a running guest."""
+    cards: tuple[AttachedCard, ...] = ()
     """Those of a running guest."""
     free_ports: frozenset[int] = frozenset()
     """PCI Express ports of a running guest with nothing in them."""
@@ -92,7 +116,7 @@ HOLDS_AFTER: Final = timedelta(seconds=5)
 
 @dataclass(frozen=True)
 class Asking:
-    """When the guest was asked to let go of a disk or medium; kept in memory, asking again does no harm."""
+    """When the guest was asked to let go of a disk, medium or card; kept in memory, asking again does no harm."""
 
     first: datetime
     last: datetime
@@ -114,7 +138,7 @@ class Observed:
     """The cloud-init medium that is there, of those the machine wants."""
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     asked: Mapping[str, Asking] = field(default_factory=dict)
-    """What the guest was asked to let go of, by target."""
+    """What the guest was asked to let go of: disks and media by target, cards by alias."""
     paused_at: datetime | None = None
     full_pools: tuple[PoolSpace, ...] = ()
     """The pools for whose lack of space QEMU has paused the guest, as they are now."""
@@ -127,6 +151,8 @@ class Observed:
     """The running guest's disks are being copied just now, and must keep their size."""
     wanted_by: tuple[str, ...] = ()
     """Machines, as namespace/name, that have yet to copy disks of this one; looked up when it is to be removed."""
+    network_problem: str = ""
+    """Why no card can be plugged into a switch on this node, as a sentence."""
 
     def stored_disk(self, disk: MachineDisk) -> StoredDisk | None:
         """Return the file of a disk, None when it is not there."""

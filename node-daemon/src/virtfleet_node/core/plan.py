@@ -23,6 +23,7 @@ from virtfleet_node.core.actions import (
     WriteRecord,
 )
 from virtfleet_node.core.backoff import STEADY, next_start_at
+from virtfleet_node.core.cards import waiting_for_switch
 from virtfleet_node.core.full_pool import LOOK, have_room, next_attempt
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.plan_clones import plan_clones
@@ -93,6 +94,11 @@ def _image_of(disk: MachineDisk) -> str | None:
 def media_missing(desired: Machine, observed: Observed) -> bool:
     """Tell whether the cloud-init medium is gone: only the operator can send its content again."""
     return desired.hardware.cloud_init_digest not in {None, observed.media_digest}
+
+
+def switch_missing(desired: Machine, observed: Observed) -> bool:
+    """Tell whether a card is to be plugged into a switch, and the node has none now."""
+    return bool(waiting_for_switch(desired.hardware, observed))
 
 
 def _with_record(wanted: Plan, observed: Observed, record: Record) -> Plan:
@@ -169,7 +175,7 @@ def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetim
     due = next_start_at(record, now)
     if not asked and (record.ended or record.start_error) and now < due:
         return Plan(wake_at=due)
-    if missing_images(desired, observed) or media_missing(desired, observed):
+    if missing_images(desired, observed) or media_missing(desired, observed) or switch_missing(desired, observed):
         return Plan()
     found = [(disk, observed.stored_disk(disk)) for disk in desired.hardware.own_disks]
     missing = tuple(PrepareDisk(disk) for disk, stored in found if stored is None)

@@ -1,29 +1,18 @@
 """What can be changed while a guest runs, as the next actions."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 from virtfleet_api.machine import Machine, MachineDisk
 from virtfleet_node.core.actions import Action, AttachDisk, ChangeMedium, DetachDisk, LimitDisk, PrepareDisk, ResizeDisk
 from virtfleet_node.core.attached import attachable, attached, detachable, is_inserted, unwanted
 from virtfleet_node.core.desired.io_tune import build_tuning, effective
-from virtfleet_node.core.observed import HOLDS_AFTER, AttachedDisk, Observed
+from virtfleet_node.core.due import Change, ask
+from virtfleet_node.core.observed import AttachedDisk, Observed
+from virtfleet_node.core.plan_cards import plan_cards
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.plan_flatten import plan_flatten
 from virtfleet_node.core.stored import StoredDisk
-
-ASK_AGAIN: Final = timedelta(seconds=20)
-"""A guest that has not let go of a disk is asked again: it may have been booting, or the disk was mounted."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """An action, or a moment before which it is not due."""
-
-    action: Action
-    due: datetime | None = None
 
 
 def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tuple[Action, ...], datetime | None]:
@@ -35,6 +24,7 @@ def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tupl
         *(Change(action) for action in _plan_attached(desired, observed)),
         *_plan_media(desired, observed, now),
         *_plan_removals(desired, observed, now),
+        *plan_cards(desired, observed, now),
         *(Change(action) for action in _plan_new(desired, observed)),
     )
     later = tuple(change.due for change in changes if change.due is not None)
@@ -67,22 +57,13 @@ def _plan_media(desired: Machine, observed: Observed, now: datetime) -> Iterator
         seen = attached(drive, observed)
         ready = drive.medium_uid is None or drive.medium_uid in observed.ready_images
         if seen is not None and ready and not is_inserted(drive, seen):
-            yield Change(ChangeMedium(seen.target, drive), _due(observed, seen.target, now))
+            yield ask(ChangeMedium(seen.target, drive), seen.target, observed, now)
 
 
 def _plan_removals(desired: Machine, observed: Observed, now: datetime) -> Iterator[Change]:
     for seen in unwanted(desired.hardware, observed):
         if detachable(seen):
-            yield Change(DetachDisk(seen.target), _due(observed, seen.target, now))
-
-
-def _due(observed: Observed, target: str, now: datetime) -> datetime | None:
-    """Return when to ask the guest again, or to tell that it holds on; None for now."""
-    asking = observed.asked.get(target)
-    if asking is None or now >= asking.last + ASK_AGAIN:
-        return None
-    told = asking.first + HOLDS_AFTER
-    return told if now < told else asking.last + ASK_AGAIN
+            yield ask(DetachDisk(seen.target), seen.target, observed, now)
 
 
 def _plan_new(desired: Machine, observed: Observed) -> Iterator[Action]:

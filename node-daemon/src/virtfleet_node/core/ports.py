@@ -6,8 +6,9 @@ from typing import Protocol
 
 from virtfleet_api.image import DiskOrigin, Image, ImageReport
 from virtfleet_api.machine import CloudInitFiles, MachineDisk
+from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
-from virtfleet_api.report import MachineReport, NodeReport, PoolReport
+from virtfleet_api.report import MachineReport, NetworkReport, NodeReport, PoolReport
 from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 
@@ -164,6 +165,33 @@ class WantedPools(Protocol):
 
     def tidy(self) -> None:
         """Let pools go that have become empty, and look at all that there are. Blocks."""
+
+
+class Switch(Protocol):
+    """The node's part of the virtual switches: its Open vSwitch."""
+
+    @property
+    def problem(self) -> str:
+        """Say why no card can be plugged in, as a sentence; empty when cards can be."""
+
+    @property
+    def user_space(self) -> bool:
+        """Tell whether the datapath is the one in user space."""
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """Call back when something about it has changed."""
+
+    async def start(self) -> None:
+        """Take up what an earlier process kept, and look once."""
+
+    async def look(self) -> None:
+        """Look once, and put right what differs from what is wanted."""
+
+    async def put(self, wanted: NodeNetwork) -> NetworkReport:
+        """Have the node's network be so; durable when this returns."""
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
 
 
 class Journal(Protocol):

@@ -8,6 +8,7 @@ from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.report import (
     CLONING,
     WAITING_FOR_COPIES,
+    WAITING_FOR_NETWORK,
     WIPING,
     DiskReport,
     InterfaceReport,
@@ -20,13 +21,14 @@ from virtfleet_api.steady import steady_allocation
 from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_node.core.attached import unwanted
 from virtfleet_node.core.backoff import next_start_at
-from virtfleet_node.core.changed import changed_fields, held_disks
+from virtfleet_node.core.cards import attached_card, card_name, unwanted_cards
+from virtfleet_node.core.changed import changed_fields, held_disks, held_interfaces
 from virtfleet_node.core.desired.boot import build_machine_type
 from virtfleet_node.core.full_pool import explain
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.places import assign
-from virtfleet_node.core.plan import media_missing, missing_images, restart_pending
+from virtfleet_node.core.plan import media_missing, missing_images, restart_pending, switch_missing
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.record import Record
 from virtfleet_node.core.settle import settle, stays_off
@@ -61,11 +63,12 @@ def build_report(
         vcpus=hardware.vcpus,
         memory_bytes=hardware.memory_bytes,
         disks=_disks(desired.hardware, observed),
-        interfaces=_interfaces(hardware, facts if active else GuestFacts()),
+        interfaces=_interfaces(desired.hardware, observed, facts),
         agent_connected=active and observed.domain.agent_connected,
         guest=facts.guest if active else None,
         restart_required=changed_fields(started, desired.hardware, observed) if started else (),
         held_disks=held_disks(desired.hardware, observed, now) if active else (),
+        held_interfaces=held_interfaces(desired.hardware, observed, now) if active else (),
         kept_disks=_retained(desired, observed, record) if phase is Phase.ABSENT else (),
     )
 
@@ -108,7 +111,8 @@ def _stand_active(desired: Machine, observed: Observed, record: Record) -> Stand
             "DiskError",
             "A disk could not be written: see the node's log; the guest goes on by itself.",
         )
-    return (Phase.PAUSED if observed.domain.state is DomainState.PAUSED else Phase.RUNNING), "", ""
+    waits = (WAITING_FOR_NETWORK, observed.network_problem) if switch_missing(desired, observed) else ("", "")
+    return (Phase.PAUSED if observed.domain.state is DomainState.PAUSED else Phase.RUNNING), *waits
 
 
 def _stand_off(desired: Machine, observed: Observed, record: Record, now: datetime) -> Standing:
@@ -119,10 +123,17 @@ def _stand_off(desired: Machine, observed: Observed, record: Record, now: dateti
         return _stand_waiting(record)
     if plan_clones(desired, observed):
         return Phase.PROVISIONING, CLONING, observed.work
+    return _stand_ready(desired, observed)
+
+
+def _stand_ready(desired: Machine, observed: Observed) -> Standing:
+    """Say what a machine waits for that starts next."""
     if media_missing(desired, observed):
         return Phase.PROVISIONING, "CloudInitMissing", "The cloud-init medium is missing and must be sent again."
     if images := missing_images(desired, observed):
         return Phase.PROVISIONING, "WaitingForImage", f"Waiting for {len(images)} image(s) to be ready on the node."
+    if switch_missing(desired, observed):
+        return Phase.PROVISIONING, WAITING_FOR_NETWORK, observed.network_problem
     complete = all(observed.stored_disk(disk) is not None for disk in desired.hardware.own_disks)
     return (Phase.STARTING if complete else Phase.PROVISIONING), "", ""
 
@@ -201,10 +212,21 @@ def _with_allocation(disk: DiskReport, told: int | None, now: int | None) -> Dis
     return disk.model_copy(update={"allocated_bytes": steady_allocation(told, now)})
 
 
-def _interfaces(hardware: Hardware, facts: GuestFacts) -> tuple[InterfaceReport, ...]:
+def _interfaces(hardware: Hardware, observed: Observed, facts: GuestFacts) -> tuple[InterfaceReport, ...]:
+    """Report the cards: of a guest those that it has, in the order of the document, then those that it still holds."""
+    if not observed.domain.active:
+        return tuple(InterfaceReport(name=i.name, mac=i.mac, port=i.port, state=i.state) for i in hardware.interfaces)
+    wanted = (attached_card(interface, observed) for interface in hardware.interfaces)
+    found = (*(card for card in wanted if card), *unwanted_cards(hardware, observed))
     return tuple(
-        InterfaceReport(name=i.name, mac=i.mac, ip_addresses=facts.addresses.get(i.mac, ()))
-        for i in hardware.interfaces
+        InterfaceReport(
+            name=card_name(card, observed),
+            mac=card.mac,
+            ip_addresses=facts.addresses.get(card.mac, ()),
+            port=card.port,
+            state=card.state,
+        )
+        for card in found
     )
 
 

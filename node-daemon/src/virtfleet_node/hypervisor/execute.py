@@ -5,23 +5,27 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 import libvirt
+from lxml import etree
 
 from virtfleet_api.names import METADATA_NAMESPACE
 from virtfleet_node.core.actions import (
     Destroy,
+    DetachCard,
     DetachDisk,
     DomainAction,
+    LimitCard,
     LimitDisk,
     Pause,
     RequestShutdown,
     ResizeDisk,
     Resume,
+    SetLink,
     ShutdownMode,
     Undefine,
 )
 from virtfleet_node.core.desired.metadata import METADATA_PREFIX, build_metadata_xml
 from virtfleet_node.core.record import Stored
-from virtfleet_node.hypervisor.observe import find_alias
+from virtfleet_node.hypervisor.observe import find_alias, find_card
 
 AGENT_SECONDS: Final = 5
 """A guest agent that does not answer in this time is taken for absent."""
@@ -125,6 +129,26 @@ def _detach_disk(domain: libvirt.virDomain, action: DomainAction) -> None:
         domain.detachDeviceAlias(alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
+def _detach_card(domain: libvirt.virDomain, action: DomainAction) -> None:
+    if isinstance(action, DetachCard) and find_card(domain, action.alias) is not None:
+        domain.detachDeviceAlias(action.alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def _set_link(domain: libvirt.virDomain, action: DomainAction) -> None:
+    """Change the link in the card's own description: libvirt refuses one in which anything else differs."""
+    if isinstance(action, SetLink) and (card := find_card(domain, action.alias)) is not None:
+        link = card.find("link")
+        (etree.SubElement(card, "link") if link is None else link).set("state", action.state)
+        domain.updateDeviceFlags(etree.tostring(card, encoding="unicode"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
+def _limit_card(domain: libvirt.virDomain, action: DomainAction) -> None:
+    if isinstance(action, LimitCard):
+        limit = action.limit
+        limits = {"inbound.average": limit.average, "inbound.peak": limit.peak, "inbound.burst": limit.burst}
+        domain.setInterfaceParameters(action.device, limits, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
 def _undefine(domain: libvirt.virDomain, _: DomainAction) -> None:
     domain.undefineFlags(0 if domain.connect().getType() == "Test" else _UNDEFINE)
 
@@ -137,5 +161,8 @@ _STEPS: Final[dict[type[DomainAction], Callable[[libvirt.virDomain, DomainAction
     LimitDisk: _limit_disk,
     ResizeDisk: _resize_disk,
     DetachDisk: _detach_disk,
+    DetachCard: _detach_card,
+    SetLink: _set_link,
+    LimitCard: _limit_card,
     Undefine: _undefine,
 }

@@ -6,11 +6,14 @@ import libvirt
 from lxml import etree
 
 from virtfleet_api.names import METADATA_NAMESPACE
+from virtfleet_api.network import LinkState
 from virtfleet_node.core.desired.disks import ALIAS_PREFIX
+from virtfleet_node.core.desired.interfaces import ALIAS_PREFIX as CARD_PREFIX
 from virtfleet_node.core.desired.io_tune import parse_io_tune
 from virtfleet_node.core.desired.metadata import parse_metadata_xml
 from virtfleet_node.core.desired.serial import AGENT_CHANNEL
-from virtfleet_node.core.observed import AttachedDisk, DomainState, ObservedDomain, OffReason
+from virtfleet_node.core.limits import NO_LIMIT, CardLimit
+from virtfleet_node.core.observed import AttachedCard, AttachedDisk, DomainState, ObservedDomain, OffReason
 from virtfleet_node.core.record import Stored
 
 ABSENT: Final = ObservedDomain(DomainState.ABSENT)
@@ -57,6 +60,7 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         stored=_stored(domain),
         machine_type=_machine_type(xml),
         disks=_disks(xml),
+        cards=tuple(_card(card) for card in xml.findall("devices/interface")),
         free_ports=_free_ports(xml),
         has_scsi=xml.find("devices/controller[@type='scsi']") is not None,
     )
@@ -67,6 +71,12 @@ def find_alias(domain: libvirt.virDomain, target: str) -> str:
     xml = etree.fromstring(domain.XMLDesc(0), _PARSER)
     found = xml.find(f"devices/disk/target[@dev='{target}']/../alias")
     return "" if found is None else found.get("name", "")
+
+
+def find_card(domain: libvirt.virDomain, alias: str) -> etree._Element | None:
+    """Return the <interface> with an alias; None when a running guest has none. Blocks."""
+    cards = etree.fromstring(domain.XMLDesc(0), _PARSER).findall("devices/interface")
+    return next((card for card in cards if _attribute(card, "alias", "name") == alias), None)
 
 
 def _stored(domain: libvirt.virDomain) -> Stored | None:
@@ -114,6 +124,27 @@ def _disk(disk: etree._Element) -> AttachedDisk | None:
         drive=alias.removeprefix(ALIAS_PREFIX) if is_drive else "",
         tuning=tuple(parse_io_tune(disk).items()),
     )
+
+
+def _card(card: etree._Element) -> AttachedCard:
+    alias, size = _attribute(card, "alias", "name"), _attribute(card, "mtu", "size")
+    return AttachedCard(
+        alias=alias,
+        mac=_attribute(card, "mac", "address"),
+        name=alias.removeprefix(CARD_PREFIX) if alias.startswith(CARD_PREFIX) else "",
+        model=_attribute(card, "model", "type"),
+        port=_attribute(card, "virtualport/parameters", "interfaceid") or None,
+        state=LinkState.DOWN if _attribute(card, "link", "state") == LinkState.DOWN else LinkState.UP,
+        limit=_limit(card.find("bandwidth/inbound")),
+        mtu=int(size) if size.isdigit() else None,
+        device=_attribute(card, "target", "dev"),
+    )
+
+
+def _limit(inbound: etree._Element | None) -> CardLimit:
+    if inbound is None:
+        return NO_LIMIT
+    return CardLimit(*(int(inbound.get(word, "0")) for word in ("average", "peak", "burst")))
 
 
 def _attribute(parent: etree._Element, tag: str, name: str) -> str:

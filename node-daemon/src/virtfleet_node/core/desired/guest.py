@@ -65,6 +65,8 @@ class Guest:
     facts: HostFacts
     paths: ResolvedPaths
     places: Places
+    user_space_switch: bool = False
+    """Open vSwitch's datapath is the one in user space."""
 
     @property
     def hardware(self) -> Hardware:
