@@ -105,8 +105,6 @@ class Cluster:
             self.say(f"Starting {node_name(number)} with its libvirtd, Open vSwitch and daemon")
             self.start_node(self.node(number))
         for number in range(1, nodes + 1):
-            self._connect_ovn(self.node(number))
-        for number in range(1, nodes + 1):
             self.wait_node_ready(node_name(number))
         self._link_programs()
 
@@ -179,12 +177,6 @@ class Cluster:
         node.up()
         self._give_join_token(node)
         self.start_daemon(node)
-
-    def _connect_ovn(self, node: Node) -> None:
-        """Have ovn-controller use the access that the node's daemon was given when it enrolled."""
-        wait_until((node.directory / "virtfleet" / "tls" / "ovn.crt").exists, ENROL_SECONDS, f"{node.name} to enrol")
-        tls = Path("/var/lib/virtfleet/tls")
-        node.connect_ovn(self.ovn.southbound.remote, tls / "tls.key", tls / "ovn.crt", tls / "ovn-ca.crt")
 
     def start_daemon(self, node: Node) -> None:
         """Start the node's daemon; it enrols if it has no certificate yet."""

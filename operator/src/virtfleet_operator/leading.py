@@ -32,8 +32,10 @@ from virtfleet_operator.reconcile.catalog import INDEXERS, MACHINE, NODE, CacheC
 from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.controller import Controller
 from virtfleet_operator.reconcile.loads import Loads
+from virtfleet_operator.reconcile.network import Network
 from virtfleet_operator.serving import (
     Parts,
+    build_network,
     build_subresources,
     build_webhook,
     load_ovn_trust,
@@ -91,13 +93,14 @@ class Leading:
             events = EventRecorder(self._client, self._settings.identity)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virtfleet-")))
             kopf_settings = build_kopf_settings()
+            network, network_parts = build_network(self._settings, ovn, self._controller)
             parts: Parts = {
-                "controller": self._controller.run(self._build_context(authority, fleet, events)),
+                "controller": self._controller.run(self._build_context(authority, fleet, events, network)),
                 "events": events.run(),
                 "resync": repeat("resync", lambda: drop_vanished(self._client, self._cache), RESYNC_SECONDS),
                 **build_subresources(self._settings, self._client, authority, fleet, stack),
                 **build_webhook(self._settings, authority, folder, kopf_settings),
-                **(ovn.parts if ovn else {}),
+                **network_parts,
             }
             southbound = ovn.southbound if ovn else None
             await start_enrolment(self._settings, self._client, authority, southbound, self._metrics, stack)
@@ -125,7 +128,9 @@ class Leading:
                 fleet.ensure(stored.key.name, stored.status.address)
         return fleet
 
-    def _build_context(self, authority: Authority, fleet: Fleet, events: EventRecorder) -> Context:
+    def _build_context(
+        self, authority: Authority, fleet: Fleet, events: EventRecorder, network: Network | None
+    ) -> Context:
         return Context(
             client=self._client,
             cache=self._cache,
@@ -139,6 +144,7 @@ class Leading:
             keep_unused_images=timedelta(seconds=self._settings.images.keep_unused_seconds),
             address_cool_down=timedelta(seconds=self._settings.network.address_cool_down_seconds),
             operator_addresses=tuple(str(address) for address in self._settings.network.operator_addresses),
+            network=network,
             copy_key=authority.derive_key("copies of images"),
         )
 

@@ -26,6 +26,10 @@ from virtfleet_operator.kube.enrolment import EnrolmentCluster
 from virtfleet_operator.kube.errors import KubeError
 from virtfleet_operator.kube.nodes import ensure_node
 from virtfleet_operator.metrics import Metrics
+from virtfleet_operator.ovn.connection import OvnTls, use_tls
+from virtfleet_operator.ovn.northbound import Northbound
+from virtfleet_operator.reconcile.controller import Controller
+from virtfleet_operator.reconcile.network import Network
 from virtfleet_operator.settings import Settings
 from virtfleet_operator.subresources.cluster import KubeCluster
 from virtfleet_operator.subresources.server import KeyPair, SubresourceServer
@@ -136,6 +140,16 @@ async def load_ovn_trust(settings: Settings, client: KubeClient, stack: AsyncExi
 
     parts: Parts = {"certificates of OVN": repeat("keep certificates of OVN", keep, REFRESH_SECONDS)}
     return OvnTrust(access.files, Southbound(authorities.southbound, settings.ovn.southbound), parts)
+
+
+def build_network(settings: Settings, trust: OvnTrust | None, controller: Controller) -> tuple[Network | None, Parts]:
+    """Return the network and what writes it to OVN; nothing if no network engine is configured."""
+    if settings.ovn is None or trust is None:
+        return None, {}
+    files = trust.northbound
+    use_tls(OvnTls(files.key, files.certificate, files.ca))
+    northbound = Northbound(settings.ovn.northbound, controller.rows_changed)
+    return Network(northbound, controller), {"northbound database": northbound.run(), **trust.parts}
 
 
 async def start_enrolment(

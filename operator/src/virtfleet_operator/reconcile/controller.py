@@ -127,6 +127,14 @@ class Controller:
         """Look at the group."""
         self._add(self._cache.find(GROUP, "uid", uid))
 
+    def rows_changed(self, owner: str) -> None:
+        """Look at the switch or group whose rows in OVN are in another state than before."""
+        kind, _, name = owner.partition("/")
+        if kind == "switch":
+            self.queue.add(Key(SWITCH, "", name))
+        elif kind == "group":
+            self.group_members_changed(name)
+
     def everything_changed(self, node: str) -> None:
         """Look at all that concerns the node."""
         self.node_changed(node)
