@@ -157,7 +157,8 @@ class Fleet:
         try:
             domain = connection.lookupByUUIDString(found["metadata"]["uid"])
             given = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
-            pid = _ask_agent(domain, "guest-exec", given)["pid"]
+            begun = eventually(lambda: _try_agent(domain, "guest-exec", given), f"the agent of {name}")
+            pid = begun["pid"]
             ended = lambda: (said := _ask_agent(domain, "guest-exec-status", {"pid": pid}))["exited"] and said  # noqa: E731
             said = eventually(ended, f"{command!r} in {name}", seconds)
         finally:
@@ -167,6 +168,16 @@ class Fleet:
     def pool(self, node: Node) -> list[Path]:
         """Return the files of machines in a node's pool."""
         return [p for p in (node.directory / "virtfleet/pools/default/disks").rglob("*") if p.is_file()]
+
+
+def _try_agent(domain: libvirt.virDomain, command: str, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """Give the guest agent a command, unless it is not there yet."""
+    try:
+        return _ask_agent(domain, command, arguments)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_AGENT_UNRESPONSIVE:
+            raise
+        return None
 
 
 def _ask_agent(domain: libvirt.virDomain, command: str, arguments: dict[str, Any]) -> dict[str, Any]:
