@@ -14,9 +14,10 @@ from virtfleet_api.vm_image import ImageType
 from virtfleet_cli.clone import build_clone, check_names, describe_created, plan_clone, render
 from virtfleet_cli.cluster import Choice, Cluster
 from virtfleet_cli.console import print_history, run_console
-from virtfleet_cli.describe import describe_machine
+from virtfleet_cli.describe import clean, describe_machine
 from virtfleet_cli.errors import CliError
 from virtfleet_cli.options import Duration, connection_options, output_options, wait_options
+from virtfleet_cli.ports import Machine, render_ports
 from virtfleet_cli.power import (
     Change,
     describe_state,
@@ -121,6 +122,32 @@ def clone(
             click.echo(await _wait(cluster, name, plan_clone(made), wait["timeout"]))
 
     _run(act)
+
+
+@main.command()
+@click.argument("name", required=False)
+@connection_options
+def ports(name: str | None) -> None:
+    """Show the network cards of a machine, or of all: switch, addresses, and what has passed."""
+
+    async def act(cluster: Cluster) -> None:
+        found = [await cluster.get_machine(name)] if name else await cluster.list_machines()
+        read = await asyncio.gather(*(_count(cluster, machine) for machine in found))
+        click.echo(render_ports(machine for machine, _ in read))
+        for trouble in sorted({trouble for _, trouble in read if trouble}):
+            click.echo(f"No figures: {clean(trouble)}", err=True)
+
+    _run(act)
+
+
+async def _count(cluster: Cluster, machine: dict[str, Any]) -> tuple[Machine, str]:
+    """Ask what has passed a machine's cards; say why if nobody knows."""
+    if not (machine.get("status") or {}).get("nodeName"):
+        return Machine(machine), ""
+    try:
+        return Machine(machine, (await cluster.card_counters(machine["metadata"]["name"])).items), ""
+    except CliError as error:
+        return Machine(machine), str(error)
 
 
 @main.command()

@@ -15,6 +15,7 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import load_kube_config
 
+from virtfleet_api.card_counters import CardCountersList
 from virtfleet_api.image import PieceQuery, UploadState
 from virtfleet_api.names import API_VERSION, SUBRESOURCES_API_VERSION
 from virtfleet_api.virtual_machine import VirtualMachine
@@ -85,6 +86,16 @@ class Cluster:
     async def get_machine(self, name: str) -> dict[str, Any]:
         """Read a VirtualMachine."""
         return await self._request("GET", self._path(API_VERSION, name), self._what(name))
+
+    async def list_machines(self) -> list[dict[str, Any]]:
+        """Read every VirtualMachine of the namespace."""
+        path = self._collection(API_VERSION, VirtualMachine.plural)
+        return list((await self._request("GET", path, "VirtualMachines")).get("items") or ())
+
+    async def card_counters(self, name: str) -> CardCountersList:
+        """Ask what has passed a machine's network cards."""
+        path = f"{self._path(SUBRESOURCES_API_VERSION, name)}/ports"
+        return CardCountersList.model_validate(await self._request("GET", path, self._what(name)))
 
     async def patch_machine(self, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
         """Change a VirtualMachine by a JSON merge patch and return what it became."""

@@ -6,6 +6,7 @@
     DELETE /v1/machines/{uid}                         → MachineReport   stored document with run Absent (orphans)
     GET    /v1/machines/{uid}/console                 → WebSocket       binary frames, serial console; ?history=<bytes>
                                                                        sends the tail first, ?follow=false then closes
+    GET    /v1/machines/{uid}/interfaces              → CardCountersList
     PUT    /v1/images/{uid}            Image          → ImageReport
     GET    /v1/images                                 → ImageList
     PUT    /v1/pools                   PoolSet        → PoolList        those beside the configuration file's

@@ -71,7 +71,7 @@ def build_subresources(
     def serving() -> KeyPair:
         return KeyPair(pair().certificate, pair().key)
 
-    server = SubresourceServer(listener, KubeCluster(client), fleet, serving, uploads=fleet)
+    server = SubresourceServer(listener, KubeCluster(client), fleet, serving, uploads=fleet, counters=fleet)
     register = repeat(
         "register", lambda: ensure_api_service(client, endpoint, authority.ca_pem.encode()), REFRESH_SECONDS
     )

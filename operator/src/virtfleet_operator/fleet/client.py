@@ -13,6 +13,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from virtfleet_api.base import Document
+from virtfleet_api.card_counters import CardCountersList
 from virtfleet_api.image import Image, ImageReport, PieceQuery, UploadState
 from virtfleet_api.machine import Machine
 from virtfleet_api.node_api import (
@@ -92,6 +93,10 @@ class NodeClient:
     async def delete_machine(self, uid: str) -> MachineReport:
         """Have the node remove a machine by the document it has stored itself."""
         return await self._instruct("DELETE", f"/v1/machines/{uid}", None, MachineReport)
+
+    async def read_card_counters(self, uid: str) -> CardCountersList:
+        """Ask what has passed a machine's network cards."""
+        return await self._instruct("GET", f"/v1/machines/{uid}/interfaces", None, CardCountersList)
 
     async def upload_state(self, uid: str) -> UploadState:
         """Ask how much of an image's upload is there."""

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 import aiohttp
 
 from virtfleet_api.base import Document
+from virtfleet_api.card_counters import CardCountersList
 from virtfleet_api.image import Image, ImageReport, PieceQuery, UploadState
 from virtfleet_api.machine import Machine, Run
 from virtfleet_api.node_api import ProblemReason
@@ -175,6 +176,14 @@ class Fleet:
             if error.reason is not ProblemReason.NOT_FOUND:
                 raise
             member.state.mark_gone(uid)
+
+    async def read_card_counters(self, node: str, uid: str) -> CardCountersList:
+        """Ask a node what has passed a machine's network cards.
+
+        Raises:
+            NodeError: the node does not answer, or has no such machine.
+        """
+        return await self._guard(self._member(node).client.read_card_counters(uid))
 
     def open_console(
         self, node: str, uid: str, query: Mapping[str, str]

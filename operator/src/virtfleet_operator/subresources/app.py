@@ -20,9 +20,10 @@ from virtfleet_api.vm_image import VMImage
 from virtfleet_operator.fleet.errors import NodeError, NodeRefusedError
 from virtfleet_operator.kube.errors import KubeError
 from virtfleet_operator.subresources import documents
+from virtfleet_operator.subresources.counters import CounterHandlers
 from virtfleet_operator.subresources.documents import StatusError, build_status
 from virtfleet_operator.subresources.front_proxy import FrontProxy, FrontProxyError, User, identify
-from virtfleet_operator.subresources.ports import USER, Cluster, Consoles, Target, Uploads
+from virtfleet_operator.subresources.ports import USER, Cluster, Consoles, Counters, Target, Uploads
 from virtfleet_operator.subresources.session import HEARTBEAT_SECONDS, MAX_FRAME_BYTES, Session
 from virtfleet_operator.subresources.uploads import UploadHandlers
 
@@ -38,7 +39,11 @@ _QUERY: Final[dict[str, TypeAdapter[str]]] = {
 
 
 def build_app(
-    cluster: Cluster, consoles: Consoles, front_proxy: Callable[[], FrontProxy], uploads: Uploads | None = None
+    cluster: Cluster,
+    consoles: Consoles,
+    front_proxy: Callable[[], FrontProxy],
+    uploads: Uploads | None = None,
+    counters: Counters | None = None,
 ) -> web.Application:
     """Build the application; `front_proxy` returns how the API server proves itself at this moment."""
     server = _Server(cluster, consoles, front_proxy)
@@ -54,6 +59,9 @@ def build_app(
         app.router.add_get(path, _answer(document))
     path = f"{version}/namespaces/{{namespace}}/{VirtualMachine.plural}/{{name}}/console"
     app.router.add_get(path, server.open_console, allow_head=False)
+    if counters is not None:
+        path = f"{version}/namespaces/{{namespace}}/{VirtualMachine.plural}/{{name}}/ports"
+        app.router.add_get(path, CounterHandlers(cluster, counters).read, allow_head=False)
     if uploads is not None:
         images = UploadHandlers(cluster, uploads)
         path = f"{version}/namespaces/{{namespace}}/{VMImage.plural}/{{name}}/upload"

@@ -33,6 +33,10 @@ class KubeCluster:
         """Ask for the right by a SubjectAccessReview; None is yes, else the reason why not."""
         return await self._may(user, target, VirtualMachine.plural, "console", "get")
 
+    async def may_read_ports(self, user: User, target: Target) -> str | None:
+        """Ask for the right by a SubjectAccessReview; None is yes, else the reason why not."""
+        return await self._may(user, target, VirtualMachine.plural, "ports", "get")
+
     async def may_upload(self, user: User, target: Target, verb: str) -> str | None:
         """Ask for the right by a SubjectAccessReview; None is yes, else the reason why not."""
         return await self._may(user, target, VMImage.plural, "upload", verb)

@@ -30,6 +30,13 @@ RESOURCES: Final[Document] = {
             "verbs": ["get"],
         },
         {
+            "name": f"{VirtualMachine.plural}/ports",
+            "singularName": "",
+            "namespaced": True,
+            "kind": "VirtualMachine",
+            "verbs": ["get"],
+        },
+        {
             "name": f"{VMImage.plural}/upload",
             "singularName": "",
             "namespaced": True,

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import aiohttp
 from aiohttp import web
 
+from virtfleet_api.card_counters import CardCountersList
 from virtfleet_api.image import ImageReport, PieceQuery, UploadState
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.vm_image import VMImage
@@ -39,6 +40,9 @@ class Cluster(Protocol):
     async def may_open_console(self, user: User, target: Target) -> str | None:
         """Return None if the user has the right, else the reason why not."""
 
+    async def may_read_ports(self, user: User, target: Target) -> str | None:
+        """Return None if the user may see what has passed a machine's cards, else the reason why not."""
+
     async def read_machine(self, target: Target) -> ObjectMeta | None:
         """Return the metadata of the machine, or None if there is none."""
 
@@ -56,6 +60,13 @@ class Consoles(Protocol):
         self, node: str, uid: str, query: Mapping[str, str]
     ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
         """Connect to the console; NodeError says why it cannot be had."""
+
+
+class Counters(Protocol):
+    """What has passed the network cards of machines, at their nodes."""
+
+    async def read_card_counters(self, node: str, uid: str) -> CardCountersList:
+        """Ask a node; NodeError says why it cannot be had."""
 
 
 class Uploads(Protocol):

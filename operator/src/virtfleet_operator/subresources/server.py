@@ -18,7 +18,7 @@ from aiohttp import web
 from virtfleet_operator.kube.errors import KubeError
 from virtfleet_operator.subresources.app import build_app
 from virtfleet_operator.subresources.front_proxy import FrontProxy, FrontProxyError
-from virtfleet_operator.subresources.ports import Cluster, Consoles, Uploads
+from virtfleet_operator.subresources.ports import Cluster, Consoles, Counters, Uploads
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class SubresourceServer:
         consoles: Consoles,
         serving: Callable[[], KeyPair],
         uploads: Uploads | None = None,
+        counters: Counters | None = None,
     ) -> None:
         self._listener = listener
         self._cluster = cluster
@@ -57,7 +58,7 @@ class SubresourceServer:
         self._front_proxy: FrontProxy | None = None
         self._used: tuple[FrontProxy, KeyPair] | None = None
         self._site: web.SockSite | None = None
-        app = build_app(cluster, consoles, self._current_front_proxy, uploads)
+        app = build_app(cluster, consoles, self._current_front_proxy, uploads, counters)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
 
     async def run(self) -> None:
