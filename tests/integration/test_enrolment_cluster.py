@@ -70,6 +70,17 @@ async def test_the_first_authority_stays(cluster: Any) -> None:
     assert await cluster.read_authority() == {"tls.crt": b"one", "tls.key": b"\x00\xff"}
 
 
+async def test_a_secret_is_made_once_and_then_replaced_value_by_value(cluster: Any) -> None:
+    name = "virtfleet-ovn-northbound-tls"
+    assert await cluster.read_secret(name) is None
+    assert await cluster.create_secret(
+        name, "kubernetes.io/tls", {"tls.crt": b"one", "tls.key": b"\x00", "ca.crt": b"c"}
+    )
+    assert not await cluster.create_secret(name, "kubernetes.io/tls", {"tls.crt": b"two", "tls.key": b"2"})
+    await cluster.write_secret(name, {"tls.crt": b"three", "tls.key": b"\xff"})
+    assert await cluster.read_secret(name) == {"tls.crt": b"three", "tls.key": b"\xff", "ca.crt": b"c"}
+
+
 async def test_the_public_part_is_written_when_it_differs(cluster: Any) -> None:
     await cluster.publish_authority("one")
     first = await cluster.count_publications()

@@ -113,7 +113,6 @@ class Rig:
         return node
 
     async def _enrol(self, name: str, address: str) -> ssl.SSLContext:
-        ca_pem = (await self.client.get(CONFIG_MAPS.object(SYSTEM, CA_NAME)))["data"]["ca.crt"]
         token = secrets.token_hex(32)
         secret = {"metadata": {"generateName": "join-"}, "type": JOIN_TOKEN_TYPE}
         secret["stringData"] = {"token": token, "nodeName": name}
@@ -123,17 +122,18 @@ class Rig:
         csr = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
         pem = csr.public_bytes(serialization.Encoding.PEM).decode()
         request = EnrolRequest(node_name=name, address=address, csr_pem=pem, join_token=token)
-        port = next(iter(self.operators.values())).enrolment_port
-        trust = ssl.create_default_context(cadata=ca_pem)
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(
-                f"https://127.0.0.1:{port}{ENROL_PATH}", data=request.model_dump_json(), ssl=trust
-            ) as response,
-        ):
-            assert response.status == 200, await response.text()
-            reply = EnrolReply.model_validate_json(await response.read())
+        reply = await self.enrol(request)
         return self._server_context(name, key, reply)
+
+    async def enrol(self, request: EnrolRequest) -> EnrolReply:
+        """Have an operator answer a daemon's request; it must be a good one."""
+        ca_pem = (await self.client.get(CONFIG_MAPS.object(SYSTEM, CA_NAME)))["data"]["ca.crt"]
+        trust = ssl.create_default_context(cadata=ca_pem)
+        port = next(iter(self.operators.values())).enrolment_port
+        url, body = f"https://127.0.0.1:{port}{ENROL_PATH}", request.model_dump_json(exclude_none=True)
+        async with aiohttp.ClientSession() as session, session.post(url, data=body, ssl=trust) as response:
+            assert response.status == 200, await response.text()
+            return EnrolReply.model_validate_json(await response.read())
 
     def _server_context(self, name: str, key: ec.EllipticCurvePrivateKey, reply: EnrolReply) -> ssl.SSLContext:
         pem = key.private_bytes(
