@@ -96,7 +96,21 @@ def starts_once_the_file_is_sent(fleet: Fleet) -> None:
     eventually(lambda: "READY" in console(fleet, "from-upload"), "the guest of the image that was sent has booted")
 
 
+def only_members_reach_the_web_server(fleet: Fleet) -> None:
+    for name in ("web-server", "web-client"):
+        fleet.wait_ready(name)
+    assert fleet.status("web-server")["interfaces"][0]["ipAddresses"][0] == "10.1.0.80"
+    eventually(lambda: "inet 10.1.0.80/24" in fleet.inside("web-server", "ip addr")[1], "the server has its address")
+    fleet.inside("web-server", "for port in 80 81; do nc -ll -p $port -e echo hello & done </dev/null >/dev/null 2>&1")
+    ask = "nc -w 1 10.1.0.80 {port} </dev/null"
+    eventually(lambda: fleet.inside("web-client", ask.format(port=80))[1].strip() == "hello", "the client is let in")
+    assert fleet.inside("web-client", ask.format(port=81))[0] != 0
+    fleet.patch("web-client", {"networks": [{"name": "eth0", "switch": "tenant"}]})
+    eventually(lambda: fleet.inside("web-client", ask.format(port=80))[0] != 0, "who is no client is not", 10)
+
+
 PROOFS: dict[str, Callable[[Fleet], object]] = {
+    "network.yaml": only_members_reach_the_web_server,
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
     "data-disk.yaml": data_disk_is_kept,
@@ -115,5 +129,5 @@ def test_example(fleet: Fleet, path: Path) -> None:
     fleet.cluster.kubectl.run("apply", "-f", str(path))
     PROOFS[path.name](fleet)
     objects = [d for d in yaml.safe_load_all(path.read_text()) if d["kind"] != "Secret"]
-    for kind in ("VirtualMachine", "VMImage", "VMClass"):
-        fleet.delete(*[d["metadata"]["name"] for d in objects if d["kind"] == kind], kind=kind)
+    for kind in ("VirtualMachine", "VMImage", "VMClass", "SecurityGroup", "VirtualSwitch"):
+        fleet.delete(*[d["metadata"]["name"] for d in reversed(objects) if d["kind"] == kind], kind=kind)

@@ -16,6 +16,7 @@ from virtfleet_api.vm_address import VMAddress
 from virtfleet_operator.core.admission import Review, review_deletion, review_write
 from virtfleet_operator.core.compile import compile_machine
 from virtfleet_operator.core.effective import Sizing, resolve
+from virtfleet_operator.core.events import network_events
 from virtfleet_operator.core.network.addresses import Fate, has_port, judge
 from virtfleet_operator.core.network.cards import find_cards, mac_of, port_id
 from virtfleet_operator.core.network.nodes import compile_node_network
@@ -179,12 +180,6 @@ def test_what_is_in_use_cannot_be_deleted(world: World) -> None:
     assert "VirtualSwitch tenant is used by machine shop/web-1" in text
     text = refusal(review_deletion(manifest(group, "SecurityGroup"), world.catalog))
     assert "SecurityGroup web has members, machine shop/web-1" in text
-    rules = {"ingress": [{"from": [{"securityGroup": {"name": "db"}}]}]}
-    world.add("SecurityGroup", "db", {}, "shop")
-    world.add("SecurityGroup", "api", rules, "shop")
-    group = world.catalog.security_group("shop", "db")
-    text = refusal(review_deletion(manifest(group, "SecurityGroup"), world.catalog))
-    assert "SecurityGroup db is named in rules of shop/api" in text
 
 
 def test_a_switch_keeps_what_its_cards_rely_on(world: World) -> None:
@@ -306,6 +301,9 @@ def test_the_counts_of_a_switch_are_written_at_intervals_and_the_rest_at_once(wo
     assert network_write_due(before, more, NOW, NOW) == NOW + LOAD_INTERVAL
     broken = summarise_switch(switch, SwitchFacts(ports=2, problems=("x",)), NOW)
     assert network_write_due(before, broken, NOW, NOW) == NOW
+    (event,) = network_events(before.conditions, broken.conditions)
+    assert (event.type, event.reason) == ("Warning", "Invalid")
+    assert network_events(before.conditions, more.conditions) == ()
 
 
 def test_the_switch_has_the_vlans_of_its_port_groups_and_cards(world: World) -> None:

@@ -80,7 +80,7 @@ def review_deletion(body: Body, catalog: Catalog) -> Review:
         return Review(_refusal(switch_deletion_problems(meta, catalog.switch_users(meta.name))))
     if kind is SecurityGroup:
         named = meta.namespace, meta.name
-        return Review(_refusal(group_deletion_problems(meta, catalog.group_users(*named), catalog.group_rules(*named))))
+        return Review(_refusal(group_deletion_problems(meta, catalog.group_users(*named))))
     return Review()
 
 

@@ -49,9 +49,6 @@ class Catalog(Protocol):
     def group_users(self, namespace: str, name: str) -> Sequence[str]:
         """Return the machines with a card in the group."""
 
-    def group_rules(self, namespace: str, name: str) -> Sequence[str]:
-        """Return the other groups whose rules name the group."""
-
     def mac_users(self, switch: str, mac: str) -> Sequence[tuple[str, str]]:
         """Return (namespace, name) of the machines with a card of this MAC address on the switch."""
 

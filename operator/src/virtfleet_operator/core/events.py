@@ -58,6 +58,17 @@ def node_events(old: VMNodeStatus, new: VMNodeStatus) -> tuple[EventText, ...]:
     return (*events, *_pool_events(old, new))
 
 
+_GOOD_NETWORK: Final = frozenset({"Ready", "InForce"})
+
+
+def network_events(old: Sequence[Condition], new: Sequence[Condition]) -> tuple[EventText, ...]:
+    """Return the Events of a switch's or group's change, by the reason of its condition Ready."""
+    ready, before = _find(new, ConditionType.READY), _find(old, ConditionType.READY)
+    if ready is None or (before is not None and before.reason == ready.reason):
+        return ()
+    return (_event(ready.reason not in _GOOD_NETWORK, ready),)
+
+
 def _pool_events(old: VMNodeStatus, new: VMNodeStatus) -> Iterator[EventText]:
     """Yield the Events of a node's pools: pressure that came, changed or went, and pools that are not as wanted."""
     before, now = (_find(status.conditions, ConditionType.PRESSURE) for status in (old, new))

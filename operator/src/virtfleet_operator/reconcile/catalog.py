@@ -244,11 +244,6 @@ class CacheCatalog:
         """Return the machines with a card in the group."""
         return sorted(_names(self._cache.find(MACHINE, BY_GROUP, f"{namespace}/{name}")))
 
-    def group_rules(self, namespace: str, name: str) -> Sequence[str]:
-        """Return the other groups whose rules name the group."""
-        naming = self._cache.find(GROUP, BY_PEER, f"{namespace}/{name}")
-        return sorted(_names(stored for stored in naming if stored.key != Key(GROUP, namespace, name)))
-
     def mac_users(self, switch: str, mac: str) -> Sequence[tuple[str, str]]:
         """Return (namespace, name) of the machines with a card of this MAC address on the switch."""
         found = self._cache.find(MACHINE, BY_MAC, f"{switch}/{mac}")

@@ -2,6 +2,7 @@
 
 from virtfleet_api.names import NETWORK_FINALIZER
 from virtfleet_api.security_group import SecurityGroup
+from virtfleet_operator.core.events import network_events
 from virtfleet_operator.core.network.plans import build_group
 from virtfleet_operator.core.summarise.network import group_says, summarise_group
 from virtfleet_operator.core.validate import group_deletion_problems
@@ -23,7 +24,7 @@ async def reconcile_group(context: Context, key: Key) -> float | None:
     if not isinstance(group, SecurityGroup):
         return None  # the schema refuses what would not parse; there is nothing to say it with
     named = (key.namespace, key.name)
-    users = group_deletion_problems(group.metadata, context.catalog.group_users(*named), ())
+    users = group_deletion_problems(group.metadata, context.catalog.group_users(*named))
     if stored.meta.deletion_timestamp and not users:
         await _let_go(context, stored)
         return None
@@ -37,7 +38,8 @@ async def reconcile_group(context: Context, key: Key) -> float | None:
     members = context.network.members(stored.uid) if context.network else 0
     status = summarise_group(stored.meta, stored.status, says, members, context.clock())
     due = network_write_due(stored.status, status, context.written.get(key), context.clock())
-    return await write_status(context, stored, status, due, ())
+    events = network_events(stored.status.conditions, status.conditions)
+    return await write_status(context, stored, status, due, events)
 
 
 def put_group(context: Context, group: SecurityGroup) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from typing import Final
 from virtfleet_api.names import NETWORK_FINALIZER
 from virtfleet_api.virtual_switch import SwitchNode, VirtualSwitch
 from virtfleet_api.vm_address import VMAddress
+from virtfleet_operator.core.events import network_events
 from virtfleet_operator.core.network.plans import build_switch
 from virtfleet_operator.core.network.subnets import parse_range
 from virtfleet_operator.core.summarise.network import SwitchFacts, summarise_switch, switch_on_node
@@ -89,7 +90,8 @@ async def _write(
     )
     status = summarise_switch(switch, facts, context.clock())
     due = network_write_due(stored.status, status, context.written.get(stored.key), context.clock())
-    return await write_status(context, stored, status, due, ())
+    events = network_events(stored.status.conditions, status.conditions)
+    return await write_status(context, stored, status, due, events)
 
 
 def _taken(context: Context, switch: VirtualSwitch) -> int:

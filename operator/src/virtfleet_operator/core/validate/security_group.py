@@ -14,16 +14,15 @@ def group_problems(group: SecurityGroup) -> tuple[str, ...]:
     return tuple(_problems(group))
 
 
-def group_deletion_problems(group: ObjectMeta, users: Sequence[str], rules: Sequence[str]) -> tuple[str, ...]:
-    """Say who keeps a group from being deleted: machines with cards in it, and groups whose rules name it."""
-    if users:
-        remedy = "delete these machines first, or take the group out of their cards"
-        return (f"SecurityGroup {group.name} has members, {listed_users(users)}: {remedy}",)
-    if rules:
-        more = f" and {len(rules) - 1} more" if len(rules) > 1 else ""
-        named = f"SecurityGroup {group.name} is named in rules of {rules[0]}{more}"
-        return (f"{named}: take it out of them first",)
-    return ()
+def group_deletion_problems(group: ObjectMeta, users: Sequence[str]) -> tuple[str, ...]:
+    """Say which machines, with cards in it, keep a group from being deleted.
+
+    Rules of others that name it do not: they let nothing through by it then, and their groups say so.
+    """
+    if not users:
+        return ()
+    remedy = "delete these machines first, or take the group out of their cards"
+    return (f"SecurityGroup {group.name} has members, {listed_users(users)}: {remedy}",)
 
 
 def _problems(group: SecurityGroup) -> Iterator[str]:
