@@ -66,6 +66,9 @@ UNPLACED: Final = Key("Unplaced", "", "")
 UNPLACED_DELAY_SECONDS: Final = 0.5
 """Gathers the changes of a burst, such as many machines being deleted, into one look."""
 
+COUNT_DELAY_SECONDS: Final = 1.0
+"""Gathers what changes the counts of a switch or group: each look counts all of its cards or addresses."""
+
 CONCURRENCY: Final = 16
 """Looks at once. They wait for the network most of the time; more of them only make the API server's queue longer."""
 
@@ -120,12 +123,13 @@ class Controller:
         self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
 
     def switch_ports_changed(self, name: str) -> None:
-        """Look at the switch."""
-        self.queue.add(Key(SWITCH, "", name))
+        """Look at the switch, whose counts changed."""
+        self.queue.add_after(Key(SWITCH, "", name), COUNT_DELAY_SECONDS)
 
     def group_members_changed(self, uid: str) -> None:
-        """Look at the group."""
-        self._add(self._cache.find(GROUP, "uid", uid))
+        """Look at the group, whose counts changed."""
+        for stored in self._cache.find(GROUP, "uid", uid):
+            self.queue.add_after(stored.key, COUNT_DELAY_SECONDS)
 
     def rows_changed(self, owner: str) -> None:
         """Look at the switch or group whose rows in OVN are in another state than before."""
@@ -133,7 +137,7 @@ class Controller:
         if kind == "switch":
             self.queue.add(Key(SWITCH, "", name))
         elif kind == "group":
-            self.group_members_changed(name)
+            self._add(self._cache.find(GROUP, "uid", name))
 
     def everything_changed(self, node: str) -> None:
         """Look at all that concerns the node."""
@@ -191,7 +195,7 @@ class Controller:
             if stored is not None and isinstance(stored.resource, VMAddress):
                 self._add(self._cache.find(MACHINE, "uid", stored.resource.spec.holder.uid))
                 if old is None or new is None:
-                    self.queue.add(Key(SWITCH, "", stored.resource.spec.switch))
+                    self.switch_ports_changed(stored.resource.spec.switch)
         if new is None and old is not None and isinstance(old.resource, VMAddress):
             on_switch = self._cache.find(MACHINE, BY_SWITCH, old.resource.spec.switch)
             self._add(machine for machine in on_switch if self._waits_for_port(machine))

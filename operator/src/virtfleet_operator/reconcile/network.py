@@ -5,6 +5,7 @@ A change of a machine's cards touches the rows of its ports, and nothing else.
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from virtfleet_operator.core.network.group import compile_common, compile_group
@@ -97,7 +98,7 @@ class Network:
         for gone in before.keys() - after.keys():
             self._engine.remove(port_owner(gone))
         for port in ports:
-            switch = self._switches.get(port.switch)
+            switch = self._with_vlan(port)
             if switch is not None and before.get(port.id) != port:
                 self._engine.set(port_owner(port.id), compile_port(port, switch))
         self._count(before.values(), after.values())
@@ -127,6 +128,16 @@ class Network:
     def complete(self) -> None:
         """Say that every object has been seen: what is left over in the database may go."""
         self._engine.complete()
+
+    def _with_vlan(self, port: PortPlan) -> SwitchPlan | None:
+        """Return the switch of a port, which gets the port's VLAN if none of its cards was in it yet."""
+        switch = self._switches.get(port.switch)
+        if switch is None or port.vlan in switch.vlans:
+            return switch
+        wider = replace(switch, vlans=tuple(sorted({*switch.vlans, port.vlan}, key=lambda vlan: vlan or 0)))
+        self._switches[switch.name] = wider
+        self._engine.set(switch_owner(switch.name), compile_switch(wider))
+        return wider
 
     def _count(self, before: Collection[PortPlan], after: Collection[PortPlan]) -> None:
         """Note which ports are where, and tell whose counts changed."""
