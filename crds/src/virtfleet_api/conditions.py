@@ -30,6 +30,7 @@ class ConditionType(StrEnum):
     ORPHANS = "Orphans"
     PRESSURE = "Pressure"
     POOLS_READY = "PoolsReady"
+    NETWORK_READY = "NetworkReady"
 
 
 class Condition(Model):

@@ -13,6 +13,7 @@ from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.virtual_machine_status import VirtualMachineStatus
 from virtfleet_api.virtual_switch import VirtualSwitch
 from virtfleet_api.vm_address import VMAddress
+from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.admission import Review, review_deletion, review_write
 from virtfleet_operator.core.compile import compile_machine
 from virtfleet_operator.core.effective import Sizing, resolve
@@ -21,9 +22,11 @@ from virtfleet_operator.core.network.addresses import Fate, has_port, judge
 from virtfleet_operator.core.network.cards import find_cards, mac_of, port_id
 from virtfleet_operator.core.network.nodes import compile_node_network
 from virtfleet_operator.core.network.plans import build_group, build_port, build_switch
+from virtfleet_operator.core.place import NodeView, Placed, candidate, need, place
+from virtfleet_operator.core.summarise import NodeFacts, summarise_node
 from virtfleet_operator.core.summarise.network import SwitchFacts, summarise_switch, switch_on_node
 from virtfleet_operator.core.summarise.observed import observed
-from virtfleet_operator.core.verdict import Invalid, Waiting
+from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting
 from virtfleet_operator.core.writes import LOAD_INTERVAL, network_write_due
 from virtfleet_operator.kube.cache import Cache
 from virtfleet_operator.reconcile.catalog import INDEXERS, CacheCatalog
@@ -288,6 +291,38 @@ def test_a_switch_tells_which_nodes_carry_it(world: World) -> None:
     late = SwitchFacts(ports=2, nodes=(switch_on_node(office, "node-a", node(broken)),))
     ready = summarise_switch(office, late, NOW).conditions[0]
     assert (ready.status, ready.reason, "node-a" in ready.message) == ("True", "NodesNotReady", True)
+
+
+def test_a_machine_is_placed_where_its_switches_are(world: World) -> None:
+    world.add("VirtualSwitch", "office", {"type": "Uplink", "uplink": {"interface": "bond0"}})
+    vm = world.machine("web-1", {"switch": "office"})
+    sizing = resolve(vm, None)
+    assert isinstance(sizing, Sizing)
+    asked = need(vm, sizing, {}, None, find_cards(vm, world.catalog))  # type: ignore[arg-type]
+    made = VMNode.model_validate({"metadata": {"name": "node-a"}})
+
+    def placed(network: NetworkReport | None) -> object:
+        return place(asked, [candidate(NodeView(made, node(network), heard=True))])
+
+    assert placed(None) == Unschedulable("0/1 nodes fit: 1 without network bond0")
+    assert placed(NetworkReport(connected=True)) == Unschedulable("0/1 nodes fit: 1 without network bond0")
+    assert placed(NetworkReport(connected=True, uplinks=(UplinkReport(interface="bond0"),))) == Placed("node-a")
+
+
+def test_a_node_says_whether_cards_can_be_plugged_in() -> None:
+    made = VMNode.model_validate({"metadata": {"name": "node-a"}})
+    broken = UplinkReport(interface="bond0", problem="bond0 is part of br0 already.")
+
+    def said(network: NetworkReport | None) -> tuple[str, str] | None:
+        status = summarise_node(made, NodeFacts(report=node(network), heard=True), NOW)
+        found = [c for c in status.conditions if c.type == "NetworkReady"]
+        return (found[0].reason, found[0].message) if found else None
+
+    assert said(None) is None
+    assert said(NetworkReport(connected=False, problem="No bridge br-int."))[0] == "NotConnected"  # type: ignore[index]
+    assert said(NetworkReport(connected=True, uplinks=(broken,))) == ("UplinkNotReady", "bond0 is part of br0 already.")
+    told = said(NetworkReport(connected=True, datapath="netdev", tunnel_address="10.0.0.1"))
+    assert told == ("Ready", "Cards can be plugged into switches (datapath netdev, tunnels end at 10.0.0.1).")
 
 
 def test_the_counts_of_a_switch_are_written_at_intervals_and_the_rest_at_once(world: World) -> None:

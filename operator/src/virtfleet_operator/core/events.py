@@ -74,7 +74,7 @@ def _pool_events(old: VMNodeStatus, new: VMNodeStatus) -> Iterator[EventText]:
     before, now = (_find(status.conditions, ConditionType.PRESSURE) for status in (old, new))
     if now is None and before is not None:
         yield EventText("Normal", "PressureRelieved", "Every pool takes new disks and images again.")
-    for kind in (ConditionType.PRESSURE, ConditionType.POOLS_READY):
+    for kind in (ConditionType.PRESSURE, ConditionType.POOLS_READY, ConditionType.NETWORK_READY):
         before, now = (_find(status.conditions, kind) for status in (old, new))
         bad = now is not None and now.reason not in {"Ready", "Synchronizing"}
         if now is not None and bad and (before is None or before.message != now.message):

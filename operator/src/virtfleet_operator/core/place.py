@@ -10,10 +10,11 @@ from decimal import Decimal
 from typing import Final
 
 from virtfleet_api.pool import PoolType
-from virtfleet_api.report import NodeReport, PoolReport
+from virtfleet_api.report import NetworkReport, NodeReport, PoolReport
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.effective import Sizing
+from virtfleet_operator.core.network.cards import Card
 from virtfleet_operator.core.verdict import Unschedulable
 
 HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
@@ -31,6 +32,8 @@ class Need:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     node_name: str | None = None
     """The node with the disks that the machine's own are copied from."""
+    uplinks: frozenset[str] = frozenset()
+    """Network devices of the switches that its cards are on; "" for an Overlay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class Candidate:
     vcpus: int = 0
     memory_bytes: int = 0
     load: Load = Load()
+    uplinks: frozenset[str] = frozenset()
+    """Physical networks that are connected, and "" where tunnels are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +105,16 @@ class Placed:
     node_name: str
 
 
-def need(vm: VirtualMachine, sizing: Sizing, disks: Mapping[str, int], node_name: str | None = None) -> Need:
+def need(
+    vm: VirtualMachine,
+    sizing: Sizing,
+    disks: Mapping[str, int],
+    node_name: str | None = None,
+    cards: Iterable[Card] = (),
+) -> Need:
     """Return what a machine asks of its node; `disks` are the sizes by pool, see `disk_sizes`."""
-    return Need(sizing.vcpus, sizing.memory_bytes, disks, vm.spec.node_selector, node_name)
+    uplinks = frozenset(card.switch.spec.uplink.interface if card.switch.spec.uplink else "" for card in cards)
+    return Need(sizing.vcpus, sizing.memory_bytes, disks, vm.spec.node_selector, node_name, uplinks)
 
 
 def load_of(sizing: Sizing, disks: Mapping[str, int]) -> Load:
@@ -128,10 +140,17 @@ def candidate(view: NodeView) -> Candidate:
         unready=_unready(view, view.report),
         labels={HOSTNAME_LABEL: name} | view.node.metadata.labels,
         pools={p.name: _room(p, view.load) for p in view.report.pools if p.capacity_bytes and not p.leaving},
+        uplinks=_uplinks(view.report.network),
         vcpus=promised.vcpus,
         memory_bytes=promised.memory_bytes,
         load=view.load,
     )
+
+
+def _uplinks(network: NetworkReport | None) -> frozenset[str]:
+    if network is None or not network.connected:
+        return frozenset()
+    return frozenset({"", *(uplink.interface for uplink in network.uplinks if not uplink.problem)})
 
 
 def _room(pool: PoolReport, load: Load) -> PoolRoom:
@@ -177,6 +196,8 @@ def _refusal(asked: Need, node: Candidate) -> str:
         return "not matching nodeSelector"
     if refusal := next(filter(None, (_pool_refusal(*item, node) for item in sorted(asked.pools.items()))), ""):
         return refusal
+    for uplink in sorted(asked.uplinks - node.uplinks):
+        return f"without network {uplink}" if uplink else "without virtual switches"
     return _shortage(asked, node)
 
 

@@ -15,6 +15,7 @@ from virtfleet_operator.core.catalog import image_references
 from virtfleet_operator.core.compile import compile_machine
 from virtfleet_operator.core.disk_sizes import disk_sizes
 from virtfleet_operator.core.effective import Sizing, resolve
+from virtfleet_operator.core.network.cards import plugged
 from virtfleet_operator.core.place import Placed, load_of, need, place
 from virtfleet_operator.core.secret import parse_secret, secret_reference
 from virtfleet_operator.core.sources import find_sources, source_node
@@ -115,8 +116,8 @@ async def _prepare(context: Context, stored: Stored) -> Prepared | Waiting | Inv
 
 async def _place(context: Context, stored: Stored, prepared: Prepared) -> Placed | Unschedulable:
     disks = disk_sizes(prepared.vm, context.catalog)
-    node = _pinned(prepared.vm, context)
-    placed = place(need(prepared.vm, prepared.sizing, disks, node), context.candidates())
+    node, cards = _pinned(prepared.vm, context), plugged(prepared.vm, context.catalog)
+    placed = place(need(prepared.vm, prepared.sizing, disks, node, cards), context.candidates())
     if isinstance(placed, Placed):
         # No await between choosing and reserving: the next machine must see this one.
         with context.loads.reserve(stored.key, placed.node_name, load_of(prepared.sizing, disks)):

@@ -7,7 +7,7 @@ from typing import Final
 
 from virtfleet_api.conditions import ConditionType
 from virtfleet_api.quantity import Frequency
-from virtfleet_api.report import NodeReport
+from virtfleet_api.report import NetworkReport, NodeReport
 from virtfleet_api.vm_node import (
     NodeResources,
     NodeVersions,
@@ -88,6 +88,26 @@ def _says(generation: int, facts: NodeFacts) -> Iterator[Says]:
             "removes them, see status.orphans."
         )
         yield Says(ConditionType.ORPHANS, YES, "Found", message, generation)
+
+    yield from _network_says(generation, facts.report.network if facts.report else None)
+
+
+def _network_says(generation: int, network: NetworkReport | None) -> Iterator[Says]:
+    """Say whether cards can be plugged into switches; nothing of a node without Open vSwitch."""
+    if network is None:
+        return
+    broken = next((uplink for uplink in network.uplinks if uplink.problem), None)
+    if not network.connected:
+        text = plain(network.problem) or "ovn-controller is not connected to the southbound database."
+        said: Saying = NO, "NotConnected", text
+    elif broken is not None:
+        said = NO, "UplinkNotReady", plain(broken.problem)
+    else:
+        where = (
+            f"datapath {plain(network.datapath, _MAX_WORD)}, tunnels end at {plain(network.tunnel_address, _MAX_WORD)}"
+        )
+        said = YES, "Ready", f"Cards can be plugged into switches ({where})."
+    yield Says(ConditionType.NETWORK_READY, *said, generation)
 
 
 def _pools_say(node: VMNode, facts: NodeFacts) -> Iterator[Says]:
