@@ -103,13 +103,6 @@ def _icmp_type(family: str, port: RulePort) -> str:
     return f"({family}.type == {port.icmp_type} && {family}.code == {port.icmp_code})"
 
 
-def link_local(mac: str) -> IPv6Address:
-    """Return the IPv6 address that a card makes of its MAC address (RFC 4291, appendix A)."""
-    raw = bytes.fromhex(mac.replace(":", ""))
-    interface = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
-    return IPv6Address(b"\xfe\x80" + bytes(6) + interface)
-
-
 def of_version(addresses: Iterable[IPv4Address | IPv6Address], version: int) -> list[str]:
     """Return the addresses of an IP version."""
     return [str(address) for address in addresses if address.version == version]
