@@ -89,9 +89,9 @@ class Writer:
         return asyncio.create_task(self.northbound.run())
 
 
-def subnet(cidr: str, gateway: str | None = None, **more: Any) -> SubnetPlan:
+def subnet(cidr: str, gateway: str | None = None) -> SubnetPlan:
     """Return a subnet whose addresses are handed out by DHCP."""
-    return SubnetPlan(ip_network(cidr), ip_address(gateway) if gateway else None, (), None, dhcp=True, **more)
+    return SubnetPlan(ip_network(cidr), ip_address(gateway) if gateway else None, (), None, dhcp=True)
 
 
 def overlay(name: str, *subnets: SubnetPlan, default_policy: DefaultPolicy = DefaultPolicy.ALLOW) -> SwitchPlan:
@@ -134,6 +134,7 @@ class SwitchedNetwork:
     def __post_init__(self) -> None:
         self.writer = Writer(f"unix:{self.rig.central.northbound.socket}")
         self.set(COMMON_OWNER, compile_common())
+        self._logged = {node.name: len(controller_log(node)) for node in self.rig.nodes}
 
     def __enter__(self) -> Self:
         return self
@@ -144,11 +145,13 @@ class SwitchedNetwork:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        unparsed = [line for node in self.rig.nodes for line in self._unparsed(node)]
         self.rig.remove_probes()
         for owner in self.owners:
             self.writer.remove(owner)
         self.writer.wait_written(*self.owners)
         self.writer.close()
+        assert unparsed == []
 
     def set(self, owner: str, rows: Sequence[Row]) -> None:
         """Say what an owner's rows shall be."""
@@ -191,9 +194,18 @@ class SwitchedNetwork:
         )
         self.settle()
 
+    def _unparsed(self, node: Node) -> list[str]:
+        """Return what a node could not make sense of: nobody else would ever hear of it."""
+        lines = controller_log(node)[self._logged[node.name] :].splitlines()
+        return [line for line in lines if "error parsing" in line or "|lflow|WARN" in line]
+
     def written(self, *plans: PortPlan | GroupPlan | SwitchPlan) -> float:
         """Wait until what is said of these is in the database."""
         return self.writer.wait_written(*map(_owner, plans))
+
+
+def controller_log(node: Node) -> str:
+    return node.run("cat", "/var/log/ovn/ovn-controller.log")
 
 
 def _owner(plan: PortPlan | GroupPlan | SwitchPlan) -> str:

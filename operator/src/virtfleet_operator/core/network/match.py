@@ -13,7 +13,7 @@ from virtfleet_api.security_group import Peer, Protocol, RulePort
 
 IpNetwork = IPv4Network | IPv6Network
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_NAME = re.compile(r"[A-Za-z0-9._/-]{1,253}")
 
 
 def quoted(name: str) -> str:
@@ -23,7 +23,7 @@ def quoted(name: str) -> str:
         ValueError: it has characters that no name in Kubernetes has; they might end the string.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name: letters, digits, '.', '-' and '_' are allowed")
+        raise ValueError(f"{name!r} is no name: letters, digits, '.', '-', '_' and '/' are allowed")
     return f'"{name}"'
 
 
