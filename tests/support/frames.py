@@ -9,7 +9,7 @@ _IPV4, _ARP, _UDP = 0x0800, 0x0806, 17
 
 def ethernet(target: str, source: str, kind: int, payload: bytes) -> bytes:
     """Return a frame; `kind` is the EtherType."""
-    return _mac(target) + _mac(source) + struct.pack("!H", kind) + payload
+    return mac_bytes(target) + mac_bytes(source) + struct.pack("!H", kind) + payload
 
 
 def udp_frame(
@@ -25,12 +25,12 @@ def udp_frame(
 
 def arp_frame(source_mac: str, claim: tuple[str, str], target: str, *, reply: bool = False) -> bytes:
     """Return a broadcast ARP frame: `claim` is the MAC and the address that it says belong together."""
-    mac, address = _mac(claim[0]), IPv4Address(claim[1]).packed
+    mac, address = mac_bytes(claim[0]), IPv4Address(claim[1]).packed
     body = struct.pack("!HHBBH", 1, _IPV4, 6, 4, 2 if reply else 1) + mac + address
     return ethernet(BROADCAST, source_mac, _ARP, body + bytes(6) + IPv4Address(target).packed)
 
 
-def _mac(text: str) -> bytes:
+def mac_bytes(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
 

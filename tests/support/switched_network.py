@@ -89,9 +89,9 @@ class Writer:
         return asyncio.create_task(self.northbound.run())
 
 
-def subnet(cidr: str, gateway: str | None = None, **more: Any) -> SubnetPlan:
+def subnet(cidr: str, gateway: str | None = None) -> SubnetPlan:
     """Return a subnet whose addresses are handed out by DHCP."""
-    return SubnetPlan(ip_network(cidr), ip_address(gateway) if gateway else None, (), None, dhcp=True, **more)
+    return SubnetPlan(ip_network(cidr), ip_address(gateway) if gateway else None, (), None, dhcp=True)
 
 
 def overlay(name: str, *subnets: SubnetPlan, default_policy: DefaultPolicy = DefaultPolicy.ALLOW) -> SwitchPlan:
@@ -129,10 +129,12 @@ class SwitchedNetwork:
 
     rig: OvnRig
     switches: dict[str, SwitchPlan] = field(default_factory=dict)
+    owners: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.writer = Writer(f"unix:{self.rig.central.northbound.socket}")
-        self.writer.set(COMMON_OWNER, compile_common())
+        self.set(COMMON_OWNER, compile_common())
+        self._logged = {node.name: len(controller_log(node)) for node in self.rig.nodes}
 
     def __enter__(self) -> Self:
         return self
@@ -143,19 +145,34 @@ class SwitchedNetwork:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        unparsed = [line for node in self.rig.nodes for line in self._unparsed(node)]
         self.rig.remove_probes()
+        for owner in self.owners:
+            self.writer.remove(owner)
+        self.writer.wait_written(*self.owners)
         self.writer.close()
+        assert unparsed == []
+
+    def set(self, owner: str, rows: Sequence[Row]) -> None:
+        """Say what an owner's rows shall be."""
+        self.owners.add(owner)
+        self.writer.set(owner, rows)
 
     def switch(self, plan: SwitchPlan) -> None:
         self.switches[plan.name] = plan
-        self.writer.set(switch_owner(plan.name), compile_switch(plan))
+        self.set(switch_owner(plan.name), compile_switch(plan))
 
     def group(self, plan: GroupPlan) -> None:
-        self.writer.set(group_owner(plan.uid), compile_group(plan))
+        self.set(group_owner(plan.uid), compile_group(plan))
 
     def port(self, plan: PortPlan) -> None:
         """Write a card's rows."""
-        self.writer.set(port_owner(plan.id), compile_port(plan, self.switches[plan.switch]))
+        self.set(port_owner(plan.id), compile_port(plan, self.switches[plan.switch]))
+
+    def remove(self, plan: PortPlan | GroupPlan | SwitchPlan) -> None:
+        """Remove what is said of something, and wait until it is gone."""
+        self.writer.remove(_owner(plan))
+        self.writer.wait_written(_owner(plan))
 
     def plug(self, node: Node, plan: PortPlan, *, prefixes: tuple[int, int] = (24, 64)) -> Probe:
         """Write a card and plug a namespace in, with the card's addresses."""
@@ -163,9 +180,32 @@ class SwitchedNetwork:
         addresses = [f"{address}/{prefixes[address.version == 6]}" for address in plan.addresses]
         return self.rig.probe(node, plan.id, plan.mac, *addresses)
 
+    def settle(self) -> None:
+        """Wait until everything is written and in the flow tables of all nodes."""
+        self.writer.wait_written(*self.owners)
+        self.rig.wait_synced()
+
+    def plugged(self, *plans: PortPlan) -> None:
+        """Wait until cards are connected, and everything is settled."""
+        eventually(
+            lambda: all(self.writer.call(lambda: [self.writer.northbound.is_up(plan.id) for plan in plans])),
+            10,
+            "cards",
+        )
+        self.settle()
+
+    def _unparsed(self, node: Node) -> list[str]:
+        """Return what a node could not make sense of: nobody else would ever hear of it."""
+        lines = controller_log(node)[self._logged[node.name] :].splitlines()
+        return [line for line in lines if "error parsing" in line or "|lflow|WARN" in line]
+
     def written(self, *plans: PortPlan | GroupPlan | SwitchPlan) -> float:
         """Wait until what is said of these is in the database."""
         return self.writer.wait_written(*map(_owner, plans))
+
+
+def controller_log(node: Node) -> str:
+    return node.run("cat", "/var/log/ovn/ovn-controller.log")
 
 
 def _owner(plan: PortPlan | GroupPlan | SwitchPlan) -> str:

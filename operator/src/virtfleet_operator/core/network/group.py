@@ -2,6 +2,7 @@
 
 Priorities, the higher the earlier; conntrack lets packets of a connection that was let through pass before all of them:
 
+* 2000  the drop of what only a DHCP server sends
 * 1003  DHCP, which a card needs whatever its groups say
 * 1002  what a rule of a group allows
 * 1001  the same drop as below, for groups that log
@@ -73,8 +74,8 @@ def compile_common() -> list[Row]:
         _acl(ISOLATED, "from-lport", DROP, "ip", "drop"),
         *(_acl(name, "from-lport", DHCP, DHCP_REQUEST, "allow") for name in (MEMBERS, ISOLATED)),
         *(_acl(name, "to-lport", DHCP, DHCP_REPLY, "allow") for name in (MEMBERS, ISOLATED)),
+        # Not router advertisements: northd lets neighbour discovery, and these with it, pass before all rules.
         _guard(DHCP_REPLY),
-        _guard("nd_ra"),
         *_meter(),
     ]
 
@@ -161,12 +162,8 @@ def _drop(group: GroupPlan, direction: Direction) -> Row:
 
 
 def _guard(match: str) -> Row:
-    """Return a drop of what only routers and DHCP servers send.
-
-    After the load balancers' stage, since northd lets router advertisements and packets of known connections pass
-    before all access rules of the ordinary stage (priority 65532 there).
-    """
-    return _acl(GUARDED, "from-lport", GUARD, match, "drop", options={"apply-after-lb": "true"})
+    """Return a drop of what guests have no business to send."""
+    return _acl(GUARDED, "from-lport", GUARD, match, "drop")
 
 
 def _meter() -> list[Row]:

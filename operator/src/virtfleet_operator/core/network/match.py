@@ -13,7 +13,7 @@ from virtfleet_api.security_group import Peer, Protocol, RulePort
 
 IpNetwork = IPv4Network | IPv6Network
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_NAME = re.compile(r"[A-Za-z0-9._/-]{1,253}")
 
 
 def quoted(name: str) -> str:
@@ -23,7 +23,7 @@ def quoted(name: str) -> str:
         ValueError: it has characters that no name in Kubernetes has; they might end the string.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name: letters, digits, '.', '-' and '_' are allowed")
+        raise ValueError(f"{name!r} is no name: letters, digits, '.', '-', '_' and '/' are allowed")
     return f'"{name}"'
 
 
@@ -101,13 +101,6 @@ def _icmp_type(family: str, port: RulePort) -> str:
     if port.icmp_code is None:
         return f"{family}.type == {port.icmp_type}"
     return f"({family}.type == {port.icmp_type} && {family}.code == {port.icmp_code})"
-
-
-def link_local(mac: str) -> IPv6Address:
-    """Return the IPv6 address that a card makes of its MAC address (RFC 4291, appendix A)."""
-    raw = bytes.fromhex(mac.replace(":", ""))
-    interface = bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:]
-    return IPv6Address(b"\xfe\x80" + bytes(6) + interface)
 
 
 def of_version(addresses: Iterable[IPv4Address | IPv6Address], version: int) -> list[str]:

@@ -11,7 +11,7 @@ MEMBERS: Final = "virtfleet_members"
 ISOLATED: Final = "virtfleet_isolated"
 """Port group of the cards without a security group on a switch whose policy is Deny."""
 GUARDED: Final = "virtfleet_guarded"
-"""Port group of the cards that must not pose as a router or a DHCP server."""
+"""Port group of the cards that must not pose as a DHCP server."""
 DROP_METER: Final = "virtfleet_drops"
 
 

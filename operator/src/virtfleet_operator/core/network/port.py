@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from virtfleet_api.virtual_switch import DefaultPolicy
-from virtfleet_operator.core.network.match import link_local, quoted
+from virtfleet_operator.core.network.match import address_text, quoted
 from virtfleet_operator.core.network.names import (
     GUARDED,
     ISOLATED,
@@ -16,7 +16,7 @@ from virtfleet_operator.core.network.names import (
 )
 from virtfleet_operator.core.network.rows import Attachment, Row, RowKey
 from virtfleet_operator.core.network.switch import switch_port
-from virtfleet_operator.core.network.topology import IpNetwork, PortPlan, SwitchPlan
+from virtfleet_operator.core.network.topology import PortPlan, SwitchPlan
 
 QOS_PRIORITY: Final = 100
 MIN_BURST_KILOBITS: Final = 2 * 12
@@ -70,21 +70,15 @@ def _addresses(port: PortPlan) -> Iterator[str]:
 def _port_security(port: PortPlan) -> Iterator[str]:
     """Yield what the card may send from: nothing else passes, in IP, ARP and neighbour discovery.
 
-    A card without any known address is held to its MAC address alone. One with addresses may also use the link-local
-    address of its MAC address, without which IPv6 does not work at all.
+    OVN adds the link-local address of the MAC address where an IPv6 address is listed, and drops all IPv6 where only
+    IPv4 addresses are. A card without any known address is held to its MAC address alone.
     """
     if not port.anti_spoof:
         return
-    macs = dict.fromkeys([port.mac, *(pair.mac for pair in port.allowed)])
-    for mac in macs:
-        pairs = [_network_text(pair.network) for pair in port.allowed if pair.mac == mac]
+    for mac in dict.fromkeys([port.mac, *(pair.mac for pair in port.allowed)]):
         own = [*map(str, port.addresses)] if mac == port.mac else []
-        addresses = list(dict.fromkeys([*own, *([str(link_local(mac))] if own or pairs else []), *pairs]))
-        yield " ".join([mac, *(addresses if port.addresses or mac != port.mac else [])])
-
-
-def _network_text(network: IpNetwork) -> str:
-    return str(network.network_address) if network.num_addresses == 1 else str(network)
+        pairs = [address_text(pair.network) for pair in port.allowed if pair.mac == mac]
+        yield " ".join([mac, *dict.fromkeys(own + pairs if own or mac != port.mac else [])])
 
 
 def _dhcp(port: PortPlan, switch: SwitchPlan, version: int) -> frozenset[RowKey]:

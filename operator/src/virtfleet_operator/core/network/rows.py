@@ -55,6 +55,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "Logical_Router_Port": ("name", "mac", "networks"),
     "Gateway_Chassis": ("name", "chassis_name", "priority"),
     "Logical_Router_Static_Route": ("ip_prefix", "nexthop"),
+    "Logical_Router_Policy": ("priority", "match", "action"),
     "NAT": ("type", "external_ip", "logical_ip"),
     "Meter": ("name", "unit", "bands", "fair"),
     "Meter_Band": ("action", "rate", "burst_size"),
@@ -64,7 +65,7 @@ COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
 LISTS: Final[Mapping[str, tuple[str, ...]]] = {
     "Logical_Switch": ("ports", "qos_rules", "dns_records"),
     "Port_Group": ("ports", "acls"),
-    "Logical_Router": ("ports", "static_routes", "nat"),
+    "Logical_Router": ("ports", "static_routes", "policies", "nat"),
     "Logical_Router_Port": ("gateway_chassis",),
 }
 """Columns that list other rows. They are never written as a whole: members come and go one by one."""

@@ -14,15 +14,15 @@ LEASE_SECONDS: Final = 12 * 3600
 """Addresses never move between cards, so a lease need only be short enough for guests to learn of a changed subnet;
 a long one outlives a node's agent being away, which answers DHCP."""
 
-UNREACHABLE_SERVER: Final = "169.254.0.1"
-"""What a DHCP server is called where the subnet has no router: OVN answers by the port, not by this address."""
+SERVICE_ADDRESS: Final = "169.254.0.1"
+"""Where a switch itself answers. Link-local: no subnet has it, so none loses an address to it."""
 
 
 def compile_switch(switch: SwitchPlan) -> list[Row]:
     """Return a switch's rows."""
     rows: list[Row] = []
     for vlan in switch.vlans:
-        rows += [_network(switch, vlan), *_uplink(switch, vlan)]
+        rows += [_network(switch, vlan), *_uplink(switch, vlan), *_service(switch, vlan)]
         rows += [_dhcp(switch, vlan, subnet) for subnet in switch.subnets if subnet.dhcp]
     if switch.outbound is not None:
         rows += _outbound(switch, switch.outbound)
@@ -67,17 +67,37 @@ def _uplink(switch: SwitchPlan, vlan: int | None) -> Iterator[Row]:
         )
 
 
+def _service(switch: SwitchPlan, vlan: int | None) -> Iterator[Row]:
+    """Yield a port that is nowhere, so that the switch answers ARP for the address at which guests ask for names.
+
+    The queries themselves never get there: the switch answers them on their way.
+    """
+    if any(_answers_names(subnet) for subnet in switch.subnets):
+        key = RowKey("Logical_Switch_Port", f"{network_name(switch.name, vlan)}/service")
+        addresses = frozenset({f"{_service_mac(switch)} {SERVICE_ADDRESS}"})
+        yield switch_port(key, network_key(switch.name, vlan), "", addresses=addresses)
+
+
+def _answers_names(subnet: SubnetPlan) -> bool:
+    """Tell whether guests need the switch's own address to have any name server at all."""
+    return subnet.network.version == 4 and subnet.dhcp and subnet.domain is not None and not subnet.dns  # noqa: PLR2004
+
+
+def _service_mac(switch: SwitchPlan) -> str:
+    return router_mac(f"service {switch.name}")
+
+
 def _dhcp(switch: SwitchPlan, vlan: int | None, subnet: SubnetPlan) -> Row:
     key = dhcp_key(switch.name, vlan, subnet.network.version)
-    server = router_mac(f"dhcp {switch.name}")
-    options = _dhcp4(switch, subnet, server) if subnet.network.version == 4 else _dhcp6(subnet, server)  # noqa: PLR2004
+    options = _dhcp4(switch, subnet) if subnet.network.version == 4 else _dhcp6(switch, subnet)  # noqa: PLR2004
     return Row(key, {"cidr": str(subnet.network), "options": options})
 
 
-def _dhcp4(switch: SwitchPlan, subnet: SubnetPlan, mac: str) -> dict[str, str | int]:
+def _dhcp4(switch: SwitchPlan, subnet: SubnetPlan) -> dict[str, str | int]:
+    """Return what guests are told. See dhcp-options(5) and ovn-nb(5), "DHCP_Options"."""
     options: dict[str, str | int] = {
-        "server_id": str(subnet.gateway or UNREACHABLE_SERVER),
-        "server_mac": mac,
+        "server_id": str(subnet.gateway or SERVICE_ADDRESS),
+        "server_mac": _service_mac(switch),
         "lease_time": str(LEASE_SECONDS),
         "mtu": str(switch.mtu),
     }
@@ -87,11 +107,16 @@ def _dhcp4(switch: SwitchPlan, subnet: SubnetPlan, mac: str) -> dict[str, str | 
         options["dns_server"] = _members(of_version(subnet.dns, 4))
     if subnet.domain is not None:
         options["domain_name"] = quoted(subnet.domain)
+    if _answers_names(subnet):
+        # A guest that is sent routes like this ignores `router` (RFC 3442), so the default route is one of them.
+        default = [f"0.0.0.0/0,{subnet.gateway}"] if subnet.gateway is not None else []
+        routes = [f"{SERVICE_ADDRESS}/32,0.0.0.0", *default]
+        options |= {"dns_server": SERVICE_ADDRESS, "classless_static_route": f"{{{', '.join(routes)}}}"}
     return options
 
 
-def _dhcp6(subnet: SubnetPlan, mac: str) -> dict[str, str | int]:
-    options: dict[str, str | int] = {"server_id": mac}
+def _dhcp6(switch: SwitchPlan, subnet: SubnetPlan) -> dict[str, str | int]:
+    options: dict[str, str | int] = {"server_id": _service_mac(switch)}
     if subnet.dns:
         options["dns_server"] = _members(of_version(subnet.dns, 6))
     if subnet.domain is not None:
@@ -120,6 +145,7 @@ def _outbound(switch: SwitchPlan, outbound: OutboundPlan) -> list[Row]:
         *_carriers(outer, outbound.nodes),
         _nat(router, outbound, network),
         *_route(router, outbound),
+        _one_way(router, outer),
     ]
 
 
@@ -137,6 +163,19 @@ def _carriers(port: str, nodes: Sequence[str]) -> Iterator[Row]:
         columns: dict[str, Value] = {"name": name, "chassis_name": node, "priority": len(nodes) - position}
         attached = Attachment(RowKey("Logical_Router_Port", port), "gateway_chassis")
         yield Row(RowKey("Gateway_Chassis", name), columns, frozenset({attached}))
+
+
+def _one_way(router: RowKey, port: str) -> Row:
+    """Return the drop of what comes from outside and is no answer: else a route there would lead to the guests.
+
+    Answers have gone through conntrack by then, which has put the guest's address in the place of the outer one.
+    """
+    columns: dict[str, Value] = {
+        "priority": 1000,
+        "match": f"inport == {quoted(port)} && ip && !ct.trk",
+        "action": "drop",
+    }
+    return Row(RowKey("Logical_Router_Policy", router.name), columns, frozenset({Attachment(router, "policies")}))
 
 
 def _nat(router: RowKey, outbound: OutboundPlan, network: object) -> Row:
