@@ -159,6 +159,11 @@ async def test_what_goes_to_a_guest_is_limited_live_and_set_free_again(pair: Pai
         await pair.rigs[1].reports.until(lambda m=megabits: max_rate(pair) == m, 10, "the limit in Open vSwitch")
         rates.append(await received_rate(pair, sender))
     sender.unplug()
+    (traffic,) = (await pair.rigs[1].daemon.list_interfaces(pair.machines[1].uid)).items
+    seen = "cat /sys/class/net/eth0/statistics/rx_bytes /sys/class/net/eth0/statistics/tx_bytes"
+    received, sent = map(int, (await pair.run(1, seen)).split())
+    assert traffic.received_bytes == pytest.approx(received, rel=0.05)
+    assert traffic.sent_bytes == pytest.approx(sent, rel=0.05)
     assert rates[0] == pytest.approx(10, rel=0.1)
     assert rates[1] == pytest.approx(20, rel=0.1)
     assert rates[2] > 25
