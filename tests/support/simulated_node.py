@@ -16,17 +16,20 @@ from prometheus_client import CollectorRegistry
 
 from virtfleet_api.image import Image, ImageFormat, ImageReport
 from virtfleet_api.machine import ImageDiskSource, Machine, RetainedSource, Run
-from virtfleet_api.node_api import HEARTBEAT_SECONDS, PoolList, WatchEvent
+from virtfleet_api.node_api import HEARTBEAT_SECONDS, InterfaceList, InterfaceTraffic, PoolList, WatchEvent
+from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import (
     DiskReport,
     InterfaceReport,
     MachineReport,
+    NetworkReport,
     NodeReport,
     Phase,
     PoolReport,
     RetainedDisk,
     StopReason,
+    UplinkReport,
 )
 from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_api.vm_image import ImagePhase, ImageType
@@ -77,6 +80,8 @@ class SimulatedDaemon:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     wanted_pools: PoolSet | None = None
     pools: tuple[PoolReport, ...] = ()
+    wanted_network: NodeNetwork | None = None
+    network: NetworkReport | None = None
 
     async def put_machine(self, machine: Machine) -> MachineReport:
         """Take over a machine."""
@@ -132,9 +137,28 @@ class SimulatedDaemon:
         self.journal.publish_node(self.node_report())
         return PoolList(items=self.pools)
 
+    async def put_network(self, wanted: NodeNetwork) -> NetworkReport:
+        """Have this network, connected."""
+        self.wanted_network = wanted
+        interfaces = dict.fromkeys(uplink.interface for uplink in wanted.uplinks)
+        uplinks = tuple(UplinkReport(interface=name) for name in interfaces)
+        self.network = NetworkReport(connected=True, datapath="system", uplinks=uplinks, firewall=bool(wanted.peers))
+        self.journal.publish_node(self.node_report())
+        return self.network
+
+    async def list_interfaces(self, uid: str) -> InterfaceList:
+        """Return the cards of a machine; a hundred bytes came to each and ten came from it."""
+        cards = self.get_machine(uid).interfaces
+        counted = {"received_bytes": 100, "received_packets": 1, "sent_bytes": 10, "sent_packets": 1}
+        items = (
+            InterfaceTraffic(name=card.name, mac=card.mac, port=card.port, state=card.state, **counted)
+            for card in cards
+        )
+        return InterfaceList(items=tuple(items))
+
     def node_report(self) -> NodeReport:
         """Return the inventory."""
-        report = build_node_report(self.name)
+        report = build_node_report(self.name).model_copy(update={"network": self.network})
         if not self.pools:
             return report
         disks = [disk for machine in self.reports.values() for disk in machine.disks]

@@ -4,6 +4,7 @@
     GET    /v1/machines                               → MachineList
     GET    /v1/machines/{uid}                         → MachineReport
     DELETE /v1/machines/{uid}                         → MachineReport   stored document with run Absent (orphans)
+    GET    /v1/machines/{uid}/interfaces              → InterfaceList   traffic of its network cards, as it is now
     GET    /v1/machines/{uid}/console                 → WebSocket       binary frames, serial console; ?history=<bytes>
                                                                        sends the tail first, ?follow=false then closes
     GET    /v1/machines/{uid}/interfaces              → CardCountersList
@@ -33,6 +34,7 @@ from pydantic import Field, TypeAdapter
 
 from virtfleet_api.base import Document
 from virtfleet_api.image import ImageReport
+from virtfleet_api.network import LinkState
 from virtfleet_api.report import MachineReport, NodeReport, PoolReport
 
 EPOCH_HEADER: Final = "Virtfleet-Epoch"
@@ -85,6 +87,32 @@ class PoolList(Document):
     """All pools of the node, and those that it could not make."""
 
     items: tuple[PoolReport, ...]
+
+
+class InterfaceTraffic(Document):
+    """A network card of a running guest, and what has passed through it since it was plugged in.
+
+    As the guest sees it: received is what came to the guest, sent what came from it. None with QEMU's own NAT, which
+    counts nothing.
+    """
+
+    name: str
+    mac: str
+    port: str | None = None
+    state: LinkState = LinkState.UP
+    received_bytes: int | None = None
+    received_packets: int | None = None
+    received_drops: int | None = None
+    """Packets that the card dropped; those that the limit holds back are dropped before and not among them."""
+    sent_bytes: int | None = None
+    sent_packets: int | None = None
+    sent_drops: int | None = None
+
+
+class InterfaceList(Document):
+    """The network cards of a machine; none while it is off."""
+
+    items: tuple[InterfaceTraffic, ...]
 
 
 class Snapshot(Document):

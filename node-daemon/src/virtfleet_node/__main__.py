@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY, start_http_server
 
 from virtfleet_api.report import NodeReport
 from virtfleet_node.agent.daemon import NodeDaemon
+from virtfleet_node.agent.network_metrics import NetworkMetrics
 from virtfleet_node.agent.node import NodeDescription
 from virtfleet_node.agent.relay import Relay
 from virtfleet_node.agent.storage_metrics import StorageMetrics
@@ -119,6 +120,7 @@ async def build_daemon(
     )
     daemon = NodeDaemon(around, describe)
     StorageMetrics(REGISTRY, pools.reports, daemon.disk_figures)
+    NetworkMetrics(REGISTRY, daemon.card_figures)
     return daemon, journal, images
 
 

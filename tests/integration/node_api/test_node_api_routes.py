@@ -10,6 +10,7 @@ from yarl import URL
 from identities import NODE, UID, Identities
 from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.node_api import MAX_DOCUMENT_BYTES
+from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import Pool, PoolSet
 from virtfleet_node.api import problems
 from virtfleet_node.api.epoch import EpochGuard
@@ -62,6 +63,30 @@ async def test_pools_are_put_as_a_whole_and_by_the_leader_alone(operator: "Peer"
     status, problem = await operator.ask("PUT", "/v1/pools", bad, epoch="7")
     assert (status, problem["reason"]) == (400, "Invalid")
     assert "items.0.path" in str(problem["message"])
+
+
+async def test_the_network_is_put_as_a_whole_and_by_the_leader_alone(operator: "Peer", node: "RunningNode") -> None:
+    uplink = {"network_name": "uplink-eth1", "interface": "eth1"}
+    wanted = {"uplinks": [uplink], "peers": ["10.0.0.1", "fd00::1"]}
+    status, found = await operator.ask("PUT", "/v1/network", json.dumps(wanted).encode(), epoch="7")
+    assert (status, found["connected"], found["firewall"]) == (200, True, True)
+    assert node.daemon.wanted_network == NodeNetwork.model_validate(wanted)
+    assert (await operator.ask("PUT", "/v1/network", b"{}", epoch="6"))[0] == 409
+    bad = json.dumps({"uplinks": [{**uplink, "interface": "--all"}]}).encode()
+    status, problem = await operator.ask("PUT", "/v1/network", bad, epoch="7")
+    assert (status, problem["reason"]) == (400, "Invalid")
+    assert "uplinks.0.interface" in str(problem["message"])
+    assert node.daemon.wanted_network == NodeNetwork.model_validate(wanted)
+
+
+async def test_the_traffic_of_a_machines_cards_is_read(operator: "Peer") -> None:
+    card = {"name": "eth0", "mac": "52:54:00:00:00:01"}
+    changed = {**MACHINE.hardware.model_dump(mode="json"), "interfaces": [card]}
+    assert (await operator.ask("PUT", f"/v1/machines/{UID}", body(hardware=changed), epoch="7"))[0] == 200
+    status, found = await operator.ask("GET", f"/v1/machines/{UID}/interfaces")
+    assert status == 200
+    assert [item["receivedBytes"] for item in found["items"]] == [100]  # type: ignore[attr-defined]  # JSON
+    assert (await operator.ask("GET", f"/v1/machines/{UID[:-2]}ee/interfaces"))[0] == 404
 
 
 async def test_the_inventory_is_read(operator: "Peer") -> None:

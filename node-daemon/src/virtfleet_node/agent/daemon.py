@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from virtfleet_api.image import Image, ImageReport
 from virtfleet_api.machine import Machine, Run
-from virtfleet_api.node_api import PoolList
+from virtfleet_api.node_api import InterfaceList, PoolList
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NetworkReport, NodeReport, Phase, PoolReport
@@ -23,6 +23,7 @@ from virtfleet_node.agent.queue import KeyedQueue
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
 from virtfleet_node.agent.storage_watch import DiskFigure, StorageWatch
 from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.agent.traffic_watch import TrafficWatch
 from virtfleet_node.agent.wiper import Wiper
 from virtfleet_node.agent.works import Works
 from virtfleet_node.core.actions import CloneDisks, FlattenDisk, LongAction, ShortAction, WipeDisk
@@ -33,6 +34,7 @@ from virtfleet_node.core.plan import plan
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import with_desired
 from virtfleet_node.core.report import build_report
+from virtfleet_node.core.traffic import CardFigure, build_traffic
 from virtfleet_node.hypervisor.console_log import read_tail
 
 _LOG = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class NodeDaemon:
         self._entries: dict[str, Entry] = {}
         self._queue = KeyedQueue(self._work, _WORKERS)
         self._storage = StorageWatch(around, self._entries.values, describe)
+        self._traffic = TrafficWatch(around, self._entries)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._copier = Copier(around, self._entries, self._queue.add)
         around.images.copy_disks_with(self._copier.export)
@@ -78,7 +81,7 @@ class NodeDaemon:
         self._queue.start()
         for uid in self._entries:
             self._queue.add(uid)
-        background = (self._resync(), self._storage.run(), self._around.switch.run())
+        background = (self._resync(), self._storage.run(), self._traffic.run(), self._around.switch.run())
         self._tasks += [asyncio.create_task(work) for work in background]
 
     async def stop(self) -> None:
@@ -144,6 +147,16 @@ class NodeDaemon:
     def disk_figures(self) -> tuple[DiskFigure, ...]:
         """Return the disks of machines as last seen; may be called by any thread."""
         return self._storage.disks
+
+    def card_figures(self) -> tuple[CardFigure, ...]:
+        """Return the traffic of network cards as last seen; may be called by any thread."""
+        return self._traffic.figures
+
+    async def list_interfaces(self, uid: str) -> InterfaceList:
+        """Return the network cards of a machine with their traffic; NotFoundError."""
+        self._entry(uid)
+        counted = await self._around.hypervisor.read_traffic()
+        return InterfaceList(items=build_traffic(await self._around.hypervisor.read(uid), counted.get(uid, {})))
 
     async def open_console(self, uid: str) -> ConsoleStream:
         """Open the serial console of a running guest; ConflictError when it does not run."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import FlattenDisk
+from virtfleet_node.core.cards import card_name
 from virtfleet_node.core.errors import NodeError
 from virtfleet_node.core.full_pool import Resumes, remembered
 from virtfleet_node.core.guest_facts import GuestFacts
@@ -72,6 +73,7 @@ def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> Non
         entry.shutdown, entry.facts = ShutdownRequests(), GuestFacts()
     there = {*(disk.target for disk in domain.disks), *(card.alias for card in domain.cards)}
     entry.asked = {key: asking for key, asking in entry.asked.items() if key in there}
+    entry.cards = {card.device: name for card in domain.cards if (name := card_name(card, domain)) and card.device}
     if domain.state is not DomainState.PAUSED:
         entry.paused_at = None
     elif entry.paused_at is None:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from virtfleet_api.image import Image, ImageReport, UploadState
 from virtfleet_api.machine import Machine
-from virtfleet_api.node_api import PoolList
+from virtfleet_api.node_api import InterfaceList, PoolList
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NetworkReport, NodeReport
@@ -42,6 +42,9 @@ class Daemon(Protocol):
 
     def node_report(self) -> NodeReport:
         """Return the inventory."""
+
+    async def list_interfaces(self, uid: str) -> InterfaceList:
+        """Return the network cards of a machine with their traffic; NotFoundError."""
 
     async def open_console(self, uid: str) -> ConsoleStream:
         """Open the serial console of a running guest; ConflictError when it does not run."""

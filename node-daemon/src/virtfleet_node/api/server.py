@@ -88,6 +88,7 @@ class Server:
         app.router.add_get("/v1/machines/{uid}", self._get_machine)
         app.router.add_put("/v1/machines/{uid}", self._put_machine)
         app.router.add_delete("/v1/machines/{uid}", self._delete_machine)
+        app.router.add_get("/v1/machines/{uid}/interfaces", self._list_interfaces)
         app.router.add_get("/v1/machines/{uid}/console", self._console)
         app.router.add_get("/v1/images", self._list_images)
         app.router.add_put("/v1/images/{uid}", self._put_image)
@@ -135,6 +136,9 @@ class Server:
 
     async def _get_machine(self, request: web.Request) -> web.Response:
         return answer(self._daemon.get_machine(_parse_uid(request)))
+
+    async def _list_interfaces(self, request: web.Request) -> web.Response:
+        return answer(await self._daemon.list_interfaces(_parse_uid(request)))
 
     async def _put_machine(self, request: web.Request) -> web.Response:
         machine = await read_document(request, Machine)

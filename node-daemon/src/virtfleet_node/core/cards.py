@@ -4,30 +4,30 @@ As with disks, what the guest has is read from its domain and never remembered.
 """
 
 from virtfleet_api.machine import Hardware, MachineInterface
-from virtfleet_node.core.observed import AttachedCard, Observed
+from virtfleet_node.core.observed import AttachedCard, Observed, ObservedDomain
 from virtfleet_node.core.places import assign, card_key
 
 
-def card_name(seen: AttachedCard, observed: Observed) -> str:
+def card_name(seen: AttachedCard, domain: ObservedDomain) -> str:
     """Return the name of a card; empty for one that is not ours.
 
     A guest that was started before cards had names of ours has them by their MAC addresses.
     """
     if seen.name:
         return seen.name
-    started = observed.domain.stored.started if observed.domain.stored else None
+    started = domain.stored.started if domain.stored else None
     return next((card.name for card in started.interfaces if card.mac == seen.mac), "") if started else ""
 
 
 def attached_card(interface: MachineInterface, observed: Observed) -> AttachedCard | None:
     """Return what a running guest has of a card."""
-    return next((seen for seen in observed.domain.cards if card_name(seen, observed) == interface.name), None)
+    return next((seen for seen in observed.domain.cards if card_name(seen, observed.domain) == interface.name), None)
 
 
 def unwanted_cards(hardware: Hardware, observed: Observed) -> tuple[AttachedCard, ...]:
     """Return the cards of the machine that a running guest has and its document does not; foreign ones are not ours."""
     wanted = {"", *(interface.name for interface in hardware.interfaces)}
-    return tuple(seen for seen in observed.domain.cards if card_name(seen, observed) not in wanted)
+    return tuple(seen for seen in observed.domain.cards if card_name(seen, observed.domain) not in wanted)
 
 
 def attachable_card(interface: MachineInterface, hardware: Hardware, observed: Observed) -> bool:

@@ -107,4 +107,4 @@ def _card(interface: MachineInterface, seen: AttachedCard) -> Iterator[str]:
 def held_interfaces(desired: Hardware, observed: Observed, now: datetime) -> tuple[str, ...]:
     """Return the network cards that the guest has been asked to let go of, and still holds."""
     holds = {alias for alias, asking in observed.asked.items() if now >= asking.first + HOLDS_AFTER}
-    return tuple(card_name(seen, observed) for seen in unwanted_cards(desired, observed) if seen.alias in holds)
+    return tuple(card_name(seen, observed.domain) for seen in unwanted_cards(desired, observed) if seen.alias in holds)

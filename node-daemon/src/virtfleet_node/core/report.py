@@ -220,7 +220,7 @@ def _interfaces(hardware: Hardware, observed: Observed, facts: GuestFacts) -> tu
     found = (*(card for card in wanted if card), *unwanted_cards(hardware, observed))
     return tuple(
         InterfaceReport(
-            name=card_name(card, observed),
+            name=card_name(card, observed.domain),
             mac=card.mac,
             ip_addresses=facts.addresses.get(card.mac, ()),
             port=card.port,

@@ -67,7 +67,7 @@ class Connection:
     async def start(self, listener: Listener) -> None:
         """Connect, waiting until libvirtd answers, and stay connected from then on."""
         libvirt.registerErrorHandler(_quiet, None)
-        libvirtaio.virEventRegisterAsyncIOImpl(asyncio.get_running_loop())
+        _use_loop(asyncio.get_running_loop())
         self._listener = listener
         await self._open()
         self._task = asyncio.create_task(self._stay_connected(), name="libvirt-connection")
@@ -146,3 +146,10 @@ def _on_close(_: libvirt.virConnect, reason: int, lost: asyncio.Event) -> None:
 
 def _quiet(*_: object) -> None:
     """Keep libvirt from printing errors, which are raised as well."""
+
+
+def _use_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Have libvirt's events come by this loop. A second connection must not take those of the first away."""
+    current = libvirtaio.getCurrentImpl()
+    if current is None or current.loop is not loop:
+        libvirtaio.virEventRegisterAsyncIOImpl(loop)

@@ -15,6 +15,7 @@ from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import Stored
+from virtfleet_node.core.traffic import Traffic
 from virtfleet_node.hypervisor import backup, execute, observe, pull
 from virtfleet_node.hypervisor.agent_facts import read_guest_facts
 from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
@@ -23,6 +24,7 @@ from virtfleet_node.hypervisor.console import Console, open_stream
 from virtfleet_node.hypervisor.listener import Listener
 from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.hypervisor.probe import read_host_facts
+from virtfleet_node.hypervisor.traffic import read_traffic
 
 _AGENT_THREADS = 2
 """Guests that do not answer hold up other guests' facts, and nothing else."""
@@ -125,6 +127,11 @@ class Hypervisor:
         """Ask the guest agent; what it does not answer is left out."""
         connect = self._connection.get()
         return await self._agent_calls.run(lambda: read_guest_facts(connect, uid))
+
+    async def read_traffic(self) -> dict[str, dict[str, Traffic]]:
+        """Return what has passed through the cards of running guests, by machine and device of the node."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: read_traffic(connect))
 
     async def begin_backup(self, uid: str, files: Mapping[str, str], *, freeze: bool) -> object:
         """Begin to copy disks of a running guest, by their files, into other files that exist; return the job."""
