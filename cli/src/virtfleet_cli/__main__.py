@@ -145,7 +145,7 @@ async def _count(cluster: Cluster, machine: dict[str, Any]) -> tuple[Machine, st
     if not (machine.get("status") or {}).get("nodeName"):
         return Machine(machine), ""
     try:
-        return Machine(machine, (await cluster.card_counters(machine["metadata"]["name"])).items), ""
+        return Machine(machine, (await cluster.list_interfaces(machine["metadata"]["name"])).items), ""
     except CliError as error:
         return Machine(machine), str(error)
 

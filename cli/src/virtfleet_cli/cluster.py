@@ -15,9 +15,9 @@ from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import load_kube_config
 
-from virtfleet_api.card_counters import CardCountersList
 from virtfleet_api.image import PieceQuery, UploadState
 from virtfleet_api.names import API_VERSION, SUBRESOURCES_API_VERSION
+from virtfleet_api.node_api import InterfaceList
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_image import VMImage
 from virtfleet_cli.errors import CliError, UnavailableError, explain
@@ -92,10 +92,10 @@ class Cluster:
         path = self._collection(API_VERSION, VirtualMachine.plural)
         return list((await self._request("GET", path, "VirtualMachines")).get("items") or ())
 
-    async def card_counters(self, name: str) -> CardCountersList:
+    async def list_interfaces(self, name: str) -> InterfaceList:
         """Ask what has passed a machine's network cards."""
         path = f"{self._path(SUBRESOURCES_API_VERSION, name)}/ports"
-        return CardCountersList.model_validate(await self._request("GET", path, self._what(name)))
+        return InterfaceList.model_validate(await self._request("GET", path, self._what(name)))
 
     async def patch_machine(self, name: str, patch: Mapping[str, Any]) -> dict[str, Any]:
         """Change a VirtualMachine by a JSON merge patch and return what it became."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from virtfleet_api.card_counters import CardCounters
+from virtfleet_api.node_api import InterfaceTraffic
 from virtfleet_cli.describe import clean
 
 HEADINGS: Final = ("MACHINE", "INTERFACE", "SWITCH", "MAC", "ADDRESSES", "STATE", "RECEIVED", "SENT", "DROPPED")
@@ -18,7 +18,7 @@ class Machine:
     """A machine with what its node counts."""
 
     object: Mapping[str, Any]
-    counters: tuple[CardCounters, ...] = ()
+    counters: tuple[InterfaceTraffic, ...] = ()
     """None of a machine that does not run, or whose node does not answer."""
 
 
@@ -45,15 +45,23 @@ def _rows(machine: Machine) -> Iterator[tuple[str, ...]]:
             card.get("mac") or asked.get("macAddress"),
             ",".join(card.get("ipAddresses") or ()),
             card.get("state"),
-            amount(counters.received_bytes) if counters else None,
-            amount(counters.sent_bytes) if counters else None,
-            str(counters.received_drops + counters.sent_drops) if counters else None,
+            amount(counters.received_bytes if counters else None),
+            amount(counters.sent_bytes if counters else None),
+            _drops(counters),
         )
         yield tuple(clean(field) if field else _ABSENT for field in fields)
 
 
-def amount(count: int) -> str:
-    """Write a number of bytes as people read it: 0B, 640B, 1.5KiB, 12GiB."""
+def _drops(counters: InterfaceTraffic | None) -> str:
+    counted = (counters.received_drops, counters.sent_drops) if counters else ()
+    known = [count for count in counted if count is not None]
+    return str(sum(known)) if known else ""
+
+
+def amount(count: int | None) -> str:
+    """Write a number of bytes as people read it: 0B, 640B, 1.5KiB, 12GiB; nothing if nobody counts."""
+    if count is None:
+        return ""
     value, unit = float(count), _UNITS[0]
     for unit in _UNITS:
         if value < _STEP or unit == _UNITS[-1]:

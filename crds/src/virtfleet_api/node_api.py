@@ -7,7 +7,6 @@
     GET    /v1/machines/{uid}/interfaces              → InterfaceList   traffic of its network cards, as it is now
     GET    /v1/machines/{uid}/console                 → WebSocket       binary frames, serial console; ?history=<bytes>
                                                                        sends the tail first, ?follow=false then closes
-    GET    /v1/machines/{uid}/interfaces              → CardCountersList
     PUT    /v1/images/{uid}            Image          → ImageReport
     GET    /v1/images                                 → ImageList
     PUT    /v1/pools                   PoolSet        → PoolList        those beside the configuration file's
@@ -112,7 +111,7 @@ class InterfaceTraffic(Document):
 class InterfaceList(Document):
     """The network cards of a machine; none while it is off."""
 
-    items: tuple[InterfaceTraffic, ...]
+    items: Annotated[tuple[InterfaceTraffic, ...], Field(max_length=64)]
 
 
 class Snapshot(Document):

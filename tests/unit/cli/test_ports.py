@@ -2,7 +2,7 @@
 
 import pytest
 
-from virtfleet_api.card_counters import CardCounters
+from virtfleet_api.node_api import InterfaceTraffic
 from virtfleet_cli.ports import Machine, amount, render_ports
 
 WEB = {
@@ -23,7 +23,9 @@ WEB = {
 
 
 def test_a_machine_has_a_row_for_each_card_it_shall_have() -> None:
-    counters = CardCounters(name="eth0", mac="52:54:00:00:00:01", received_bytes=1536, sent_bytes=12, received_drops=3)
+    counters = InterfaceTraffic(
+        name="eth0", mac="52:54:00:00:00:01", received_bytes=1536, sent_bytes=12, received_drops=3
+    )
     head, first, second = (line.split() for line in render_ports([Machine(WEB, (counters,))]).splitlines())
     assert dict(zip(head, first, strict=True)) == {
         "MACHINE": "web-1",

@@ -13,13 +13,13 @@ import aiohttp
 from pydantic import ValidationError
 
 from virtfleet_api.base import Document
-from virtfleet_api.card_counters import CardCountersList
 from virtfleet_api.image import Image, ImageReport, PieceQuery, UploadState
 from virtfleet_api.machine import Machine
 from virtfleet_api.node_api import (
     EPOCH_HEADER,
     MAX_DOCUMENT_BYTES,
     WATCH_EVENT,
+    InterfaceList,
     PoolList,
     Problem,
     ProblemReason,
@@ -94,9 +94,9 @@ class NodeClient:
         """Have the node remove a machine by the document it has stored itself."""
         return await self._instruct("DELETE", f"/v1/machines/{uid}", None, MachineReport)
 
-    async def read_card_counters(self, uid: str) -> CardCountersList:
+    async def list_interfaces(self, uid: str) -> InterfaceList:
         """Ask what has passed a machine's network cards."""
-        return await self._instruct("GET", f"/v1/machines/{uid}/interfaces", None, CardCountersList)
+        return await self._instruct("GET", f"/v1/machines/{uid}/interfaces", None, InterfaceList)
 
     async def upload_state(self, uid: str) -> UploadState:
         """Ask how much of an image's upload is there."""

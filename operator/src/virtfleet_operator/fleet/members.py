@@ -14,10 +14,9 @@ from typing import Final, TypeVar
 import aiohttp
 
 from virtfleet_api.base import Document
-from virtfleet_api.card_counters import CardCountersList
 from virtfleet_api.image import Image, ImageReport, PieceQuery, UploadState
 from virtfleet_api.machine import Machine, Run
-from virtfleet_api.node_api import ProblemReason
+from virtfleet_api.node_api import InterfaceList, ProblemReason
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_operator.fleet.client import Dialer, NodeClient
@@ -177,13 +176,13 @@ class Fleet:
                 raise
             member.state.mark_gone(uid)
 
-    async def read_card_counters(self, node: str, uid: str) -> CardCountersList:
+    async def list_interfaces(self, node: str, uid: str) -> InterfaceList:
         """Ask a node what has passed a machine's network cards.
 
         Raises:
             NodeError: the node does not answer, or has no such machine.
         """
-        return await self._guard(self._member(node).client.read_card_counters(uid))
+        return await self._guard(self._member(node).client.list_interfaces(uid))
 
     def open_console(
         self, node: str, uid: str, query: Mapping[str, str]

@@ -34,7 +34,7 @@ class CounterHandlers:
         if not node:
             raise StatusError(409, "Conflict", f"{target} is not on a node yet; `kubectl describe` says why.")
         try:
-            found = await self._counters.read_card_counters(node, machine.uid)
+            found = await self._counters.list_interfaces(node, machine.uid)
         except NodeRefusedError as error:
             raise StatusError(409, "Conflict", f"{target} has no ports now: {error}") from error
         except NodeError as error:

@@ -8,8 +8,8 @@ from typing import Final, Protocol
 import aiohttp
 from aiohttp import web
 
-from virtfleet_api.card_counters import CardCountersList
 from virtfleet_api.image import ImageReport, PieceQuery, UploadState
+from virtfleet_api.node_api import InterfaceList
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.vm_image import VMImage
 from virtfleet_operator.subresources.front_proxy import FrontProxy, User
@@ -65,7 +65,7 @@ class Consoles(Protocol):
 class Counters(Protocol):
     """What has passed the network cards of machines, at their nodes."""
 
-    async def read_card_counters(self, node: str, uid: str) -> CardCountersList:
+    async def list_interfaces(self, node: str, uid: str) -> InterfaceList:
         """Ask a node; NodeError says why it cannot be had."""
 
 
