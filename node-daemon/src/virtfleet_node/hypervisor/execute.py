@@ -25,6 +25,7 @@ from virtfleet_node.core.actions import (
 )
 from virtfleet_node.core.desired.metadata import METADATA_PREFIX, build_metadata_xml
 from virtfleet_node.core.record import Stored
+from virtfleet_node.hypervisor.leaks import remove_leaks
 from virtfleet_node.hypervisor.observe import find_alias, find_card
 
 AGENT_SECONDS: Final = 5
@@ -65,9 +66,15 @@ def set_title(connect: libvirt.virConnect, uid: str, title: str) -> None:
 
 
 def attach_device(connect: libvirt.virConnect, uid: str, xml: str) -> None:
-    """Give a running guest a device."""
+    """Give a running guest a device, if need be after removing what an attach that was cut off has left in QEMU."""
     with _harmless():
-        connect.lookupByUUIDString(uid).attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        domain = connect.lookupByUUIDString(uid)
+        try:
+            domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        except libvirt.libvirtError as error:
+            if not remove_leaks(domain, xml, error):
+                raise
+            domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
 def change_medium(connect: libvirt.virConnect, uid: str, xml: str) -> None:
