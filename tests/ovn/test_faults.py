@@ -67,4 +67,15 @@ def test_a_node_that_is_held_without_ovn_controller_keeps_its_traffic(rig: OvnRi
     finally:
         node.release("ovn-controller")
     eventually(lambda: node.pids("ovn-controller"), BACK_SECONDS, "ovn-controller to be back")
-    assert ports[0].pings(ADDRESSES[1])
+    eventually(lambda: ports[0].pings(ADDRESSES[1]), BACK_SECONDS, "traffic under the new ovn-controller")
+
+
+def test_a_node_comes_back_after_a_power_failure(rig: OvnRig) -> None:
+    node = rig.nodes[0]
+    node.crash()
+    node.up()
+    rig.nbctl("ls-add", "net")
+    one, two = add_port(rig, 0), add_port(rig, 1)
+    rig.wait_up("port0", "port1")
+    assert eventually(lambda: one.pings(ADDRESSES[1]), BACK_SECONDS, "traffic of the node that is back") < BACK_SECONDS
+    assert two.pings(ADDRESSES[0])

@@ -8,6 +8,7 @@
     assert one.pings("10.0.0.2")
     rig.down()
 
+`rig.outsider(...)` is a host of the physical network, `rig.nodes[n].hold("ovn-controller")` keeps a program down.
 A probe is a network namespace whose `eth0` is plugged into the node's br-int as the logical port.
 """
 
@@ -16,7 +17,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,15 +44,20 @@ def eventually(condition: Callable[[], object], seconds: float, what: str) -> fl
     return time.monotonic() - start
 
 
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], check=False, capture_output=True, text=True)
+    assert not done.returncode, f"ip {' '.join(words)}: {done.stderr}"
+
+
 @dataclass(frozen=True)
 class Probe:
-    """A port with its own network namespace, as a guest would be behind one."""
+    """A network namespace whose `eth0` is a port of a node's bridge: a host that sends and receives packets."""
 
     node: Node
-    lport: str
+    bridge: str
     namespace: str
     device: str
-    """Its interface on br-int of the node."""
+    """Its interface on the bridge."""
     mac: str
 
     def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -108,9 +114,10 @@ class Probe:
         return Capture(self.namespace, "eth0")
 
     def unplug(self) -> None:
-        """Take the port from br-int and remove the namespace."""
-        self.node.run("ovs-vsctl", "--timeout=30", "--if-exists", "del-port", "br-int", self.device)
-        subprocess.run(["ip", "netns", "del", self.namespace], check=True, capture_output=True)
+        """Take the port from the bridge and remove the namespace."""
+        with suppress(subprocess.CalledProcessError, ProcessLookupError):  # the node may be down
+            self.node.run("ovs-vsctl", "--timeout=30", "--if-exists", "del-port", self.bridge, self.device)
+        _ip("netns", "del", self.namespace)
 
 
 class EchoServer:
@@ -210,15 +217,28 @@ class OvnRig:
 
         eventually(all_up, seconds, f"ports {', '.join(lports)} to be up")
 
+    def outsider(self, node: Node, bridge: str, vlan: int | None, mac: str, *addresses: str) -> Probe:
+        """Make a host of the physical network: an access port of a VLAN on a node's bridge for an uplink.
+
+        This kernel has no VLAN devices; Open vSwitch tags for the host. None is for frames without a tag. To come from
+        outside of a node, use another node's bridge: its `x0` is on the same wire.
+        """
+        return self._plug(node, bridge, ("tag=" + str(vlan),) if vlan else (), (), mac, addresses)
+
     def probe(self, node: Node, lport: str, mac: str, *addresses: str) -> Probe:
         """Plug a namespace into a node's br-int as a logical port, with these addresses on its eth0."""
+        iface = (f"external_ids:iface-id={lport}", f'external_ids:attached-mac="{mac}"')
+        return self._plug(node, "br-int", (), iface, mac, addresses)
+
+    def _plug(
+        self, node: Node, bridge: str, port: tuple[str, ...], iface: tuple[str, ...], mac: str, addresses: Iterable[str]
+    ) -> Probe:
         number = next(_NUMBERS)
-        probe = Probe(node, lport, f"{self.fabric.id}-probe{number}", f"probe{number}", mac)
+        probe = Probe(node, bridge, f"{self.fabric.id}-probe{number}", f"probe{number}", mac)
         self._probes.append(probe)
         _make_link(probe)
-        iface = (f"external_ids:iface-id={lport}", f'external_ids:attached-mac="{mac}"')
-        words = ("--timeout=30", "add-port", "br-int", probe.device, "--", "set", "interface", probe.device, *iface)
-        node.run("ovs-vsctl", *words)
+        setting = ("--", "set", "interface", probe.device, *iface) if iface else ()
+        node.run("ovs-vsctl", "--timeout=30", "add-port", bridge, probe.device, *port, *setting)
         for address in addresses:
             probe.add_address(address)
         return probe
@@ -226,18 +246,15 @@ class OvnRig:
     def remove_probes(self) -> None:
         """Unplug every probe; logical switches and ports stay."""
         while self._probes:
-            with suppress(subprocess.CalledProcessError, ProcessLookupError):
-                self._probes.pop().unplug()
+            self._probes.pop().unplug()
 
 
 def _make_link(probe: Probe) -> None:
-    subprocess.run(["ip", "netns", "add", probe.namespace], check=True, capture_output=True)
-    for words in (
-        f"link add eth0 address {probe.mac} mtu {MTU} type veth peer name {probe.device} netns {probe.node.namespace}",
-        "link set lo up",
-        "link set eth0 up",
-    ):
-        subprocess.run(["ip", "-n", probe.namespace, *words.split()], check=True, capture_output=True)
-    up = ["ip", "-n", probe.node.namespace, "link", "set", probe.device, "mtu", str(MTU), "up"]
-    subprocess.run(up, check=True, capture_output=True)
+    _ip("netns", "add", probe.namespace)
+    link = (
+        f"link add eth0 address {probe.mac} mtu {MTU} type veth peer name {probe.device} netns {probe.node.namespace}"
+    )
+    for words in (link, "link set lo up", "link set eth0 up"):
+        _ip("-n", probe.namespace, *words.split())
+    _ip("-n", probe.node.namespace, "link", "set", probe.device, "mtu", str(MTU), "up")
     compute_checksums(probe.namespace, "eth0")

@@ -96,7 +96,10 @@ def _locked(base: Path) -> Iterator[None]:
 def _sweep(base: Path) -> None:
     """Remove the folders of processes that are gone: nobody holds their locks."""
     for folder in base.glob("northbound-*"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            continue  # a process that ends removes its own
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
