@@ -14,7 +14,6 @@ from machine_rig import Rig, new_machine
 from virtfleet_api.machine import Machine, MachineInterface, Run
 from virtfleet_api.network import LinkState, NicModel
 from virtfleet_api.report import Phase
-from virtfleet_node.core.errors import NodeError
 
 SEED = int(os.environ.get("VIRTFLEET_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
 PORT = "dddddddd-0000-4000-8000-000000000001"
@@ -148,16 +147,12 @@ async def test_changes_of_cards_survive_whatever_is_killed(rig: Rig, victim: str
         (pid,) = rig.node.pids("libvirtd")
         os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(rig.reconnect)
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                machine = await put_cards(rig, machine, *cards)
-                break
-            except NodeError:
-                await asyncio.sleep(0.2)
+    hardware = machine.hardware.model_copy(update={"interfaces": cards})
+    machine = await rig.put_until_taken(machine.model_copy(update={"hardware": hardware}))
 
     def settled() -> bool:
         return states(rig, machine) == [("net1", "down"), ("net3", "up")] and len(attached(rig, machine)) == 2
 
     await rig.reports.until(settled, 90, f"the cards as the document has them (VIRTFLEET_CHAOS_SEED={SEED})")
-    await rig.remove(machine)
+    await rig.put_until_taken(machine.model_copy(update={"run": Run.ABSENT}))
+    await rig.until_phase(machine, Phase.ABSENT)

@@ -248,6 +248,15 @@ class Rig:
                 echoed += await console.read()
         await console.close()
 
+    async def put_until_taken(self, machine: Machine) -> Machine:
+        """Put a document as the operator does: again until it is acknowledged."""
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    return await self.put(machine)
+                except Exception:  # noqa: BLE001 -- libvirtd is away
+                    await asyncio.sleep(0.3)
+
     async def remove(self, machine: Machine) -> MachineReport:
         """Remove the machine without asking its guest."""
         await self.put(machine, run=Run.ABSENT, grace_period_seconds=0)

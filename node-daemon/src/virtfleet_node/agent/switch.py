@@ -30,6 +30,9 @@ _LOG = logging.getLogger(__name__)
 EVERY_SECONDS: Final = 10.0
 """A look starts five programs, which take 50 ms of CPU together."""
 
+_PATIENCE_SECONDS: Final = 12.0
+"""An operator waits for an answer for half a minute; a change of Open vSwitch takes 0.1 s."""
+
 TUNNEL: Final = "ovn-encap-ip"
 
 _NO_SWITCH: Final = "This node has no Open vSwitch: install openvswitch-switch and ovn-host, and start them."
@@ -62,6 +65,7 @@ class NodeSwitch:
         self._report: NetworkReport | None = None
         self._callbacks: list[Callable[[], None]] = []
         self._lock = asyncio.Lock()
+        self._looks: set[asyncio.Task[None]] = set()
 
     @property
     def problem(self) -> str:
@@ -96,7 +100,7 @@ class NodeSwitch:
         if wanted != self._wanted:
             await asyncio.to_thread(write_whole, self._file, wanted.model_dump_json(exclude_none=True).encode())
             self._wanted = wanted
-        await self.look()
+        await self._look_for(_PATIENCE_SECONDS)
         return self._report or NetworkReport(connected=False, problem=_NO_SWITCH)
 
     async def run(self) -> None:
@@ -113,6 +117,15 @@ class NodeSwitch:
             if before != (self._report, self._problem):
                 for callback in self._callbacks:
                     callback()
+
+    async def _look_for(self, seconds: float) -> None:
+        """Look, and wait no longer than that: an Open vSwitch that hangs is told of once it is known to."""
+        looking = asyncio.create_task(self.look())
+        self._looks.add(looking)
+        looking.add_done_callback(self._looks.discard)
+        done, _ = await asyncio.wait({looking}, timeout=seconds)
+        for task in done:
+            task.result()
 
     async def _look(self) -> NetworkReport | None:
         wanted = self._wanted
