@@ -54,6 +54,11 @@ def test_all_nodes_of_several_cut_off_attaches_are_leaks() -> None:
     assert {name[:9] for name in found.nodes} == {"libvirt-8", "libvirt-9"}
 
 
+def test_a_guest_that_tells_of_very_many_nodes_costs_a_bounded_number_of_calls() -> None:
+    many = nodes(*(pair(number, "/logs") for number in range(500)))
+    assert len(find_leaks(many, devices(), NONE, "/logs", LOCK).nodes) == 64
+
+
 def test_images_follow_what_lies_on_them_unless_a_disk_has_them() -> None:
     stack = nodes(pair(5, "/base"), pair(6, "/image", "/base"), pair(7, "/logs", "/image"), pair(2, "/other"))
     found = find_leaks(stack, devices(), NONE, "/logs", LOCK)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -23,6 +24,10 @@ _PERIPHERAL: Final = re.compile(r"/machine/peripheral/([^/]+)(?:/.*)?")
 
 _NODES: Final = 4096
 """A guest with thirty disks on images of images has some hundred."""
+
+
+_AT_ONCE: Final = 64
+"""What is left over goes when the attach is tried again."""
 
 
 class _Answer(BaseModel):
@@ -110,8 +115,8 @@ def find_leaks(
     numbers = list(dict.fromkeys(number for number in sorted(top - busy) if number))
     found = tuple(alias for name, alias in sorted(used.items()) if _number(name) in numbers)
     if found:
-        return Leaks(devices=found)
-    return Leaks(nodes=tuple(_names(nodes, numbers, busy)))
+        return Leaks(devices=found[:_AT_ONCE])
+    return Leaks(nodes=tuple(islice(_names(nodes, numbers, busy), _AT_ONCE)))
 
 
 def _names(nodes: Sequence[BlockNode], numbers: list[str], busy: AbstractSet[str]) -> Iterator[str]:
