@@ -25,15 +25,6 @@ Show = Callable[[str], None]
 
 
 @pytest.fixture
-def show(capsys: pytest.CaptureFixture[str]) -> Show:
-    def tell(line: str) -> None:
-        with capsys.disabled():
-            print(f"\n    {line}", end="")  # noqa: T201 -- a figure, not a debugging aid
-
-    return tell
-
-
-@pytest.fixture
 def node(fleet: Fleet) -> Iterator[Node]:
     """A node that promises a processor to each clone."""
     found = fleet.cluster.nodes[0]
