@@ -94,7 +94,7 @@ def step(has: dict[str, AttachedCard], action: Action) -> None:
             has[name] = replace(has[name], limit=limit)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(cards, cards)
 def test_a_guest_gets_what_its_document_says_and_then_is_left_alone(
     before: tuple[MachineInterface, ...], after: tuple[MachineInterface, ...]

@@ -72,7 +72,7 @@ def apply(wanted: NodeNetwork | None, seen: SwitchState, southbound: Southbound 
     return after(seen, (command for transaction in decision.transactions for command in transaction.commands))
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(networks, networks, st.sampled_from(("system", "netdev")))
 def test_one_pass_brings_any_network_to_any_other_and_leaves_foreign_bridges(
     first: NodeNetwork, second: NodeNetwork, datapath: str

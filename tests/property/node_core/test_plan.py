@@ -236,7 +236,7 @@ def test_media_of_a_running_guest_follow_the_document(
     assert changed_fields(desired.hardware, asked.hardware, observed) == (() if changed else ("disks[cd]",))
 
 
-@settings(max_examples=25)  # each goes through a minute of asking
+@settings(max_examples=12)  # each goes through a minute of asking
 @given(machines.filter(lambda m: m.run is Run.RUNNING and m.hardware.own_disks))
 def test_a_guest_that_holds_a_disk_is_asked_again_and_never_forced(desired: Machine) -> None:
     node = fresh(desired)
