@@ -21,9 +21,12 @@ from virtfleet_api.names import (
     UID_PATTERN,
     VERSION,
 )
+from virtfleet_api.network import CIDR_PATTERN, IP_PATTERN
 from virtfleet_api.pool import OVERCOMMIT_PATTERN, POOL_PATH_PATTERN, WATERMARK_PATTERN
-from virtfleet_api.quantity import Bytes, Frequency
+from virtfleet_api.quantity import BitRate, Bytes, Frequency
 from virtfleet_api.resource import Resource
+from virtfleet_api.security_group import SHARED_WITH_PATTERN
+from virtfleet_api.virtual_switch import ADDRESS_RANGE_PATTERN, INTERFACE_PATTERN, VLANS_PATTERN
 from virtfleet_dev.control_plane import ControlPlane
 
 Schema = dict[str, Any]
@@ -68,6 +71,13 @@ PATTERNS = {
     r"^sha256:[0-9a-f]{64}$": Text(("sha256:" + "0" * 64,), ("0" * 64, "sha256:" + "0" * 63, "md5:" + "0" * 32), None),
     r"^[1-9][0-9]?(\.[0-9]{1,2})?$": Text(("1", "12.25"), ("0", "100", "1.", "a"), None),
     r"^[1-9](\.[0-9]{1,2})?$": Text(("1", "1.5"), ("0.5", "10", "-1"), None),
+    BitRate.pattern: Text(("100Mbit", "2.5Gbit", "64kbit"), ("", "100", "100MB", "100 Mbit", "1e3kbit"), None),
+    IP_PATTERN: Text(("10.1.0.7", "fd00:1::7"), ("", "1", "web-1", "10.1.0.0/24", "10.1.0.7\n"), lambda n: "1" * n),
+    CIDR_PATTERN: Text(("10.1.0.7", "10.1.0.0/24", "fd00:1::/64"), ("", "all", "10.0.0.0/8 || 1"), None),
+    ADDRESS_RANGE_PATTERN: Text(("10.1.0.7", "10.1.0.2-10.1.0.9"), ("", "a to b", "10.1.0.2-"), None),
+    INTERFACE_PATTERN: Text(("bond0", "eth0.5"), ("", "../bond0", "a b", "-x", "a" * 16), None),
+    VLANS_PATTERN: Text(("100", "100-199,300"), ("", "all", "1,", "-5", "12345"), None),
+    SHARED_WITH_PATTERN: Text(("*", "shop"), ("", "team-*", "A"), lambda n: "a" * n),
     OVERCOMMIT_PATTERN: Text(("1", "2.5", "999.99"), ("0.5", "1000", "2.", "a"), None),
     WATERMARK_PATTERN: Text(("1%", "90%", "100%"), ("0%", "101%", "90", "9.5%"), None),
     POOL_PATH_PATTERN: Text(
@@ -76,6 +86,8 @@ PATTERNS = {
         lambda n: "/" + "a" * (n - 1),
     ),
 }
+
+ADDRESSES = {IP_PATTERN, CIDR_PATTERN, ADDRESS_RANGE_PATTERN}
 
 WRONG_TYPE = {"string": 7, "integer": "seven", "boolean": "yes", "object": "none", "array": {"a": "b"}}
 
@@ -172,7 +184,16 @@ def of_texts(schema: Schema) -> Iterator[Constraint]:
         yield "maxLength", [text.long(schema["maxLength"])], [text.long(schema["maxLength"] + 1)]
 
 
+def distinct(schema: Schema, index: int) -> Any:
+    """Return a value that the schema takes, another one for each index."""
+    if schema["type"] != "string":
+        return minimal(schema)
+    return f"10.0.{index >> 8}.{index & 255}" if schema.get("pattern") in ADDRESSES else f"n{index}"
+
+
 def items(schema: Schema, count: int) -> list[Any]:
+    if "x-kubernetes-list-map-keys" not in schema:
+        return [distinct(schema["items"], index) for index in range(count)]
     key = schema["x-kubernetes-list-map-keys"][0]
     number = schema["items"]["properties"][key]["type"] == "integer"
     return [{**minimal(schema["items"]), key: index if number else f"n{index}"} for index in range(count)]
@@ -182,6 +203,7 @@ CASES = [
     Case(kind, part, steps, constraint, value, accepted)
     for kind in KINDS
     for part in ("spec", "status")
+    if part in build_schema(kind)["properties"]
     for steps, schema in walk(build_schema(kind)["properties"][part])
     for constraint, good, bad in constraints(schema, of_status=part == "status")
     for accepted, values in ((True, good), (False, bad))

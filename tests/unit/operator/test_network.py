@@ -47,6 +47,9 @@ class Recorder:
         self.calls.append(("remove", owner))
         self.rows.pop(owner, None)
 
+    def refusal(self, owner: str) -> str | None:
+        return "too long a name" if owner == switch_owner("refused") else None
+
     def keep(self, owner: str) -> None:
         self.calls.append(("keep", owner))
 
@@ -123,3 +126,10 @@ def test_a_switch_that_is_not_valid_now_is_left_as_it_is(network: Network, recor
     assert recorder.taken() == [], "it is known"
     network.keep_switch("other")
     assert recorder.taken() == [("keep", switch_owner("other"))]
+
+
+def test_what_stands_in_the_way_of_a_switch_is_told(network: Network, recorder: Recorder) -> None:
+    assert (network.obstacle_of_switch("tenant"), network.obstacle_of_group("g1")) == ("", "")
+    assert network.obstacle_of_switch("refused") == "too long a name"
+    recorder.trouble = "no answer in time"
+    assert network.obstacle_of_switch("tenant") == "no answer in time"

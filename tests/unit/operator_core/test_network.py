@@ -334,6 +334,8 @@ def test_the_counts_of_a_switch_are_written_at_intervals_and_the_rest_at_once(wo
     assert (before.addresses_free, more.addresses_free) == (252, 251)
     assert network_write_due(before, before, NOW, NOW) is None
     assert network_write_due(before, more, NOW, NOW) == NOW + LOAD_INTERVAL
+    lost = summarise_switch(switch, SwitchFacts(ports=2, way_out="there is no VirtualSwitch 'office'"), NOW)
+    assert (lost.conditions[0].status, lost.conditions[0].reason) == ("False", "OutboundNotFound")
     broken = summarise_switch(switch, SwitchFacts(ports=2, problems=("x",)), NOW)
     assert network_write_due(before, broken, NOW, NOW) == NOW
     (event,) = network_events(before.conditions, broken.conditions)

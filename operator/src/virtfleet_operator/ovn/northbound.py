@@ -115,6 +115,11 @@ class Northbound:
         """What keeps everything from being written; None when nothing does."""
         return self._trouble
 
+    def refusal(self, owner: str) -> str | None:
+        """Return why the database refuses an owner's rows; None when it does not."""
+        found = self._owners.get(owner)
+        return found.refused if found is not None else None
+
     def state(self, owner: str) -> OwnerState:
         """Return how far an owner's rows are; those of one that is removed are written once they are gone."""
         found = self._owners.get(owner)

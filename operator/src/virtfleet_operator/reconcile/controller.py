@@ -175,6 +175,7 @@ class Controller:
                     self._add(self._cache.find(MACHINE, BY_SWITCH, key.name))
                     self._add(self._cache.find(ADDRESS, BY_SWITCH, key.name))
                     self._add(self._cache.all(NODE))
+                    self._add(self._cache.all(SWITCH))  # whose way out it may be
             case "SecurityGroup":
                 self._group_changed(key, old, new)
             case "VMAddress":

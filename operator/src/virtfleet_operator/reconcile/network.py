@@ -23,6 +23,9 @@ class Engine(Protocol):
     def trouble(self) -> str | None:
         """What keeps everything from being written; None when nothing does."""
 
+    def refusal(self, owner: str) -> str | None:
+        """Return why the database does not take an owner's rows; None when it does, or has not been asked yet."""
+
     def set(self, owner: str, rows: Collection[Row]) -> None:
         """Have exactly these rows of an owner."""
 
@@ -58,10 +61,13 @@ class Network:
         self._members: dict[str, set[str]] = defaultdict(set)
         engine.set(COMMON_OWNER, compile_common())
 
-    @property
-    def trouble(self) -> str:
-        """Return what keeps OVN from being told; empty when nothing does."""
-        return self._engine.trouble or ""
+    def obstacle_of_switch(self, name: str) -> str:
+        """Return what keeps a switch from being as it shall be; empty when nothing does."""
+        return self._engine.trouble or self._engine.refusal(switch_owner(name)) or ""
+
+    def obstacle_of_group(self, uid: str) -> str:
+        """Return what keeps a security group from being in force; empty when nothing does."""
+        return self._engine.trouble or self._engine.refusal(group_owner(uid)) or ""
 
     def put_switch(self, plan: SwitchPlan) -> None:
         """Have this switch, and its ports on it."""

@@ -19,6 +19,7 @@ from virtfleet_operator.core.network.cards import Card, find_cards, plugged, por
 from virtfleet_operator.core.network.plans import build_port
 from virtfleet_operator.core.network.subnets import Range, choose_address, parse_range
 from virtfleet_operator.core.network.topology import IpAddress, PortPlan
+from virtfleet_operator.core.validate.address import address_problems
 from virtfleet_operator.core.verdict import Invalid, Waiting
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.errors import ConflictError
@@ -79,9 +80,9 @@ def _kept(context: Context, vm: VirtualMachine, known: Collection[str]) -> Itera
 
 
 def addresses_of(context: Context, uid: str) -> tuple[VMAddress, ...]:
-    """Return the addresses that a machine has, and those it had last."""
+    """Return the addresses that a machine has, and those it had last; an object made by hand stands for none."""
     found = (stored.resource for stored in context.cache.find(ADDRESS, BY_HOLDER, uid))
-    return tuple(resource for resource in found if isinstance(resource, VMAddress))
+    return tuple(one for one in found if isinstance(one, VMAddress) and not address_problems(one))
 
 
 async def _assign(context: Context, vm: VirtualMachine, card: Card) -> Waiting | Invalid | None:

@@ -34,7 +34,9 @@ async def reconcile_group(context: Context, key: Key) -> float | None:
     problems = problems_of(context, stored)
     absent = () if problems else put_group(context, group)
     in_the_way = users[0] if users and stored.meta.deletion_timestamp else ""
-    says = group_says(problems, absent, in_the_way, context.network.trouble if context.network else NO_ENGINE)
+    says = group_says(
+        problems, absent, in_the_way, context.network.obstacle_of_group(stored.uid) if context.network else NO_ENGINE
+    )
     members = context.network.members(stored.uid) if context.network else 0
     status = summarise_group(stored.meta, stored.status, says, members, context.clock())
     due = network_write_due(stored.status, status, context.written.get(key), context.clock())

@@ -4,13 +4,14 @@ from ipaddress import IPv4Address, ip_address
 from typing import Final
 
 from virtfleet_api.names import NETWORK_FINALIZER
-from virtfleet_api.virtual_switch import SwitchNode, VirtualSwitch
+from virtfleet_api.virtual_switch import SwitchNode, SwitchType, VirtualSwitch
 from virtfleet_api.vm_address import VMAddress
 from virtfleet_operator.core.events import network_events
 from virtfleet_operator.core.network.plans import build_switch
 from virtfleet_operator.core.network.subnets import parse_range
 from virtfleet_operator.core.summarise.network import SwitchFacts, summarise_switch, switch_on_node
 from virtfleet_operator.core.validate import overlap_problems, switch_deletion_problems
+from virtfleet_operator.core.verdict import quote
 from virtfleet_operator.core.writes import network_write_due
 from virtfleet_operator.fleet.state import Contact
 from virtfleet_operator.kube.cache import Stored
@@ -85,13 +86,25 @@ async def _write(
         ports=len(network.ports_on(stored.key.name)) if network else 0,
         taken=0 if problems else _taken(context, switch),
         nodes=_nodes(context, switch),
-        obstacle=network.trouble if network else NO_ENGINE,
+        obstacle=network.obstacle_of_switch(stored.key.name) if network else NO_ENGINE,
+        way_out=_way_out(context, switch),
         users=users,
     )
     status = summarise_switch(switch, facts, context.clock())
     due = network_write_due(stored.status, status, context.written.get(stored.key), context.clock())
     events = network_events(stored.status.conditions, status.conditions)
     return await write_status(context, stored, status, due, events)
+
+
+def _way_out(context: Context, switch: VirtualSwitch) -> str:
+    """Say what is wrong with the switch that guests shall go out by; empty when nothing is."""
+    if switch.spec.outbound is None:
+        return ""
+    name = switch.spec.outbound.switch
+    found = context.catalog.virtual_switch(name)
+    if found is not None and found.spec.type is SwitchType.UPLINK:
+        return ""
+    return f"spec.outbound.switch: there is no VirtualSwitch {quote(name)} of type Uplink: create it or name another"
 
 
 def _taken(context: Context, switch: VirtualSwitch) -> int:

@@ -26,6 +26,8 @@ class SwitchFacts:
     nodes: Sequence[SwitchNode] = ()
     obstacle: str = ""
     """What keeps OVN from being told of it."""
+    way_out: str = ""
+    """What keeps its way out from working."""
     users: str = ""
     """Who keeps it from going, when it is being deleted."""
 
@@ -50,10 +52,13 @@ def summarise_switch(switch: VirtualSwitch, facts: SwitchFacts, now: datetime) -
 def _switch_says(facts: SwitchFacts, free: int | None) -> Saying:
     if facts.problems:
         return NO, "Invalid", join_problems(facts.problems)
-    if facts.users:
-        return NO, "InUse", facts.users
-    if facts.obstacle:
-        return NO, "NetworkEngineUnavailable", facts.obstacle
+    obstacles = {
+        "InUse": facts.users,
+        "NetworkEngineUnavailable": facts.obstacle,
+        "OutboundNotFound": facts.way_out,
+    }
+    if found := next(((reason, text) for reason, text in obstacles.items() if text), None):
+        return NO, *found
     if free == 0:
         return YES, "SubnetExhausted", "All addresses of the subnet are in use or cooling down: enlarge its cidr."
     late = [node for node in facts.nodes if not node.ready]
