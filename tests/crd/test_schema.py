@@ -290,7 +290,7 @@ def test_constraint(api: client.CustomObjectsApi, targets: dict[str, dict[str, A
 
 def test_every_keyword_has_cases() -> None:
     for kind in KINDS:
-        for part in ("spec", "status"):
+        for part in sorted({"spec", "status"} & build_schema(kind)["properties"].keys()):
             for steps, schema in walk(build_schema(kind)["properties"][part]):
                 assert schema.keys() <= KNOWN, steps
 
