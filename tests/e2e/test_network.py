@@ -146,6 +146,54 @@ def test_a_card_comes_and_goes_while_the_machine_runs(net: Fleet) -> None:
     assert net.status("net-other")["machine"]["startedAt"] == started
 
 
+def test_vlans_of_a_physical_network_are_apart(net: Fleet) -> None:
+    groups = [{"name": "red", "vlan": 101}, {"name": "blue", "vlan": 102}, {"name": "desk", "binding": "Dynamic"}]
+    spec = {"type": "Uplink", "uplink": {"interface": "x0", "vlans": "101-102"}, "portGroups": groups}
+    net.apply("VirtualSwitch", "e2e-office", {**spec, "subnet": {"cidr": "10.73.0.0/24"}})
+    eventually(lambda: [n["ready"] for n in net.status("e2e-office", "vsw").get("nodes", [])] == [True, True], "x0")
+    with pytest.raises(KubectlError, match="103 is not among the VLANs of VirtualSwitch e2e-office"):
+        net.machine("net-refused", networks=[{"name": "eth0", "switch": "e2e-office", "vlan": 103}])
+    web, client = ({"name": "eth1", "switch": "e2e-office", "portGroup": "red"} for _ in range(2))
+    first = {"name": "eth0", "switch": SWITCH}
+    guarded = {**first, "ipAddress": "10.71.0.80", "securityGroups": ["e2e-web"]}
+    net.patch("net-web", {"networks": [guarded, web]})
+    net.patch("net-client", {"networks": [first, client]})
+    target = eventually(lambda: len(net.status("net-web")["interfaces"]) == 2 and address(net, "net-web", 1), "a card")
+    eventually(lambda: f"inet {target}/24" in net.inside("net-web", "ip addr")[1], "it has its address")
+    eventually(lambda: reaches(net, "net-client", target), "one VLAN is one LAN on both nodes")
+    net.patch("net-client", {"networks": [first, {**client, "portGroup": "blue"}]})
+    eventually(lambda: not reaches(net, "net-client", target), "another VLAN is another LAN", 10)
+    net.patch("net-client", {"networks": [first, {"name": "eth1", "switch": "e2e-office", "vlan": 101}]})
+    eventually(lambda: reaches(net, "net-client", target), "it is back", 10)
+    net.patch("net-web", {"networks": [guarded]})
+    net.patch("net-client", {"networks": [first]})
+    for name in ("net-web", "net-client"):
+        eventually(lambda name=name: len(net.status(name)["interfaces"]) == 1, "the card is gone")
+    net.delete("e2e-office", kind="vsw")
+
+
+def test_a_dynamic_card_gives_its_address_back_while_its_machine_is_off(net: Fleet) -> None:
+    desk = {"subnet": {"cidr": "10.74.0.0/24"}, "portGroups": [{"name": "desk", "binding": "Dynamic"}]}
+    net.apply("VirtualSwitch", "e2e-desk", desk)
+    net.machine("net-desk", networks=[{"name": "eth0", "switch": "e2e-desk", "portGroup": "desk"}])
+    net.wait_ready("net-desk")
+
+    def held() -> dict[str, bool]:
+        found = [a["spec"] for a in net.cluster.kubectl.list("vmaddress") if a["spec"]["switch"] == "e2e-desk"]
+        return {spec["address"]: "releasedAt" in spec for spec in found}
+
+    before = address(net, "net-desk")
+    assert held() == {before: False}
+    net.patch("net-desk", {"runStrategy": "Halted"})
+    net.wait_status("net-desk", "Stopped")
+    eventually(lambda: held() == {before: True}, "it is given back")
+    net.patch("net-desk", {"runStrategy": "Always"})
+    net.wait_ready("net-desk")
+    assert held() == {before: False}, "nobody else has taken it meanwhile"
+    net.delete("net-desk")
+    net.delete("e2e-desk", kind="vsw")
+
+
 def test_ports_are_shown_with_what_has_passed(net: Fleet) -> None:
     command = [program("kubectl-vm"), "--kubeconfig", net.cluster.control_plane.kubeconfig, "ports", "net-web"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout

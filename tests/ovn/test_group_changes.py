@@ -8,9 +8,10 @@ import pytest
 
 from group_plans import group, of, rule
 from ovn_rig import OvnRig, Probe, eventually
-from switched_network import SwitchedNetwork, card, overlay, subnet
+from switched_network import SwitchedNetwork, card, controller_log, overlay, subnet
 from traffic import Stream, answering, echo_reaches, tcp_reaches
 from virtfleet_api.virtual_switch import DefaultPolicy
+from virtfleet_operator.core.network.group import LOGGED_PER_SECOND
 from virtfleet_operator.core.network.topology import PortPlan
 
 EFFECT_SECONDS = 1.0
@@ -181,3 +182,25 @@ def test_a_group_that_goes_takes_the_rules_that_name_it(network: SwitchedNetwork
         network.group(CLIENTS)
         network.settle()
         assert tcp_reaches(probes[0], "10.1.0.2", 80)
+
+
+def test_drops_are_logged_on_request_and_a_flood_of_them_is_not(network: SwitchedNetwork, probes: list[Probe]) -> None:
+    def logged() -> int:
+        lines = (line for node in network.rig.nodes for line in controller_log(node).splitlines())
+        return sum('name="default/open"' in line and "verdict=drop" in line for line in lines)
+
+    network.group(SHUT)
+    network.port(member(TARGET, SHUT.uid))
+    network.settle()
+    with Stream(probes[0], probes[1], "10.1.0.2"):
+        time.sleep(0.5)
+        assert logged() == 0
+        network.group(group("open", ingress=[], logDrops=True))
+        eventually(logged, 5, "a line of the log")
+        before = logged()
+        time.sleep(2)
+        assert (
+            logged() - before <= 2 * LOGGED_PER_SECOND * 2
+        )  # of some thousand packets; the meter's second is not ours
+    network.group(SHUT)
+    network.settle()
