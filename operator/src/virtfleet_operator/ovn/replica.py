@@ -97,15 +97,18 @@ class OwnRows:
             touched.owners.update(kept.owner for kept in (before, after) if kept is not None)
         if before is not None:
             self._strike(uuid, before)
-            touched.keys.add(before.key)
-            touched.up[before.key.name] = (before.owner, False)
+            if before.key.table == "Logical_Switch_Port":
+                touched.up[before.key.name] = (before.owner, False)
         if after is not None:
             self._kept[uuid] = after
             self._by_key.setdefault(after.key, set()).add(uuid)
             self._by_owner.setdefault(after.owner, set()).add(uuid)
-            touched.keys ^= {after.key}
             if after.key.table == "Logical_Switch_Port":
                 touched.up[after.key.name] = (after.owner, row.up == [True])
+        # What has come stays told until it is taken, whatever happens to it meanwhile.
+        keys = [kept.key if kept is not None else None for kept in (before, after)]
+        if keys[0] != keys[1]:
+            touched.keys.update(key for key in keys if key is not None)
         self._relist(uuid, before.lists if before else {}, after.lists if after else {}, touched)
 
     def _strike(self, uuid: UUID, kept: _Kept) -> None:
