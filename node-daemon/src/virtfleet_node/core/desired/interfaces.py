@@ -78,7 +78,7 @@ def _tune(card: Element, guest: Guest) -> None:
     """Give each vCPU a queue, and turn off what the switch cannot carry.
 
     Open vSwitch's datapath in user space takes packets from the tap device as they are: what a guest leaves to the
-    card, checksums and the cutting of large packets, is done by nobody there. QEMU's e1000e does it itself.
+    card, checksums and the cutting of large packets, is done by nobody there. libvirt can turn it off for virtio alone.
     """
     queues = min(guest.hardware.vcpus, MAX_QUEUES)
     if queues == 1 and not guest.user_space_switch:
