@@ -204,7 +204,8 @@ def test_guests_reach_out_under_one_address(physical: OvnRig, network: SwitchedN
     for name in ("one", "two"):
         guests[name].run("ip", "route", "add", "default", "via", "10.1.0.254")
     with answering(guests["outside"], tcp=(80,), udp=(53,)), answering(guests["one"], tcp=(80,)):
-        eventually(lambda: tcp_reaches(guests["one"], outside, 80, 0.5), 10, "the way out")
+        for name in ("one", "two"):
+            eventually(lambda name=name: tcp_reaches(guests[name], outside, 80, 0.5), 10, f"the way out of {name}")
         with tcpdump(*physical.fabric.physical_network, "vlan 7 and ip") as lines:
             assert tcp_reaches(guests["two"], outside, 80)
             assert udp_reaches(guests["two"], outside, 53)

@@ -14,8 +14,8 @@ GUEST, HOST = ("02:00:00:00:01:01", "10.22.0.1"), ("02:00:00:00:01:02", "10.22.0
 @pytest.fixture
 def uplinks(rig: OvnRig) -> Iterator[OvnRig]:
     for node in rig.nodes:
-        bridge = ("add-br", "br-ex", "--", "set", "bridge", "br-ex", "datapath_type=netdev")
-        node.run("ovs-vsctl", *bridge, "--", "add-port", "br-ex", "x0")
+        bridge = ("--may-exist", "add-br", "br-ex", "--", "set", "bridge", "br-ex", "datapath_type=netdev")
+        node.run("ovs-vsctl", *bridge, "--", "--may-exist", "add-port", "br-ex", "x0")
         node.run("ovs-vsctl", "set", "open", ".", "external_ids:ovn-bridge-mappings=physical:br-ex")
     yield rig
     rig.remove_probes()

@@ -114,7 +114,9 @@ class Probe:
         return Capture(self.namespace, "eth0")
 
     def unplug(self) -> None:
-        """Take the port from the bridge and remove the namespace."""
+        """Take the port from the bridge and remove the namespace, unless that was done before."""
+        if not Path("/run/netns", self.namespace).exists():
+            return
         with suppress(subprocess.CalledProcessError, ProcessLookupError):  # the node may be down
             self.node.run("ovs-vsctl", "--timeout=30", "--if-exists", "del-port", self.bridge, self.device)
         _ip("netns", "del", self.namespace)

@@ -24,6 +24,7 @@ async def test_discovery_through_the_api_server(lab: Lab) -> None:
     resources = json.loads(await lab.kubectl("get", "--raw", GROUP))["resources"]
     assert [(r["name"], r["verbs"]) for r in resources] == [
         ("virtualmachines/console", ["get"]),
+        ("virtualmachines/ports", ["get"]),
         ("vmimages/upload", ["get", "update"]),
     ]
     listed = await lab.kubectl("api-versions")
