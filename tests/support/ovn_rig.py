@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -192,12 +192,13 @@ class OvnRig:
         node.connect_ovn(self.central.southbound.remote, pair.key, pair.certificate, authority.pair.certificate)
 
     def down(self) -> None:
-        """Stop everything; nothing is left outside of the directory."""
-        self.remove_probes()
-        for node in self.nodes:
-            node.down()
-        self.central.down()
-        self.fabric.down()
+        """Stop everything, whatever of it fails to; nothing is left outside of the directory."""
+        with ExitStack() as last_first:
+            last_first.callback(self.fabric.down)
+            last_first.callback(self.central.down)
+            for node in self.nodes:
+                last_first.callback(node.down)
+            last_first.callback(self.remove_probes)
 
     def nbctl(self, *words: str) -> str:
         """Run ovn-nbctl and return what it printed."""
