@@ -132,11 +132,7 @@ class Fleet:
         Raises:
             NodeError: the node did not acknowledge it.
         """
-        member = self._member(node)
-        instruction = _Instruction(member.state, image.uid, _digest(image))
-        if not instruction.known():
-            await self._guard(member.client.put_image(image))
-            instruction.acknowledge()
+        await self._tell(node, image.uid, image, lambda client: client.put_image(image))
 
     async def put_pools(self, node: str, pools: PoolSet) -> None:
         """Instruct a node about its pools unless it knows.
@@ -144,11 +140,7 @@ class Fleet:
         Raises:
             NodeError: the node did not acknowledge it.
         """
-        member = self._member(node)
-        instruction = _Instruction(member.state, _POOLS, _digest(pools))
-        if not instruction.known():
-            await self._guard(member.client.put_pools(pools))
-            instruction.acknowledge()
+        await self._tell(node, _POOLS, pools, lambda client: client.put_pools(pools))
 
     async def put_network(self, node: str, network: NodeNetwork) -> None:
         """Instruct a node about its physical networks and peers unless it knows.
@@ -156,10 +148,16 @@ class Fleet:
         Raises:
             NodeError: the node did not acknowledge it.
         """
+        await self._tell(node, _NETWORK, network, lambda client: client.put_network(network))
+
+    async def _tell(
+        self, node: str, key: str, document: Document, send: Callable[[NodeClient], Awaitable[object]]
+    ) -> None:
+        """Send a node a document unless it knows it."""
         member = self._member(node)
-        instruction = _Instruction(member.state, _NETWORK, _digest(network))
+        instruction = _Instruction(member.state, key, _digest(document))
         if not instruction.known():
-            await self._guard(member.client.put_network(network))
+            await self._guard(send(member.client))
             instruction.acknowledge()
 
     async def delete_machine(self, node: str, uid: str) -> None:

@@ -66,7 +66,7 @@ class Change:
 
     @singledispatchmethod
     def _do(self, operation: Operation) -> None:
-        raise NotImplementedError
+        raise TypeError(f"no way to carry out {type(operation).__name__}")
 
     @_do.register
     def _insert(self, operation: Insert) -> None:

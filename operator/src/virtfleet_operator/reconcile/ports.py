@@ -1,6 +1,6 @@
 """The cards of a machine get their addresses and their ports, before its node is told of them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_address
 from typing import Final
 
@@ -80,9 +80,14 @@ def _kept(context: Context, vm: VirtualMachine, known: Collection[str]) -> Itera
 
 
 def addresses_of(context: Context, uid: str) -> tuple[VMAddress, ...]:
-    """Return the addresses that a machine has, and those it had last; an object made by hand stands for none."""
-    found = (stored.resource for stored in context.cache.find(ADDRESS, BY_HOLDER, uid))
-    return tuple(one for one in found if isinstance(one, VMAddress) and not address_problems(one))
+    """Return the addresses that a machine has, and those it had last."""
+    return authentic(context.cache.find(ADDRESS, BY_HOLDER, uid))
+
+
+def authentic(found: Iterable[Stored]) -> tuple[VMAddress, ...]:
+    """Return the VMAddresses that stand for an address: those whose name says which."""
+    resources = (stored.resource for stored in found)
+    return tuple(one for one in resources if isinstance(one, VMAddress) and not address_problems(one))
 
 
 async def _assign(context: Context, vm: VirtualMachine, card: Card) -> Waiting | Invalid | None:

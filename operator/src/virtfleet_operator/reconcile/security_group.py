@@ -10,7 +10,7 @@ from virtfleet_operator.core.writes import network_write_due
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import Key
 from virtfleet_operator.reconcile.context import Context
-from virtfleet_operator.reconcile.status import drop_finalizer, write_metadata, write_status
+from virtfleet_operator.reconcile.status import drop_finalizer, hold_finalizer, write_status
 from virtfleet_operator.reconcile.virtual_switch import NO_ENGINE
 from virtfleet_operator.reconcile.vm_class import problems_of
 
@@ -28,9 +28,7 @@ async def reconcile_group(context: Context, key: Key) -> float | None:
     if stored.meta.deletion_timestamp and not users:
         await _let_go(context, stored)
         return None
-    if not stored.meta.deletion_timestamp and NETWORK_FINALIZER not in stored.meta.finalizers:
-        await write_metadata(context, stored, {"finalizers": [*stored.meta.finalizers, NETWORK_FINALIZER]})
-        stored = context.cache.get(key) or stored
+    stored = await hold_finalizer(context, stored, NETWORK_FINALIZER)
     problems = problems_of(context, stored)
     absent = () if problems else put_group(context, group)
     in_the_way = users[0] if users and stored.meta.deletion_timestamp else ""

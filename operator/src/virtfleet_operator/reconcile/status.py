@@ -59,6 +59,19 @@ async def write_spec(context: Context, stored: Stored, change: Body) -> None:
     await _patch(context, stored, "spec", {"spec": change})
 
 
+async def hold_finalizer(context: Context, stored: Stored, finalizer: str) -> Stored:
+    """Make sure that an object which is not being deleted has a finalizer, and return it as it is then.
+
+    Raises:
+        ConflictError: the object has changed meanwhile; look again.
+        KubeError: the API server did not take it.
+    """
+    if finalizer in stored.meta.finalizers or stored.meta.deletion_timestamp is not None:
+        return stored
+    await write_metadata(context, stored, {"finalizers": [*stored.meta.finalizers, finalizer]})
+    return context.cache.get(stored.key) or stored
+
+
 async def drop_finalizer(context: Context, stored: Stored, finalizer: str) -> None:
     """Remove a finalizer, which lets the API server delete the object.
 

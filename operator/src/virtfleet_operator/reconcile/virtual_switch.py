@@ -5,7 +5,6 @@ from typing import Final
 
 from virtfleet_api.names import NETWORK_FINALIZER
 from virtfleet_api.virtual_switch import SwitchNode, SwitchType, VirtualSwitch
-from virtfleet_api.vm_address import VMAddress
 from virtfleet_operator.core.events import network_events
 from virtfleet_operator.core.network.plans import build_switch
 from virtfleet_operator.core.network.subnets import parse_range
@@ -18,7 +17,8 @@ from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import Key
 from virtfleet_operator.reconcile.catalog import ADDRESS, BY_SWITCH, NODE
 from virtfleet_operator.reconcile.context import Context
-from virtfleet_operator.reconcile.status import drop_finalizer, write_metadata, write_status
+from virtfleet_operator.reconcile.ports import authentic
+from virtfleet_operator.reconcile.status import drop_finalizer, hold_finalizer, write_status
 from virtfleet_operator.reconcile.vm_class import problems_of
 
 NO_ENGINE: Final = "This operator has no OVN: write ovn into its configuration."
@@ -38,9 +38,7 @@ async def reconcile_switch(context: Context, key: Key) -> float | None:
     if stored.meta.deletion_timestamp and not users:
         await _let_go(context, stored)
         return None
-    if not stored.meta.deletion_timestamp and NETWORK_FINALIZER not in stored.meta.finalizers:
-        await write_metadata(context, stored, {"finalizers": [*stored.meta.finalizers, NETWORK_FINALIZER]})
-        stored = context.cache.get(key) or stored
+    stored = await hold_finalizer(context, stored, NETWORK_FINALIZER)
     problems = problems_of(context, stored) or _overlaps(context, switch)
     if not problems:
         put_switch(context, switch)
@@ -111,8 +109,8 @@ def _taken(context: Context, switch: VirtualSwitch) -> int:
     if switch.spec.subnet is None:
         return 0
     given = parse_range(switch.spec.subnet)
-    found = (stored.resource for stored in context.cache.find(ADDRESS, BY_SWITCH, switch.metadata.name))
-    held = (ip_address(one.spec.address) for one in found if isinstance(one, VMAddress))
+    found = authentic(context.cache.find(ADDRESS, BY_SWITCH, switch.metadata.name))
+    held = (ip_address(one.spec.address) for one in found)
     return sum(1 for a in held if isinstance(a, IPv4Address) and given.holds(a) and given.skips(int(a)) is None)
 
 

@@ -20,7 +20,7 @@ from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import OUR_PATHS, Key
 from virtfleet_operator.reconcile.catalog import DISK, MACHINE, NODE
 from virtfleet_operator.reconcile.context import Context
-from virtfleet_operator.reconcile.status import drop_finalizer, write_metadata, write_status
+from virtfleet_operator.reconcile.status import drop_finalizer, hold_finalizer, write_status
 from virtfleet_operator.reconcile.vm_class import problems_of
 
 log: Final = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ async def reconcile_disk(context: Context, key: Key) -> float | None:
         return await write_disk(context, stored, DiskFacts(stored.status.phase, said, stored.status.user))
     if context.cache.get(Key(NODE, "", stored.resource.spec.node_name)) is None:
         return await _lose(context, stored, stored.resource)
-    return await _advance(context, await _hold(context, stored), stored.resource)
+    held = await hold_finalizer(context, stored, DISK_FINALIZER)  # somebody may have removed it by hand
+    return await _advance(context, held, stored.resource)
 
 
 async def _advance(context: Context, stored: Stored, disk: VMDisk) -> float | None:
@@ -60,14 +61,6 @@ async def _advance(context: Context, stored: Stored, disk: VMDisk) -> float | No
     if user is None:
         return await write_disk(context, stored, available())
     return await _settle(context, stored, disk, user)
-
-
-async def _hold(context: Context, stored: Stored) -> Stored:
-    """Put the finalizer back that somebody may have removed by hand."""
-    if DISK_FINALIZER in stored.meta.finalizers or stored.meta.deletion_timestamp is not None:
-        return stored
-    await write_metadata(context, stored, {"finalizers": [*stored.meta.finalizers, DISK_FINALIZER]})
-    return context.cache.get(stored.key) or stored
 
 
 async def write_disk(context: Context, stored: Stored, facts: DiskFacts) -> float | None:
