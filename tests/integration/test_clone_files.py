@@ -190,7 +190,10 @@ async def test_a_file_in_use_is_known(tmp_path: Path) -> None:
     assert not await qemu_img.is_in_use(path)
     command = ["qemu-io", "-f", "qcow2", path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:  # noqa: ASYNC220 -- at once
-        async with asyncio.timeout(10):
-            while not await qemu_img.is_in_use(path):
-                await asyncio.sleep(0.05)
+        assert user.stdin is not None
+        assert user.stdout is not None
+        user.stdin.write(b"read 0 512\n")
+        user.stdin.flush()
+        assert user.stdout.readline()  # it has the file open; a look before that could keep it from its lock
+        assert await qemu_img.is_in_use(path)
         user.kill()
