@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 
+from virtfleet_api.compute import CPU_SET_PATTERN
 from virtfleet_api.crd import build_schema, kind_name
+from virtfleet_api.device import (
+    DEVICE_CLASS_PATTERN,
+    MEDIATED_TYPE_PATTERN,
+    PCI_ADDRESS_PATTERN,
+    PCI_CLASS_PATTERN,
+    PCI_ID_PATTERN,
+)
 from virtfleet_api.kinds import KINDS
 from virtfleet_api.names import (
     API_VERSION,
@@ -25,6 +33,7 @@ from virtfleet_api.network import CIDR_PATTERN, IP_PATTERN
 from virtfleet_api.pool import OVERCOMMIT_PATTERN, POOL_PATH_PATTERN, WATERMARK_PATTERN
 from virtfleet_api.quantity import BitRate, Bytes, Frequency
 from virtfleet_api.resource import Resource
+from virtfleet_api.scheduling import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN
 from virtfleet_api.security_group import SHARED_WITH_PATTERN
 from virtfleet_api.virtual_switch import ADDRESS_RANGE_PATTERN, INTERFACE_PATTERN, VLANS_PATTERN
 from virtfleet_dev.control_plane import ControlPlane
@@ -85,6 +94,26 @@ PATTERNS = {
         ("", "mnt", "/", "/mnt/", "//mnt", "/mnt/../etc", "/mnt/.ssh", "/a b", "/a,b"),
         lambda n: "/" + "a" * (n - 1),
     ),
+    CPU_SET_PATTERN: Text(
+        ("0", "0-3,8", "0,2,4-7"),
+        ("", "all", "0-", "^3", "0 1", "0,"),
+        lambda n: ("1," * n)[: n - 1] + "1" if n % 2 == 0 else "1," * (n // 2) + "1",
+    ),
+    DEVICE_CLASS_PATTERN: Text(
+        ("nvidia.com/A10", "a/b"), ("", "A10", "/A10", "nvidia.com/", "Nvidia.com/A10", "a/b/c"), None
+    ),
+    PCI_ADDRESS_PATTERN: Text(
+        ("0000:81:00.0",), ("", "81:00.0", "0000:81:00.8", "0000:81:20.0", "0000:81:00.0/.."), None
+    ),
+    PCI_ID_PATTERN: Text(("10de",), ("", "10DE", "0x10de", "10d"), None),
+    PCI_CLASS_PATTERN: Text(("03", "0302", "030200"), ("", "3", "030", "0x03", "03020000"), None),
+    MEDIATED_TYPE_PATTERN: Text(("nvidia-63", "i915-GVTg_V5_4"), ("", "-x", "../a", "a b"), lambda n: "a" * n),
+    LABEL_KEY_PATTERN: Text(
+        ("zone", "example.org/zone"),
+        ("", "-a", "a b", "/zone", "Example.org/zone"),
+        lambda n: "a" * (n - 64) + "/" + "b" * 63,
+    ),
+    LABEL_VALUE_PATTERN: Text(("", "east"), ("-a", "a b", "a/b"), lambda n: "a" * n),
 }
 
 ADDRESSES = {IP_PATTERN, CIDR_PATTERN, ADDRESS_RANGE_PATTERN}

@@ -1,6 +1,5 @@
 """The files of copies, made by a real qemu-img in a real pool: all of them appear or none, and none outside."""
 
-import asyncio
 import os
 import signal
 import subprocess

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from virtfleet_api.base import Document
+from virtfleet_api.compute import CPU_SET_PATTERN, MAX_SHARES
+from virtfleet_api.device import PCI_ADDRESS_PATTERN, GpuMode
 from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, UID_PATTERN
 from virtfleet_api.network import LinkState, NicModel
 from virtfleet_api.virtual_machine import Clone, DiskBus, DiskCache, ReclaimPolicy
@@ -169,6 +171,36 @@ class MachineInterface(Document):
     mtu: Annotated[int | None, Field(ge=576, le=9000)] = None
 
 
+class CpuScheduling(Document):
+    """What the vCPUs together get of the host's CPUs; applied to a running guest as well."""
+
+    limit_hz: Annotated[int | None, Field(gt=0)] = None
+    reservation_hz: Annotated[int, Field(ge=0)] = 0
+    shares: Annotated[int | None, Field(gt=0, le=MAX_SHARES)] = None
+    """None for 1000 per vCPU."""
+
+
+class DeviceMatch(Document):
+    """Devices of the host; everything that is not None must be so."""
+
+    vendor: str | None = None
+    product: str | None = None
+    pci_class: str | None = None
+    """The PCI class or the beginning of it, in hexadecimal digits."""
+    address: Annotated[str | None, Field(pattern=PCI_ADDRESS_PATTERN)] = None
+    mediated_type: str | None = None
+
+
+class MachineDevice(Document):
+    """A device of the host. The node chooses which, of those that match, and keeps it for the guest's life."""
+
+    name: Label
+    device_class: Annotated[str, Field(max_length=127)] = ""
+    """Only shown; what counts is `matches`. Empty with VIRGL."""
+    mode: GpuMode = GpuMode.PASSTHROUGH
+    matches: tuple[DeviceMatch, ...] = ()
+
+
 class MachineKernel(Document):
     """Direct kernel boot from an image of type Kernel."""
 
@@ -200,7 +232,19 @@ class Hardware(Document):
     cores: Annotated[int, Field(ge=1)] = 1
     threads: Annotated[int, Field(ge=1)] = 1
     cpu_model: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)] = "host-model"
+    max_vcpus: Annotated[int | None, Field(gt=0)] = None
+    """vCPUs the running guest may be given; None for those it starts with."""
+    dedicated_cpus: bool = False
+    affinity: dict[int, Annotated[str, Field(pattern=CPU_SET_PATTERN)]] = Field(default_factory=dict)
+    """CPUs of the host by vCPU, as the user wants them."""
+    scheduling: CpuScheduling = CpuScheduling()
     memory_bytes: Annotated[int, Field(gt=0, lt=2**63)]
+    max_memory_bytes: Annotated[int | None, Field(gt=0, lt=2**63)] = None
+    """Memory the running guest may be given; None for what it starts with."""
+    hugepage_bytes: Annotated[int | None, Field(gt=0)] = None
+    devices: tuple[MachineDevice, ...] = ()
+    deferred: tuple[str, ...] = ()
+    """Fields of this model that wait for the next start although a running guest could be changed."""
     disks: tuple[MachineDisk, ...] = ()
     interfaces: tuple[MachineInterface, ...] = ()
     kernel: MachineKernel | None = None
@@ -211,6 +255,16 @@ class Hardware(Document):
     def vcpus(self) -> int:
         """Return the number of vCPUs: sockets by cores by threads."""
         return self.sockets * self.cores * self.threads
+
+    @property
+    def vcpu_ceiling(self) -> int:
+        """Return the number of vCPUs the guest may be given."""
+        return max(self.vcpus, self.max_vcpus or 0)
+
+    @property
+    def memory_ceiling_bytes(self) -> int:
+        """Return the memory the guest may be given."""
+        return max(self.memory_bytes, self.max_memory_bytes or 0)
 
     @property
     def own_disks(self) -> tuple[MachineDisk, ...]:

@@ -9,6 +9,7 @@ from pydantic import Field
 from virtfleet_api.base import Document
 from virtfleet_api.network import LinkState
 from virtfleet_api.pool import DEFAULT_WATERMARK, PoolType
+from virtfleet_api.virtual_machine_status import NumaPolicy
 
 ACTION_FAILED: Final = "ActionFailed"
 """Reason of a report whose machine could not be changed as its document says; it is tried again."""
@@ -92,6 +93,24 @@ class GuestReport(Document):
     hostname: Annotated[str | None, Field(max_length=253)] = None
 
 
+class NumaReport(Document):
+    """Where a running machine lies on the host."""
+
+    cells: tuple[int, ...]
+    policy: NumaPolicy
+    message: str = ""
+    """Why it was moved last."""
+
+
+class AssignedDevice(Document):
+    """A device that a machine has."""
+
+    name: str
+    device_class: str
+    address: str
+    """PCI address, or UUID of a mediated device."""
+
+
 class MachineReport(Document):
     """The observed state of one machine."""
 
@@ -111,7 +130,15 @@ class MachineReport(Document):
     machine_type: str = ""
     cpu_model: str = ""
     vcpus: int = 0
+    """As the running guest has them."""
+    max_vcpus: int = 0
     memory_bytes: int = 0
+    """As the running guest has it."""
+    max_memory_bytes: int = 0
+    balloon_bytes: int = 0
+    """What of it the balloon has taken back."""
+    numa: NumaReport | None = None
+    devices: tuple[AssignedDevice, ...] = ()
     disks: tuple[DiskReport, ...] = ()
     interfaces: tuple[InterfaceReport, ...] = ()
     agent_connected: bool = False
@@ -126,12 +153,54 @@ class MachineReport(Document):
     """With ABSENT: disks that were kept by their reclaim policy."""
 
 
+class Hugepages(Document):
+    """Huge pages of one size."""
+
+    page_bytes: int
+    total: int
+    free: int
+
+
 class NumaCell(Document):
     """A NUMA cell of the host."""
 
     cell: int
     cpus: str
     memory_bytes: int
+    free_bytes: int = 0
+    """Told again when it has moved by a step, as the load is."""
+    load_percent: int = 0
+    """How busy its CPUs are."""
+    hugepages: tuple[Hugepages, ...] = ()
+    distances: tuple[int, ...] = ()
+    """To each cell, in their order; 10 to itself."""
+
+
+class MediatedType(Document):
+    """A type of mediated devices that a device's driver makes."""
+
+    name: str
+    available: int
+
+
+class HostDevice(Document):
+    """A PCI device of the host that machines may be given, or whose driver divides it for them."""
+
+    address: str
+    vendor: str
+    product: str
+    pci_class: str
+    """Six hexadecimal digits."""
+    driver: str = ""
+    iommu_group: int | None = None
+    numa_cell: int | None = None
+    physical_function: str | None = None
+    """Address of the device that this is a virtual function of."""
+    mediated_types: tuple[MediatedType, ...] = ()
+    used_by: tuple[str, ...] = ()
+    """UIDs of machines that have it, or a part of it."""
+    problem: str = ""
+    """Why no machine can be given it whole."""
 
 
 class PoolReport(Document):
@@ -192,6 +261,7 @@ class NodeReport(Document):
     cpu_frequency_hz: int
     memory_bytes: int
     numa: tuple[NumaCell, ...] = ()
+    devices: tuple[HostDevice, ...] = ()
     pools: tuple[PoolReport, ...] = ()
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
     hypervisor_connected: bool = True

@@ -7,16 +7,16 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, Field
 
 from virtfleet_api.base import ATOMIC, Model
+from virtfleet_api.compute import Cpu, Memory
+from virtfleet_api.device import Gpu, HostDevice
 from virtfleet_api.io_tune import IoTune
 from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
 from virtfleet_api.network import Network
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.resource import PrinterColumn, Resource
+from virtfleet_api.scheduling import Affinity, Toleration
 from virtfleet_api.secret_reference import SecretReference
 from virtfleet_api.virtual_machine_status import VirtualMachineStatus
-
-MAX_VCPUS = 512
-"""As many as QEMU's q35 machine takes without an IOMMU of its own is 255; libvirt's limit is checked on the node."""
 
 
 class RunStrategy(StrEnum):
@@ -67,28 +67,6 @@ class ReclaimPolicy(StrEnum):
     DELETE = "Delete"
     RETAIN = "Retain"
     WIPE = "Wipe"
-
-
-class Cpu(Model):
-    """Virtual CPUs. What is absent comes from the VMClass, then from the default."""
-
-    cores: Annotated[int | None, Field(ge=1, le=MAX_VCPUS, description="Cores per socket; 1 by default.")] = None
-    sockets: Annotated[int | None, Field(ge=1, le=64, description="Sockets; 1 by default.")] = None
-    threads: Annotated[int | None, Field(ge=1, le=8, description="Threads per core; 1 by default.")] = None
-    model: Annotated[
-        str | None,
-        Field(
-            pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
-            max_length=64,
-            description="host-model (default), host-passthrough, or the name of a libvirt CPU model.",
-        ),
-    ] = None
-
-
-class Memory(Model):
-    """Guest memory."""
-
-    guest: Annotated[Bytes | None, Field(description='Memory the guest starts with, such as "2Gi".')] = None
 
 
 class ImageReference(Model):
@@ -259,6 +237,10 @@ class VirtualMachineSpec(Model):
     ] = "q35"
     disks: Annotated[tuple[Disk, ...], Field(max_length=32, description="Disks.")] = ()
     networks: Annotated[tuple[Network, ...], Field(max_length=8, description="Network cards.")] = ()
+    gpus: Annotated[tuple[Gpu, ...], Field(max_length=16, description="GPUs.")] = ()
+    host_devices: Annotated[
+        tuple[HostDevice, ...], Field(max_length=16, description="Other PCI devices of the host.")
+    ] = ()
     cloud_init: Annotated[CloudInit | None, Field(description="First-boot configuration.")] = None
     kernel_boot: Annotated[KernelBoot | None, Field(description="Direct kernel boot.")] = None
     guest_agent: Annotated[bool, Field(description="Give the guest a channel for the QEMU guest agent.")] = True
@@ -271,6 +253,10 @@ class VirtualMachineSpec(Model):
             json_schema_extra=ATOMIC,
         ),
     ]
+    affinity: Annotated[Affinity | None, Field(description="Nodes, and machines to be near to or far from.")] = None
+    tolerations: Annotated[
+        tuple[Toleration, ...], Field(max_length=32, description="Taints of nodes that the machine does not mind.")
+    ] = ()
 
 
 class VirtualMachine(Resource):

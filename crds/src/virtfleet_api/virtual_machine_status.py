@@ -29,6 +29,14 @@ class PrintableStatus(StrEnum):
     UNKNOWN = "Unknown"
 
 
+class NumaPolicy(StrEnum):
+    """How a machine lies on its host's NUMA cells."""
+
+    BOUND = "Bound"
+    SPREAD = "Spread"
+    PINNED = "Pinned"
+
+
 class VcpuStatus(Model):
     """Virtual CPUs as the hypervisor runs them."""
 
@@ -40,6 +48,23 @@ class MemoryStatus(Model):
     """Memory as the hypervisor runs it."""
 
     current: Annotated[Bytes, Field(description="Memory of the running guest.")]
+    balloon: Annotated[
+        Bytes | None, Field(description="What of it the balloon has taken back; absent when it has nothing.")
+    ] = None
+    max: Annotated[Bytes | None, Field(description="Memory the guest may be given without a restart.")] = None
+
+
+class NumaStatus(Model):
+    """Where the machine runs on its host."""
+
+    cells: Annotated[tuple[int, ...], Field(description="NUMA cells of the host that CPUs and memory come from.")]
+    policy: Annotated[
+        NumaPolicy,
+        Field(
+            description="Bound: to one cell, which may change with the load. Spread: evenly over several. Pinned: to "
+            "the cells of the CPUs that the spec names."
+        ),
+    ]
 
 
 class MachineStatus(Model):
@@ -50,6 +75,7 @@ class MachineStatus(Model):
     cpu_model: Annotated[str, Field(description="CPU model given to the guest.")]
     vcpus: Annotated[VcpuStatus, Field(description="Virtual CPUs.")]
     memory: Annotated[MemoryStatus, Field(description="Memory.")]
+    numa: Annotated[NumaStatus | None, Field(description="Where it runs on its host.")] = None
     restarts: Annotated[int, Field(description="Starts after a crash since the machine last ran steadily.")] = 0
     started_at: Annotated[datetime | None, Field(description="When the guest was last started.")] = None
 
@@ -84,6 +110,14 @@ class InterfaceStatus(Model):
     state: Annotated[LinkState | None, Field(description="up or down, as the running guest has it.")] = None
 
 
+class DeviceStatus(Model):
+    """A device of the host that the machine has."""
+
+    name: Annotated[str, Field(description="Name in the spec.")]
+    device: Annotated[str, Field(description="Its class.")]
+    address: Annotated[str, Field(description="PCI address on the host, or UUID of a mediated device.")]
+
+
 class GuestStatus(Model):
     """What the guest agent says of the guest; not to be trusted, only shown."""
 
@@ -101,5 +135,6 @@ class VirtualMachineStatus(Model):
     machine: Annotated[MachineStatus | None, Field(description="The machine as its node runs it.")] = None
     disks: Annotated[tuple[DiskStatus, ...], Field(description="Disks.")] = ()
     interfaces: Annotated[tuple[InterfaceStatus, ...], Field(description="Network cards.")] = ()
+    devices: Annotated[tuple[DeviceStatus, ...], Field(description="Devices of the host that the guest has.")] = ()
     guest: Annotated[GuestStatus | None, Field(description="What the guest says of itself.")] = None
     conditions: Annotated[tuple[Condition, ...], Field(description="Conditions, Ready among them.")] = ()

@@ -1,14 +1,22 @@
 """The kind VMClass: a size that machines can name."""
 
+from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from virtfleet_api.base import Model
+from virtfleet_api.compute import Cpu, Memory
 from virtfleet_api.conditions import Condition
 from virtfleet_api.io_tune import IoTune
 from virtfleet_api.resource import PrinterColumn, Resource
-from virtfleet_api.virtual_machine import Cpu, Memory
+
+
+class ClassUpdates(StrEnum):
+    """What a change of the class does to machines that run."""
+
+    AT_RESTART = "AtRestart"
+    LIVE = "Live"
 
 
 class VMClassSpec(Model):
@@ -17,6 +25,13 @@ class VMClassSpec(Model):
     cpu: Annotated[Cpu, Field(description="Virtual CPUs.")] = Cpu()
     memory: Annotated[Memory, Field(description="Guest memory.")] = Memory()
     io_tune: Annotated[IoTune | None, Field(description="Limits of each disk that has no ioTune of its own.")] = None
+    updates: Annotated[
+        ClassUpdates,
+        Field(
+            description="AtRestart: a machine keeps what it was started with until it is restarted. Live: a change of "
+            "the class changes running machines wherever QEMU can."
+        ),
+    ] = ClassUpdates.AT_RESTART
 
 
 class VMClassStatus(Model):

@@ -6,10 +6,12 @@ from pydantic import Field
 
 from virtfleet_api.base import Model
 from virtfleet_api.conditions import Condition
+from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.names import DNS_LABEL_PATTERN
 from virtfleet_api.pool import DEFAULT_WATERMARK, OVERCOMMIT_PATTERN, POOL_PATH_PATTERN, WATERMARK_PATTERN, PoolType
 from virtfleet_api.quantity import Bytes, Frequency
 from virtfleet_api.resource import PrinterColumn, Resource
+from virtfleet_api.scheduling import Taint
 
 
 class Overcommit(Model):
@@ -80,6 +82,14 @@ class VMNodeSpec(Model):
 
     overcommit: Annotated[Overcommit, Field(description="Promise more than the node has.")] = Overcommit()
     system_reserved: Annotated[SystemReserved, Field(description="Keep this for the host.")] = SystemReserved()
+    maintenance: Annotated[bool, Field(description="Take no new machines; those that are there go on.")] = False
+    taints: Annotated[
+        tuple[Taint, ...], Field(max_length=32, description="Keep machines off that do not tolerate them.")
+    ] = ()
+    devices: Annotated[
+        tuple[DeviceClassRule, ...],
+        Field(max_length=64, description="Classes of devices that machines may be given."),
+    ] = ()
     pools: Annotated[
         tuple[NodePool, ...],
         Field(max_length=32, description="Storage pools beside those of the node's configuration file."),
@@ -99,6 +109,7 @@ class NodeResources(Model):
 
     cpus: Annotated[int, Field(description="CPUs.")]
     memory: Annotated[Bytes | None, Field(description="Memory.")] = None
+    reserved: Annotated[Frequency | None, Field(description="CPU frequency for reservations.")] = None
 
 
 class NumaCellStatus(Model):
@@ -107,6 +118,19 @@ class NumaCellStatus(Model):
     cell: Annotated[int, Field(description="Number of the cell.")]
     cpus: Annotated[str, Field(description='Its CPUs, such as "0-7,16-23".')]
     memory: Annotated[Bytes, Field(description="Its memory.")]
+    free: Annotated[Bytes | None, Field(description="Free memory; written again when it has moved by 5 %.")] = None
+    load: Annotated[str | None, Field(description='How busy its CPUs are, such as "40%".')] = None
+
+
+class NodeDeviceStatus(Model):
+    """A device that machines may be given."""
+
+    device: Annotated[str, Field(description="Its class.")]
+    address: Annotated[str, Field(description="PCI address.")]
+    iommu_group: Annotated[int | None, Field(description="IOMMU group; devices of one group go together.")] = None
+    numa: Annotated[int | None, Field(description="NUMA cell that it is near to.")] = None
+    used_by: Annotated[str | None, Field(description="Machine that has it, as namespace/name.")] = None
+    available: Annotated[int | None, Field(description="Mediated devices that may still be made of it.")] = None
 
 
 class PoolStatus(Model):
@@ -139,6 +163,7 @@ class VMNodeStatus(Model):
     allocatable: Annotated[NodeResources | None, Field(description="What may be promised to machines.")] = None
     allocated: Annotated[NodeResources | None, Field(description="What is promised to machines.")] = None
     numa: Annotated[tuple[NumaCellStatus, ...], Field(description="NUMA cells.")] = ()
+    devices: Annotated[tuple[NodeDeviceStatus, ...], Field(description="Devices that machines may be given.")] = ()
     pools: Annotated[tuple[PoolStatus, ...], Field(description="Storage pools.")] = ()
     machines: Annotated[int, Field(description="Machines bound to the node.")] = 0
     orphans: Annotated[

@@ -104,7 +104,12 @@ def test_the_whole_document(machine: Make, image: MakeImage, objects: Any) -> No
             "cores": 2,
             "threads": 1,
             "cpuModel": "host-model",
+            "dedicatedCpus": False,
+            "affinity": {},
+            "scheduling": {"reservationHz": 0},
             "memoryBytes": GIB,
+            "devices": [],
+            "deferred": [],
             "disks": [
                 {
                     "name": "root",

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Final
 
+from virtfleet_api.compute import Cpu, Memory
 from virtfleet_api.io_tune import IoTune
-from virtfleet_api.virtual_machine import Cpu, Memory, VirtualMachine
+from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
 from virtfleet_operator.core.validate.sizes import size_problems
 from virtfleet_operator.core.verdict import Invalid, Waiting, quote
@@ -56,5 +57,10 @@ def resolve(vm: VirtualMachine, vm_class: VMClass | None) -> Sizing | Waiting | 
 def _completed(vm: VirtualMachine, vm_class: VMClass | None) -> tuple[Cpu, Memory]:
     if vm_class is None:
         return vm.spec.cpu, vm.spec.memory
-    cpu = vm_class.spec.cpu.model_copy(update=vm.spec.cpu.model_dump(by_alias=False, exclude_none=True))
-    return cpu, Memory(guest=vm.spec.memory.guest or vm_class.spec.memory.guest)
+    cpu = vm_class.spec.cpu.model_copy(update=_written(vm.spec.cpu))
+    return cpu, vm_class.spec.memory.model_copy(update=_written(vm.spec.memory))
+
+
+def _written(model: Cpu | Memory) -> dict[str, object]:
+    """Return the fields that are written."""
+    return {name: value for name in type(model).model_fields if (value := getattr(model, name)) is not None}

@@ -14,9 +14,18 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from virtfleet_api.compute import CPU_SET_PATTERN
+from virtfleet_api.device import (
+    DEVICE_CLASS_PATTERN,
+    MEDIATED_TYPE_PATTERN,
+    PCI_ADDRESS_PATTERN,
+    PCI_CLASS_PATTERN,
+    PCI_ID_PATTERN,
+)
 from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, UID_PATTERN
 from virtfleet_api.network import CIDR_PATTERN, IP_PATTERN
 from virtfleet_api.pool import OVERCOMMIT_PATTERN, POOL_PATH_PATTERN, WATERMARK_PATTERN
+from virtfleet_api.scheduling import LABEL_KEY_PATTERN, LABEL_VALUE_PATTERN
 from virtfleet_api.security_group import SHARED_WITH_PATTERN
 from virtfleet_api.virtual_switch import ADDRESS_RANGE_PATTERN, INTERFACE_PATTERN, VLANS_PATTERN
 from virtfleet_operator.core.verdict import quote
@@ -44,6 +53,14 @@ PATTERN_REMEDIES: Final[Mapping[str, str]] = {
     VLANS_PATTERN: 'write VLANs and ranges of them, such as "100-199,300"',
     SHARED_WITH_PATTERN: 'write the name of a namespace, or "*" for all',
     POOL_PATH_PATTERN: 'write a path from the root, without "..", such as "/var/lib/virtfleet/pools/fast"',
+    CPU_SET_PATTERN: 'write CPUs of the host and ranges of them, such as "0-3,8"',
+    DEVICE_CLASS_PATTERN: 'write a vendor and a model, such as "nvidia.com/A10"',
+    PCI_ADDRESS_PATTERN: 'write a PCI address as lspci -D prints it, such as "0000:81:00.0"',
+    PCI_ID_PATTERN: 'write four hexadecimal digits, such as "10de"',
+    PCI_CLASS_PATTERN: 'write two, four or six hexadecimal digits, such as "0302"',
+    MEDIATED_TYPE_PATTERN: 'write a type of mediated devices, such as "nvidia-63"',
+    LABEL_KEY_PATTERN: 'write a label name, such as "zone" or "example.org/zone"',
+    LABEL_VALUE_PATTERN: 'write at most 63 letters, digits, "-", "_" and ".", such as "east"',
 }
 """What to write for each pattern of the API. A test holds it against the models."""
 

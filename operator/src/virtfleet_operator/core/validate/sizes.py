@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
+from virtfleet_api.compute import Cpu, Memory
 from virtfleet_api.quantity import Bytes
-from virtfleet_api.virtual_machine import Cpu, Memory
 from virtfleet_api.vm_class import VMClass
 from virtfleet_operator.core.validate.io_tune import io_tune_problems
 
