@@ -11,7 +11,7 @@ from virtfleet_api.quantity import Bytes, Frequency
 MAX_VCPUS: Final = 512
 """As many as QEMU's q35 machine takes without an IOMMU of its own is 255; libvirt's limit is checked on the node."""
 
-CPU_SET_PATTERN: Final = r"^[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*$"
+CPU_SET_PATTERN: Final = r"^[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*$"
 """Host CPUs as the kernel lists them, such as "0-3,8"."""
 
 MAX_SHARES: Final = 1_000_000
