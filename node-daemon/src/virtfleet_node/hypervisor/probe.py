@@ -24,6 +24,8 @@ PROGRESS_SECONDS: Final = 5.0
 """The guest needs 0.3 s, even under emulation; where KVM does not really work it never gets to its end."""
 
 _POLL_SECONDS: Final = 0.05
+_MAX_MODEL: Final = 64  # characters, as `cpu.model` may have
+_MAX_MODELS: Final = 512  # libvirt 9 knows 110 of x86
 _KERNEL: Final = Path(__file__).with_name("probe_guest.bin")
 _WORDS: Final = b"virtfleet: a guest runs"
 """What the guest says last."""
@@ -33,13 +35,13 @@ def read_host_facts(connect: libvirt.virConnect, directory: Path) -> HostFacts:
     """Return the domain type that works on this host, and QEMU's path. Blocks for up to PROGRESS_SECONDS."""
     if connect.getType() == "Test":
         return HostFacts(DomainType.TEST, None)
-    emulator = _read_emulator(connect, DomainType.KVM)
-    if emulator is not None:
-        _LOG.info("Trying KVM with a throw-away guest", extra={"emulator": emulator})
+    facts = _read_facts(connect, DomainType.KVM)
+    if facts.emulator is not None:
+        _LOG.info("Trying KVM with a throw-away guest", extra={"emulator": facts.emulator})
         if kvm_works(connect, directory):
-            return HostFacts(DomainType.KVM, emulator)
-        _LOG.warning("Using emulation, since a guest makes no progress with KVM", extra={"emulator": emulator})
-    return HostFacts(DomainType.QEMU, _read_emulator(connect, DomainType.QEMU))
+            return facts
+        _LOG.warning("Using emulation, since a guest makes no progress with KVM", extra={"emulator": facts.emulator})
+    return _read_facts(connect, DomainType.QEMU)
 
 
 def kvm_works(connect: libvirt.virConnect, directory: Path) -> bool:
@@ -92,10 +94,23 @@ def _build_probe(name: str, kernel: Path, log: Path, domain_type: DomainType) ->
     return etree.tostring(domain, encoding="unicode")
 
 
-def _read_emulator(connect: libvirt.virConnect, domain_type: DomainType) -> str | None:
-    """Return QEMU's path, None when libvirt cannot use this type here."""
+def _read_facts(connect: libvirt.virConnect, domain_type: DomainType) -> HostFacts:
+    """Return QEMU's path and the CPU models; no path when libvirt cannot use this type here."""
     try:
         text = connect.getDomainCapabilities(None, None, None, str(domain_type), 0)
     except libvirt.libvirtError:
-        return None
-    return etree.fromstring(text).findtext("path")
+        return HostFacts(domain_type, None)
+    capabilities = etree.fromstring(text)
+    return HostFacts(domain_type, capabilities.findtext("path"), cpu_models=read_cpu_models(capabilities, domain_type))
+
+
+def read_cpu_models(capabilities: etree._Element, domain_type: DomainType) -> tuple[str, ...]:
+    """Return what `cpu.model` may say beside host-model: the models that libvirt calls usable, and host-passthrough.
+
+    Emulation has no host CPU to pass through, and gives QEMU's own default for it; see `core.desired.cpu`.
+    """
+    passes = capabilities.find("cpu/mode[@name='host-passthrough'][@supported='yes']") is not None
+    found = capabilities.findall("cpu/mode[@name='custom'][@supported='yes']/model[@usable='yes']")
+    named = sorted(model.text for model in found if model.text and len(model.text) <= _MAX_MODEL)
+    through = ["host-passthrough"] if passes or domain_type is DomainType.QEMU else []
+    return tuple(dict.fromkeys([*through, *named]))[:_MAX_MODELS]

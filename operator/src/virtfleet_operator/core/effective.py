@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from virtfleet_api.compute import Cpu, Memory
+from virtfleet_api.compute import Cpu, HugepageSize, Memory
 from virtfleet_api.io_tune import IoTune
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
@@ -13,6 +13,7 @@ from virtfleet_operator.core.verdict import Invalid, Waiting, quote
 DEFAULT_CPU_MODEL: Final = "host-model"
 
 _MIB: Final = 2**20  # libvirt counts guest memory in KiB and QEMU's machine types in MiB; both round up
+_PAGE_BYTES: Final = {HugepageSize.MEBIBYTES_2: 2 << 20, HugepageSize.GIBIBYTES_1: 1 << 30}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Sizing:
     memory_bytes: int
     io_tune: IoTune | None = None
     """Of disks that have none of their own."""
+    dedicated_cpus: bool = False
+    hugepage_bytes: int | None = None
 
     @property
     def vcpus(self) -> int:
@@ -51,6 +54,8 @@ def resolve(vm: VirtualMachine, vm_class: VMClass | None) -> Sizing | Waiting | 
         cpu_model=cpu.model or DEFAULT_CPU_MODEL,
         memory_bytes=-(-memory.guest // _MIB) * _MIB,
         io_tune=vm_class.spec.io_tune if vm_class else None,
+        dedicated_cpus=bool(cpu.dedicated),
+        hugepage_bytes=_PAGE_BYTES[memory.hugepages] if memory.hugepages else None,
     )
 
 

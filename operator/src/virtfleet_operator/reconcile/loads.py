@@ -7,43 +7,60 @@ at the same moment must not both get the last room.
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.virtual_machine_status import VirtualMachineStatus
 from virtfleet_operator.core.disk_sizes import missing_sizes
 from virtfleet_operator.core.effective import Sizing, resolve
-from virtfleet_operator.core.place import Load, load_of
+from virtfleet_operator.core.place import Load, Neighbour, Neighbours, load_of, neighbour
 from virtfleet_operator.kube.cache import Cache, Stored
 from virtfleet_operator.kube.paths import Key
 from virtfleet_operator.reconcile.catalog import BY_CLASS, CLASS, MACHINE, UNBOUND, CacheCatalog, bound_node
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one machine adds to a node."""
+
+    node: str
+    load: Load
+    itself: Neighbour
+
+
 class Loads:
-    """The load of every node."""
+    """The load of every node, and which machines it consists of."""
 
     def __init__(self, cache: Cache, catalog: CacheCatalog) -> None:
         self._cache = cache
         self._catalog = catalog
-        self._parts: dict[Key, tuple[str, Load]] = {}
+        self.neighbours = Neighbours()
+        self._parts: dict[Key, _Part] = {}
         self._totals: defaultdict[str, Load] = defaultdict(Load)
-        self._reserved: dict[Key, tuple[str, Load]] = {}
+        self._reserved: dict[Key, _Part] = {}
         cache.listen(self._take)
 
     def of(self, node: str) -> Load:
         """Return what the node is promised."""
         total = self._totals[node]
-        for key, (where, load) in self._reserved.items():
-            if where == node and self._parts.get(key, (UNBOUND,))[0] != node:
-                total += load
+        for key, part in self._reserved.items():
+            known = self._parts.get(key)
+            if part.node == node and (known is None or known.node != node):
+                total += part.load
         return total
 
     @contextmanager
-    def reserve(self, key: Key, node: str, load: Load) -> Iterator[None]:
-        """Count a machine at a node while its binding is being written."""
-        self._reserved[key] = (node, load)
+    def reserve(self, key: Key, node: str, load: Load, itself: Neighbour) -> Iterator[None]:
+        """Count a machine at a node while its binding is being written.
+
+        As a neighbour it counts twice for a moment, which no question about neighbours minds.
+        """
+        self._reserved[key] = _Part(node, load, itself)
+        self.neighbours.add(node, itself)
         try:
             yield
         finally:
+            self.neighbours.remove(node, itself)
             del self._reserved[key]
 
     def _take(self, key: Key, _: Stored | None, new: Stored | None) -> None:
@@ -55,11 +72,13 @@ class Loads:
 
     def _count(self, key: Key, stored: Stored | None) -> None:
         if old := self._parts.pop(key, None):
-            self._totals[old[0]] -= old[1]
+            self._totals[old.node] -= old.load
+            self.neighbours.remove(old.node, old.itself)
         node = bound_node(stored) if stored else UNBOUND
         if stored and node != UNBOUND:
-            self._parts[key] = (node, self._load(stored))
-            self._totals[node] += self._parts[key][1]
+            part = self._parts[key] = _Part(node, self._load(stored), _itself(stored))
+            self._totals[node] += part.load
+            self.neighbours.add(node, part.itself)
 
     def _load(self, stored: Stored) -> Load:
         vm = stored.resource
@@ -68,6 +87,14 @@ class Loads:
             if isinstance(sizing, Sizing):
                 return load_of(sizing, missing_sizes(vm, self._catalog))
         return _running_load(stored.status)
+
+
+def _itself(stored: Stored) -> Neighbour:
+    """Return a machine as others see it; one whose spec does not parse has labels all the same."""
+    vm = stored.resource
+    if isinstance(vm, VirtualMachine):
+        return neighbour(vm)
+    return Neighbour(stored.key.namespace, stored.meta.labels)
 
 
 def _running_load(status: VirtualMachineStatus) -> Load:

@@ -26,6 +26,8 @@ class HostFacts:
     emulator: str | None
     """Path of QEMU; None with the test driver."""
     arch: str = "x86_64"
+    cpu_models: tuple[str, ...] = ()
+    """CPU models that guests can have, host-passthrough among them; empty with the test driver."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Final
 from virtfleet_api.conditions import ConditionType
 from virtfleet_api.quantity import Frequency
 from virtfleet_api.report import NetworkReport, NodeReport
+from virtfleet_api.scheduling import TaintEffect
 from virtfleet_api.vm_node import (
     NodeResources,
     NodeVersions,
@@ -16,6 +17,7 @@ from virtfleet_api.vm_node import (
     VMNodeStatus,
 )
 from virtfleet_operator.core.place import Load, allocatable
+from virtfleet_operator.core.placement.filters import said_taint
 from virtfleet_operator.core.summarise.bounds import count_of, size_of
 from virtfleet_operator.core.summarise.conditions import NO, NOBODY_KNOWS, YES, Saying, Says, conditions
 from virtfleet_operator.core.summarise.pools import pool_statuses, pools_said, pools_say
@@ -43,13 +45,13 @@ def summarise_node(node: VMNode, facts: NodeFacts, now: datetime) -> VMNodeStatu
     """Return the status of a node; the inventory of one that is not heard is what was last known."""
     old, meta = node.status, node.metadata
     inventory = _inventory(node, facts.report) if facts.report else {}
-    said = (*_says(meta.generation, facts), *_pools_say(node, facts))
+    said = (*_says(node, facts), *_pools_say(node, facts))
     return old.model_copy(
         update=inventory
         | {
             "observed_generation": meta.generation,
             "address": facts.address or old.address,
-            "allocated": NodeResources(cpus=count_of(facts.load.vcpus), memory=size_of(facts.load.memory_bytes)),
+            "allocated": NodeResources(cpus=count_of(facts.load.vcpus), memory=size_of(facts.load.all_memory_bytes)),
             "machines": facts.load.machines,
             "orphans": tuple(facts.orphans),
             "conditions": conditions(old.conditions, now, said),
@@ -70,7 +72,7 @@ def _inventory(node: VMNode, report: NodeReport) -> dict[str, object]:
         if report.cpu_frequency_hz > 0
         else None,
         "capacity": NodeResources(cpus=count_of(report.cpus), memory=size_of(report.memory_bytes)),
-        "allocatable": NodeResources(cpus=count_of(promised.vcpus), memory=size_of(promised.memory_bytes)),
+        "allocatable": NodeResources(cpus=count_of(promised.vcpus), memory=size_of(promised.all_memory_bytes)),
         "numa": tuple(
             NumaCellStatus(cell=count_of(cell.cell), cpus=plain(cell.cpus, _MAX_WORD), memory=memory)
             for cell in report.numa[:_MAX_CELLS]
@@ -80,8 +82,11 @@ def _inventory(node: VMNode, report: NodeReport) -> dict[str, object]:
     }
 
 
-def _says(generation: int, facts: NodeFacts) -> Iterator[Says]:
-    yield Says(ConditionType.READY, *_ready(facts), generation)
+def _says(node: VMNode, facts: NodeFacts) -> Iterator[Says]:
+    generation = node.metadata.generation
+    ready = _ready(facts)
+    yield Says(ConditionType.READY, *ready, generation)
+    yield Says(ConditionType.SCHEDULABLE, *_schedulable(node, ready), generation)
     if facts.orphans:
         message = (
             f"{len(facts.orphans)} machines on the node have no object: they are kept until an administrator "
@@ -126,3 +131,20 @@ def _ready(facts: NodeFacts) -> Saying:
     if not facts.report.hypervisor_connected:
         return NO, "HypervisorUnavailable", "libvirtd does not answer the node daemon: see its log on the node."
     return YES, "Ready", "The node takes machines."
+
+
+def _schedulable(node: VMNode, ready: Saying) -> Saying:
+    """Say whether new machines may come; each machine's own wishes are another matter."""
+    if node.metadata.deletion_timestamp is not None:
+        return NO, "Deleting", "The node is being deleted and takes no new machines."
+    if node.spec.maintenance:
+        said = (
+            "The node takes no new machines, and those that are there go on: set spec.maintenance to false to end it."
+        )
+        return NO, "Maintenance", said
+    if ready[0] != YES:
+        return NO, "NotReady", "The node takes no new machines until it is Ready."
+    taints = ", ".join(said_taint(taint) for taint in node.spec.taints if taint.effect is TaintEffect.NO_SCHEDULE)
+    if taints:
+        return YES, "Tainted", f"The node takes machines that tolerate {plain(taints)}."
+    return YES, "Open", "The node takes new machines."
