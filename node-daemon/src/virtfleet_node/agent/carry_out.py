@@ -1,6 +1,7 @@
 """Carry out the actions of a plan. Which ones, the plan decides; here is only how."""
 
 import asyncio
+import contextlib
 import logging
 
 from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface
@@ -15,6 +16,7 @@ from virtfleet_node.core.actions import (
     DetachCard,
     DetachDisk,
     DiskAction,
+    DomainAction,
     GrowDisk,
     PrepareDisk,
     RemoveDisk,
@@ -23,6 +25,7 @@ from virtfleet_node.core.actions import (
     Resume,
     ShortAction,
     Start,
+    Undefine,
     WriteRecord,
 )
 from virtfleet_node.core.desired.disks import build_disk_xml
@@ -52,15 +55,21 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
             await asyncio.to_thread(around.disks.remove_leftovers, desired.uid)
             await asyncio.to_thread(around.media.remove, desired.uid)
         case _:
-            if isinstance(action, RequestShutdown):
-                count_shutdown(around, entry)
-            elif isinstance(action, DetachDisk):
-                remember_asking(around, entry, action.target)
-            elif isinstance(action, DetachCard):
-                remember_asking(around, entry, action.alias)
-            elif isinstance(action, Resume):
-                count_resume(around, entry)
-            await around.hypervisor.execute(desired.uid, action)
+            await _carry_out_domain(around, entry, desired, action)
+
+
+async def _carry_out_domain(around: Surroundings, entry: Entry, desired: Machine, action: DomainAction) -> None:
+    match action:
+        case RequestShutdown():
+            count_shutdown(around, entry)
+        case DetachDisk(target):
+            remember_asking(around, entry, target)
+        case DetachCard(alias):
+            remember_asking(around, entry, alias)
+        case Resume():
+            count_resume(around, entry)
+    async with entry.lock if isinstance(action, Undefine) else contextlib.nullcontext():
+        await around.hypervisor.execute(desired.uid, action)
 
 
 async def _carry_out_disk(around: Surroundings, entry: Entry, desired: Machine, action: DiskAction) -> None:

@@ -86,6 +86,8 @@ class ObservedDomain:
     """Device names of the disks that could not be written for lack of space."""
     agent_connected: bool = False
     stored: Stored | None = None
+    persistent: bool = True
+    """libvirt keeps a definition of it; a domain that was undefined while it ran has none, and no document."""
     machine_type: str = ""
     disks: tuple[AttachedDisk, ...] = ()
     """Those of a running guest."""

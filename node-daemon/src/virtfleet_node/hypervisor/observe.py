@@ -58,6 +58,7 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         full_disks=_full_disks(domain) if paused and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR else (),
         agent_connected=bool(xml.xpath(f"devices/channel/target[@name='{AGENT_CHANNEL}'][@state='connected']")),
         stored=_stored(domain),
+        persistent=bool(domain.isPersistent()),
         machine_type=_machine_type(xml),
         disks=_disks(xml),
         cards=tuple(_card(card) for card in xml.findall("devices/interface")),
@@ -81,6 +82,8 @@ def find_card(domain: libvirt.virDomain, alias: str) -> etree._Element | None:
 
 def _stored(domain: libvirt.virDomain) -> Stored | None:
     """Return what the domain's metadata keeps, None when it holds nothing of ours that can be read."""
+    if not domain.isPersistent():
+        return None  # somebody has undefined it while it ran
     flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
     try:
         return parse_metadata_xml(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, METADATA_NAMESPACE, flags))

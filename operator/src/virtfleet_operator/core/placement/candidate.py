@@ -73,6 +73,10 @@ class Candidate:
     load: Load = field(default_factory=Load)
     uplinks: frozenset[str] = frozenset()
     """Physical networks that are connected, and "" where tunnels are."""
+    reserved_hz: int = 0
+    """What may be reserved of its CPUs."""
+    cpu_hz: int = 0
+    """Nominal frequency of one of its CPUs."""
     taints: tuple[Taint, ...] = ()
     cpus: int = 0
     """CPUs of the host."""
@@ -88,11 +92,17 @@ def allocatable(node: VMNode, report: NodeReport) -> Load:
     """Return what a node may promise: what it has, less the reserve, times the overcommit.
 
     Memory that is set aside for huge pages is promised once, and to machines alone that ask for huge pages.
+    What is reserved of CPUs is never promised twice.
     """
     huge = {size: room.total_bytes for size, room in _hugepages(report).items()}
     ordinary = report.memory_bytes - (node.spec.system_reserved.memory or 0) - sum(huge.values())
     cpu, memory = Decimal(node.spec.overcommit.cpu), Decimal(node.spec.overcommit.memory)
-    return Load(vcpus=int(report.cpus * cpu), memory_bytes=int(max(0, ordinary) * memory), hugepages=huge)
+    return Load(
+        vcpus=int(report.cpus * cpu),
+        memory_bytes=int(max(0, ordinary) * memory),
+        reserved_hz=max(0, report.cpus * report.cpu_frequency_hz),
+        hugepages=huge,
+    )
 
 
 def candidate(view: NodeView) -> Candidate:
@@ -111,6 +121,8 @@ def candidate(view: NodeView) -> Candidate:
         vcpus=promised.vcpus,
         memory_bytes=promised.memory_bytes,
         load=view.load,
+        reserved_hz=promised.reserved_hz,
+        cpu_hz=max(0, report.cpu_frequency_hz),
         taints=spec.taints,
         cpus=report.cpus,
         architecture=report.architecture,

@@ -51,7 +51,7 @@ def _missing(asked: Need, node: Candidate) -> str:
 
 def shortage(asked: Need, node: Candidate) -> str:
     """Return what the node has too little of."""
-    return _cpu_shortage(asked, node) or _memory_shortage(asked, node)
+    return _cpu_shortage(asked, node) or _memory_shortage(asked, node) or _reservation_shortage(asked, node)
 
 
 def _cpu_shortage(asked: Need, node: Candidate) -> str:
@@ -78,6 +78,15 @@ def _memory_shortage(asked: Need, node: Candidate) -> str:
         return f"without {pages}"
     left = min(room.total_bytes - node.load.hugepages.get(size, 0), room.free_bytes)
     return f"with too few free {pages}" if asked.memory_bytes > left else ""
+
+
+def _reservation_shortage(asked: Need, node: Candidate) -> str:
+    """Follow reservations; a dedicated CPU is reserved as a whole."""
+    if asked.reserved_hz > asked.vcpus * node.cpu_hz:
+        return "with CPUs too slow for the reservation"
+    wanted = asked.vcpus * node.cpu_hz if asked.dedicated else asked.reserved_hz
+    given = node.load.reserved_hz + node.load.dedicated_cpus * node.cpu_hz
+    return "with too little unreserved CPU" if wanted and given + wanted > node.reserved_hz else ""
 
 
 def _pool_refusal(pool: str, size_bytes: int, node: Candidate) -> str:

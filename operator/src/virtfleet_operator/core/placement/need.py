@@ -38,6 +38,8 @@ class Need:
     """The node with the disks that the machine's own are copied from."""
     uplinks: frozenset[str] = frozenset()
     """Network devices of the switches that its cards are on; "" for an Overlay."""
+    reserved_hz: int = 0
+    """What it gets of the CPUs whenever it wants it."""
     affinity: Affinity | None = None
     tolerations: tuple[Toleration, ...] = ()
     itself: Neighbour = Neighbour()
@@ -61,6 +63,8 @@ class Load:
     """Ordinary memory."""
     disks: Mapping[str, int] = field(default_factory=dict)
     """Sizes in bytes, by pool, of disks that their node does not report yet."""
+    reserved_hz: int = 0
+    """Reservations, without those of machines with dedicated CPUs: they have whole CPUs."""
     dedicated_cpus: int = 0
     """CPUs of the host that one machine has for itself."""
     hugepages: Mapping[int, int] = field(default_factory=dict)
@@ -83,6 +87,7 @@ class Load:
             vcpus=self.vcpus + sign * other.vcpus,
             memory_bytes=self.memory_bytes + sign * other.memory_bytes,
             disks=_sums(self.disks, other.disks, sign),
+            reserved_hz=self.reserved_hz + sign * other.reserved_hz,
             dedicated_cpus=self.dedicated_cpus + sign * other.dedicated_cpus,
             hugepages=_sums(self.hugepages, other.hugepages, sign),
         )
@@ -114,6 +119,7 @@ def need(
         node_selector=vm.spec.node_selector,
         node_name=node_name,
         uplinks=frozenset(c.switch.spec.uplink.interface if c.switch.spec.uplink else "" for c in cards),
+        reserved_hz=sizing.scheduling.reservation_hz,
         affinity=vm.spec.affinity,
         tolerations=vm.spec.tolerations,
         itself=neighbour(vm),
@@ -133,22 +139,26 @@ def neighbour(vm: VirtualMachine) -> Neighbour:
 
 def load_of(sizing: Sizing, disks: Mapping[str, int]) -> Load:
     """Return what one machine adds to its node."""
-    return _load(sizing.vcpus, sizing.memory_bytes, disks, sizing.hugepage_bytes, dedicated=sizing.dedicated_cpus)
+    return added(
+        Need(
+            vcpus=sizing.vcpus,
+            memory_bytes=sizing.memory_bytes,
+            pools=disks,
+            reserved_hz=sizing.scheduling.reservation_hz,
+            dedicated=sizing.dedicated_cpus,
+            hugepage_bytes=sizing.hugepage_bytes,
+        )
+    )
 
 
 def added(asked: Need) -> Load:
     """Return what a machine adds to its node when it is placed."""
-    return _load(asked.vcpus, asked.memory_bytes, asked.pools, asked.hugepage_bytes, dedicated=asked.dedicated)
-
-
-def _load(
-    vcpus: int, memory_bytes: int, disks: Mapping[str, int], hugepage_bytes: int | None, *, dedicated: bool
-) -> Load:
     return Load(
         machines=1,
-        vcpus=vcpus,
-        memory_bytes=0 if hugepage_bytes else memory_bytes,
-        disks=disks,
-        dedicated_cpus=vcpus if dedicated else 0,
-        hugepages={hugepage_bytes: memory_bytes} if hugepage_bytes else _NOTHING,
+        vcpus=asked.vcpus,
+        memory_bytes=0 if asked.hugepage_bytes else asked.memory_bytes,
+        disks=asked.pools,
+        reserved_hz=0 if asked.dedicated else asked.reserved_hz,
+        dedicated_cpus=asked.vcpus if asked.dedicated else 0,
+        hugepages={asked.hugepage_bytes: asked.memory_bytes} if asked.hugepage_bytes else _NOTHING,
     )

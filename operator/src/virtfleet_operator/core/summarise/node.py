@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Final
 
 from virtfleet_api.conditions import ConditionType
-from virtfleet_api.quantity import Frequency
 from virtfleet_api.report import NetworkReport, NodeReport
 from virtfleet_api.scheduling import TaintEffect
 from virtfleet_api.vm_node import (
@@ -18,7 +17,7 @@ from virtfleet_api.vm_node import (
 )
 from virtfleet_operator.core.place import Load, allocatable
 from virtfleet_operator.core.placement.filters import said_taint
-from virtfleet_operator.core.summarise.bounds import count_of, size_of
+from virtfleet_operator.core.summarise.bounds import count_of, frequency_of, size_of
 from virtfleet_operator.core.summarise.conditions import NO, NOBODY_KNOWS, YES, Saying, Says, conditions
 from virtfleet_operator.core.summarise.pools import pool_statuses, pools_said, pools_say
 from virtfleet_operator.core.verdict import join_problems, plain
@@ -51,7 +50,7 @@ def summarise_node(node: VMNode, facts: NodeFacts, now: datetime) -> VMNodeStatu
         | {
             "observed_generation": meta.generation,
             "address": facts.address or old.address,
-            "allocated": NodeResources(cpus=count_of(facts.load.vcpus), memory=size_of(facts.load.all_memory_bytes)),
+            "allocated": _resources(facts.load, facts.report.cpu_frequency_hz if facts.report else 0),
             "machines": facts.load.machines,
             "orphans": tuple(facts.orphans),
             "conditions": conditions(old.conditions, now, said),
@@ -68,11 +67,9 @@ def _inventory(node: VMNode, report: NodeReport) -> dict[str, object]:
             libvirt=plain(report.libvirt_version, _MAX_WORD),
             qemu=plain(report.qemu_version, _MAX_WORD),
         ),
-        "cpu_frequency": Frequency(min(report.cpu_frequency_hz, Frequency.largest))
-        if report.cpu_frequency_hz > 0
-        else None,
+        "cpu_frequency": frequency_of(report.cpu_frequency_hz),
         "capacity": NodeResources(cpus=count_of(report.cpus), memory=size_of(report.memory_bytes)),
-        "allocatable": NodeResources(cpus=count_of(promised.vcpus), memory=size_of(promised.all_memory_bytes)),
+        "allocatable": _resources(promised, report.cpu_frequency_hz),
         "numa": tuple(
             NumaCellStatus(cell=count_of(cell.cell), cpus=plain(cell.cpus, _MAX_WORD), memory=memory)
             for cell in report.numa[:_MAX_CELLS]
@@ -80,6 +77,15 @@ def _inventory(node: VMNode, report: NodeReport) -> dict[str, object]:
         ),
         "pools": tuple(pool_statuses(node.status, report.pools)),
     }
+
+
+def _resources(load: Load, cpu_hz: int) -> NodeResources:
+    """Return what machines are or may be promised; a dedicated CPU is reserved as a whole."""
+    return NodeResources(
+        cpus=count_of(load.vcpus),
+        memory=size_of(load.all_memory_bytes),
+        reserved=frequency_of(load.reserved_hz + load.dedicated_cpus * cpu_hz),
+    )
 
 
 def _says(node: VMNode, facts: NodeFacts) -> Iterator[Says]:
