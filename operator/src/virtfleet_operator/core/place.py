@@ -4,15 +4,17 @@ Every bound machine counts, whether it runs or not: a machine that was accepted 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
+from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.pool import PoolType
 from virtfleet_api.report import NetworkReport, NodeReport, PoolReport
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_node import VMNode
+from virtfleet_operator.core.devices import Units, asked_devices, device_refusal, device_units
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.network.cards import Card
 from virtfleet_operator.core.verdict import Unschedulable
@@ -34,6 +36,8 @@ class Need:
     """The node with the disks that the machine's own are copied from."""
     uplinks: frozenset[str] = frozenset()
     """Network devices of the switches that its cards are on; "" for an Overlay."""
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """How many devices of the host it needs, see `asked_devices`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class Load:
     memory_bytes: int = 0
     disks: Mapping[str, int] = field(default_factory=dict)
     """Sizes in bytes, by pool, of disks that their node does not report yet."""
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """How many devices of the host machines have that shall run, see `asked_devices`."""
 
     def __add__(self, other: "Load") -> "Load":
         return self._plus(other, 1)
@@ -53,13 +59,18 @@ class Load:
         return self._plus(other, -1)
 
     def _plus(self, other: "Load", sign: int) -> "Load":
-        sums = {p: self.disks.get(p, 0) + sign * other.disks.get(p, 0) for p in self.disks.keys() | other.disks.keys()}
         return Load(
             self.machines + sign * other.machines,
             self.vcpus + sign * other.vcpus,
             self.memory_bytes + sign * other.memory_bytes,
-            {pool: size for pool, size in sums.items() if size},
+            _sums(self.disks, other.disks, sign),
+            _sums(self.devices, other.devices, sign),
         )
+
+
+def _sums(one: Mapping[str, int], other: Mapping[str, int], sign: int) -> Mapping[str, int]:
+    sums = {name: one.get(name, 0) + sign * other.get(name, 0) for name in one.keys() | other.keys()}
+    return {name: amount for name, amount in sums.items() if amount}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,8 @@ class NodeView:
     report: NodeReport | None = None
     heard: bool = False
     load: Load = Load()
+    device_rules: Sequence[DeviceClassRule] = ()
+    """Device classes of the whole fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,7 @@ class Candidate:
     load: Load = Load()
     uplinks: frozenset[str] = frozenset()
     """Physical networks that are connected, and "" where tunnels are."""
+    devices: Units = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +128,13 @@ def need(
 ) -> Need:
     """Return what a machine asks of its node; `disks` are the sizes by pool, see `disk_sizes`."""
     uplinks = frozenset(card.switch.spec.uplink.interface if card.switch.spec.uplink else "" for card in cards)
-    return Need(sizing.vcpus, sizing.memory_bytes, disks, vm.spec.node_selector, node_name, uplinks)
+    devices = asked_devices(vm)
+    return Need(sizing.vcpus, sizing.memory_bytes, disks, vm.spec.node_selector, node_name, uplinks, devices)
 
 
-def load_of(sizing: Sizing, disks: Mapping[str, int]) -> Load:
-    """Return what one machine adds to its node."""
-    return Load(1, sizing.vcpus, sizing.memory_bytes, disks)
+def load_of(sizing: Sizing, disks: Mapping[str, int], devices: Mapping[str, int] | None = None) -> Load:
+    """Return what one machine adds to its node; `devices` are those it is promised, see `promised_devices`."""
+    return Load(1, sizing.vcpus, sizing.memory_bytes, disks, devices or {})
 
 
 def allocatable(node: VMNode, report: NodeReport) -> Load:
@@ -141,6 +156,7 @@ def candidate(view: NodeView) -> Candidate:
         labels={HOSTNAME_LABEL: name} | view.node.metadata.labels,
         pools={p.name: _room(p, view.load) for p in view.report.pools if p.capacity_bytes and not p.leaving},
         uplinks=_uplinks(view.report.network),
+        devices=device_units(view.node, view.device_rules, view.report),
         vcpus=promised.vcpus,
         memory_bytes=promised.memory_bytes,
         load=view.load,
@@ -198,7 +214,7 @@ def _refusal(asked: Need, node: Candidate) -> str:
         return refusal
     for uplink in sorted(asked.uplinks - node.uplinks):
         return f"without network {uplink}" if uplink else "without virtual switches"
-    return _shortage(asked, node)
+    return device_refusal(asked.devices, node.load.devices, node.devices) or _shortage(asked, node)
 
 
 def _shortage(asked: Need, node: Candidate) -> str:
