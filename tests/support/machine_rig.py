@@ -20,9 +20,11 @@ from virtfleet_api.machine import CloudInitFiles, Hardware, Machine, MachineKern
 from virtfleet_api.report import MachineReport, NodeReport, Phase
 from virtfleet_dev.guest_image import CMDLINE, guest_files
 from virtfleet_node.agent.daemon import NodeDaemon
+from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.agent.relay import Relay
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.switch import Edges, NodeSwitch
+from virtfleet_node.agent.taken_devices import TakenDevices
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
 from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.stored import ImageFiles
@@ -302,6 +304,7 @@ class Rig:
     def _new_daemon(self) -> NodeDaemon:
         self.images = PreparedImages(self.pools, self.disks, self.known)
         self.switch = self._new_switch()
+        self.devices = DeviceTable(self.hypervisor, TakenDevices(self.state / "devices.json"), draws=False)
         around = Surroundings(
             hypervisor=self.hypervisor,
             facts=FACTS,
@@ -311,6 +314,7 @@ class Rig:
             images=self.images,
             media=self.media,
             switch=self.switch,
+            devices=self.devices,
             journal=self.reports,
             state_directory=self.state,
             now=lambda: datetime.now(UTC),
@@ -343,6 +347,7 @@ class Rig:
             labels={},
             hypervisor_connected=self.hypervisor.connected,
             network=self.switch.report,
+            devices=self.devices.reports(),
         )
 
 

@@ -36,6 +36,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         media_digest=digest if digest and around.media.path(desired.uid, digest) is not None else None,
         shutdown=entry.shutdown,
         asked=dict(entry.asked),
+        host=around.devices.view(desired.uid),
         paused_at=entry.paused_at,
         full_pools=await _full_pools(around, domain, disks),
         resumes=entry.resumes,
@@ -71,7 +72,11 @@ def _flattening(entry: Entry) -> tuple[str, str, str] | None:
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:
     if not domain.active:
         entry.shutdown, entry.facts = ShutdownRequests(), GuestFacts()
-    there = {*(disk.target for disk in domain.disks), *(card.alias for card in domain.cards)}
+    there = {
+        *(disk.target for disk in domain.disks),
+        *(card.alias for card in domain.cards),
+        *(d.alias for d in domain.devices),
+    }
     entry.asked = {key: asking for key, asking in entry.asked.items() if key in there}
     entry.cards = {card.device: name for card in domain.cards if (name := card_name(card, domain)) and card.device}
     if domain.state is not DomainState.PAUSED:
@@ -87,7 +92,7 @@ def count_resume(around: Surroundings, entry: Entry) -> None:
 
 
 def remember_asking(around: Surroundings, entry: Entry, key: str) -> None:
-    """Remember that the guest has just been asked to let go of a disk or medium, or of a card."""
+    """Remember that the guest has just been asked to let go of a disk or medium, or of a card or device."""
     now = around.now()
     before = entry.asked.get(key)
     entry.asked[key] = before.again(now) if before else Asking(now, now)

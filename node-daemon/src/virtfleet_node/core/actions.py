@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from virtfleet_api.machine import MachineDisk, MachineInterface
+from virtfleet_api.machine import MachineDevice, MachineDisk, MachineInterface
 from virtfleet_api.network import LinkState
 from virtfleet_node.core.limits import CardLimit
 from virtfleet_node.core.record import Record
@@ -220,6 +220,28 @@ class DetachCard:
 
 
 @dataclass(frozen=True)
+class AttachDevice:
+    """Choose a device of the host for a running guest, and give it."""
+
+    device: MachineDevice
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"attach device {self.device.name} ({self.device.device_class})"
+
+
+@dataclass(frozen=True)
+class DetachDevice:
+    """Ask a running guest to let go of a device of the host."""
+
+    alias: str
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"detach device {self.alias}"
+
+
+@dataclass(frozen=True)
 class SetLink:
     """Plug in or pull the cable of a running guest's network card."""
 
@@ -276,7 +298,18 @@ class Undefine:
 
 CardAction = DetachCard | SetLink | LimitCard
 
-DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitDisk | ResizeDisk | DetachDisk | CardAction | Undefine
+DomainAction = (
+    Pause
+    | Resume
+    | RequestShutdown
+    | Destroy
+    | LimitDisk
+    | ResizeDisk
+    | DetachDisk
+    | CardAction
+    | DetachDevice
+    | Undefine
+)
 """Actions that the hypervisor carries out as they are."""
 
 LongAction = CloneDisks | FlattenDisk | WipeDisk
@@ -285,7 +318,7 @@ LongAction = CloneDisks | FlattenDisk | WipeDisk
 DiskAction = PrepareDisk | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk
 """Actions for which files are looked up."""
 
-ShortAction = WriteRecord | Start | DomainAction | DiskAction | AttachCard | RemoveMedia
+ShortAction = WriteRecord | Start | DomainAction | DiskAction | AttachCard | AttachDevice | RemoveMedia
 """Actions that are over when they have been carried out."""
 
 Action = ShortAction | LongAction

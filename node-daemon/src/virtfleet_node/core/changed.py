@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from virtfleet_api.machine import Hardware, MachineInterface
 from virtfleet_node.core.attached import attachable, attached, detachable, is_inserted, unwanted
 from virtfleet_node.core.cards import attachable_card, attached_card, card_name, unwanted_cards, waiting_for_switch
+from virtfleet_node.core.guest_devices import changed_devices
 from virtfleet_node.core.observed import HOLDS_AFTER, AttachedCard, Observed
 
 _PLAIN: Final = {
@@ -32,6 +33,7 @@ def changed_fields(started: Hardware, desired: Hardware, observed: Observed) -> 
         *_kernel(started, desired),
         *_disks(started, desired, observed),
         *_cards(desired, observed),
+        *changed_devices(started, desired, observed),
     )
 
 

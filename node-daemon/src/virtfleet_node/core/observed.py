@@ -8,6 +8,7 @@ from typing import Final
 
 from virtfleet_api.machine import MachineDisk
 from virtfleet_api.network import LinkState
+from virtfleet_node.core.devices import HostView
 from virtfleet_node.core.full_pool import Resumes
 from virtfleet_node.core.limits import NO_LIMIT, CardLimit
 from virtfleet_node.core.places import Places
@@ -75,6 +76,19 @@ class AttachedCard:
 
 
 @dataclass(frozen=True)
+class AttachedDevice:
+    """A device of the host that a running guest has."""
+
+    alias: str
+    """libvirt's name of the device."""
+    name: str
+    """Name in the document."""
+    address: str
+    """PCI address, or UUID of a mediated device."""
+    mediated: bool = False
+
+
+@dataclass(frozen=True)
 class ObservedDomain:
     """A domain as libvirt shows it."""
 
@@ -93,6 +107,8 @@ class ObservedDomain:
     """Those of a running guest."""
     cards: tuple[AttachedCard, ...] = ()
     """Those of a running guest."""
+    devices: tuple[AttachedDevice, ...] = ()
+    """Devices of the host that a running guest has, those of ours."""
     free_ports: frozenset[int] = frozenset()
     """PCI Express ports of a running guest with nothing in them."""
     has_scsi: bool = False
@@ -118,7 +134,7 @@ HOLDS_AFTER: Final = timedelta(seconds=5)
 
 @dataclass(frozen=True)
 class Asking:
-    """When the guest was asked to let go of a disk, medium or card; kept in memory, asking again does no harm."""
+    """When the guest was asked to let go of a device or medium; kept in memory, asking again does no harm."""
 
     first: datetime
     last: datetime
@@ -140,7 +156,9 @@ class Observed:
     """The cloud-init medium that is there, of those the machine wants."""
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     asked: Mapping[str, Asking] = field(default_factory=dict)
-    """What the guest was asked to let go of: disks and media by target, cards by alias."""
+    """What the guest was asked to let go of: disks and media by target, cards and devices by alias."""
+    host: HostView = field(default_factory=HostView)
+    """The host's devices, and who has them."""
     paused_at: datetime | None = None
     full_pools: tuple[PoolSpace, ...] = ()
     """The pools for whose lack of space QEMU has paused the guest, as they are now."""
