@@ -5,7 +5,7 @@ import logging
 
 from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface
 from virtfleet_node.agent.entry import Entry
-from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking
+from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking, remember_vcpus
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import (
@@ -13,22 +13,29 @@ from virtfleet_node.core.actions import (
     AttachDisk,
     ChangeMedium,
     DetachCard,
+    DetachDimm,
     DetachDisk,
     DiskAction,
     GrowDisk,
     PrepareDisk,
     RemoveDisk,
     RemoveMedia,
+    RequestMemory,
     RequestShutdown,
     Resume,
+    SetBalloon,
+    SetGuestVcpus,
     ShortAction,
     Start,
+    UnplugVcpus,
+    VcpuAction,
     WriteRecord,
 )
 from virtfleet_node.core.desired.disks import build_disk_xml
 from virtfleet_node.core.desired.domain import build_domain_xml
 from virtfleet_node.core.desired.guest import Guest, ResolvedPaths
 from virtfleet_node.core.desired.interfaces import build_interface_xml
+from virtfleet_node.core.due import balloon_key, memory_key, unplug_key, vcpus_key
 from virtfleet_node.core.errors import NodeError, UnavailableError
 from virtfleet_node.core.places import Places, assign, reassign
 from virtfleet_node.core.record import Life, Record, Stored
@@ -54,13 +61,29 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
         case _:
             if isinstance(action, RequestShutdown):
                 count_shutdown(around, entry)
-            elif isinstance(action, DetachDisk):
-                remember_asking(around, entry, action.target)
-            elif isinstance(action, DetachCard):
-                remember_asking(around, entry, action.alias)
             elif isinstance(action, Resume):
                 count_resume(around, entry)
+            elif key := _asks_for(action):
+                remember_asking(around, entry, key)
             await around.hypervisor.execute(desired.uid, action)
+            if isinstance(action, VcpuAction) and entry.facts.guest is not None:
+                await remember_vcpus(around, entry)
+
+
+def _asks_for(action: ShortAction) -> str:
+    """Return what the guest is asked for, as `Observed.asked` names it; empty when it is not asked."""
+    match action:
+        case DetachDisk(target=key) | DetachCard(alias=key) | DetachDimm(alias=key):
+            return key
+        case UnplugVcpus(count):
+            return unplug_key(count)
+        case SetGuestVcpus(count):
+            return vcpus_key(count)
+        case RequestMemory(size_bytes):
+            return memory_key(size_bytes)
+        case SetBalloon(level_bytes):
+            return balloon_key(level_bytes)
+    return ""
 
 
 async def _carry_out_disk(around: Surroundings, entry: Entry, desired: Machine, action: DiskAction) -> None:

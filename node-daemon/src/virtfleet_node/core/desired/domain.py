@@ -37,6 +37,7 @@ CONFIGURATORS: Final[tuple[Callable[[Element, Guest], None], ...]] = (
     interfaces.configure_interfaces,
     serial.configure_serial,
     serial.configure_agent_channel,
+    memory.configure_memory_device,
     paravirtual.configure_balloon,
     paravirtual.configure_rng,
     paravirtual.configure_panic,
