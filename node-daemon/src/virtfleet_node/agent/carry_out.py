@@ -66,7 +66,7 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
             elif key := _asks_for(action):
                 remember_asking(around, entry, key)
             await around.hypervisor.execute(desired.uid, action)
-            if isinstance(action, VcpuAction) and entry.facts.guest is not None:
+            if isinstance(action, VcpuAction) and entry.report and entry.report.agent_connected:
                 await remember_vcpus(around, entry)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from virtfleet_node.core.compute import AttachedMemory, Dimm
-from virtfleet_node.core.desired.memory import DIMM_BYTES
+from virtfleet_node.core.desired.memory import SECTION_BYTES
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _requested(missing_bytes: int, seen: AttachedMemory) -> int:
 
 def _new_dimm(missing_bytes: int, seen: AttachedMemory) -> int:
     """Return the size of the DIMM that comes nearest to what is missing without giving more."""
-    size = min(missing_bytes, seen.dimm_room_bytes) // DIMM_BYTES * DIMM_BYTES
+    size = min(missing_bytes, seen.dimm_room_bytes) // SECTION_BYTES * SECTION_BYTES
     return size if seen.free_slots else 0
 
 

@@ -20,11 +20,8 @@ def plan_vcpus(desired: Machine, observed: Observed, now: datetime) -> Iterator[
     if seen is None or wanted is None or observed.domain.state is not DomainState.RUNNING:
         return
     there = min(wanted, seen.plugged)
-    if (
-        observed.domain.agent_connected
-        and _differs(there, seen, observed)
-        and not _may_unplug(wanted, seen, observed, now)
-    ):
+    differs = observed.domain.agent_connected and _differs(there, seen, observed)
+    if differs and not _may_unplug(wanted, seen, observed, now):
         yield ask(SetGuestVcpus(there), vcpus_key(there), observed, now)
     if wanted > seen.plugged:
         yield Change(PlugVcpus(wanted))

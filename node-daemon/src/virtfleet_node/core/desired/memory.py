@@ -11,8 +11,13 @@ from virtfleet_node.core.places import MEMORY
 BLOCK_BYTES: Final = 2 << 20
 """Step of virtio-mem: the size of a huge page of x86, below which its Linux driver does not go."""
 
-DIMM_BYTES: Final = 128 << 20
-"""Step of DIMMs: Linux on x86 brings memory online in sections of this size, and refuses a DIMM of another."""
+SECTION_BYTES: Final = 128 << 20
+"""Linux on x86 brings memory online in blocks of this size: it refuses a DIMM of another, and does not use what a
+virtio-mem device has beyond the last whole one."""
+
+_LARGE_SECTION_BYTES: Final = 2 << 30
+_LARGE_BYTES: Final = 64 << 30
+"""From this size on, Linux takes larger blocks (probe_memory_block_size in arch/x86/mm/init_64.c)."""
 
 SLOTS: Final = 16
 """DIMMs that a guest may have; QEMU's limit is 256, each has a line in the guest's ACPI tables."""
@@ -50,8 +55,9 @@ def block_bytes(hardware: Hardware) -> int:
 
 
 def device_bytes(hardware: Hardware) -> int:
-    """Return the most that the virtio-mem device gives, in whole steps."""
-    return _rounded_up(hardware.memory_ceiling_bytes - hardware.memory_bytes, block_bytes(hardware))
+    """Return the most that the virtio-mem device gives: of all that the guest may have, in whole blocks of its own."""
+    section = SECTION_BYTES if hardware.memory_bytes < _LARGE_BYTES else _LARGE_SECTION_BYTES
+    return _rounded_up(hardware.memory_ceiling_bytes - hardware.memory_bytes, max(section, block_bytes(hardware)))
 
 
 def dimm_room(hardware: Hardware) -> int:
