@@ -25,6 +25,7 @@ from virtfleet_node.core.observed import (
     OffReason,
 )
 from virtfleet_node.core.record import Stored
+from virtfleet_node.hypervisor.observe_compute import parse_memory, parse_vcpus
 
 ABSENT: Final = ObservedDomain(DomainState.ABSENT)
 
@@ -75,6 +76,8 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         devices=tuple(_devices(xml)),
         free_ports=_free_ports(xml),
         has_scsi=xml.find("devices/controller[@type='scsi']") is not None,
+        vcpus=parse_vcpus(xml),
+        memory=parse_memory(xml),
     )
 
 
