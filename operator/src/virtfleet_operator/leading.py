@@ -145,6 +145,7 @@ class Leading:
             address_cool_down=timedelta(seconds=self._settings.network.address_cool_down_seconds),
             strategy=self._settings.placement.strategy,
             operator_addresses=tuple(str(address) for address in self._settings.network.operator_addresses),
+            device_rules=self._settings.devices,
             network=network,
             copy_key=authority.derive_key("copies of images"),
         )

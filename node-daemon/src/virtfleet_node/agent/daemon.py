@@ -17,6 +17,7 @@ from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.entry import Entry, Work
 from virtfleet_node.agent.flattener import Flattener
+from virtfleet_node.agent.give_devices import hold_devices
 from virtfleet_node.agent.guests import Guests
 from virtfleet_node.agent.observe import observe, observe_around
 from virtfleet_node.agent.queue import KeyedQueue
@@ -71,6 +72,7 @@ class NodeDaemon:
     async def start(self) -> None:
         """Look at all that is there, publish it, and begin to work."""
         self._around.images.subscribe(self._image_changed)
+        await self._around.devices.start(self._devices_told)
         await self._around.switch.start()
         self._around.switch.subscribe(self._network_changed)
         await self._around.images.start()
@@ -82,7 +84,8 @@ class NodeDaemon:
         self._queue.start()
         for uid in self._entries:
             self._queue.add(uid)
-        background = (self._resync(), self._storage.run(), self._traffic.run(), self._around.switch.run())
+        looks = (self._storage.run(), self._traffic.run(), self._around.switch.run(), self._around.devices.run())
+        background = (self._resync(), *looks)
         self._tasks += [asyncio.create_task(work) for work in background]
 
     async def stop(self) -> None:
@@ -183,8 +186,13 @@ class NodeDaemon:
             self._guests.restart(uid)
             self._begin(self._copier.thaw(uid))
 
+    def devices_changed(self) -> None:
+        """Look at the host's devices."""
+        self._around.devices.changed()
+
     def connected(self) -> None:
         """Look at everything: events may have been missed."""
+        self._around.devices.changed()
         self._around.journal.publish_node(self._describe())
         self._begin(self._copier.recover())
         self._begin(self._take_up())
@@ -235,6 +243,7 @@ class NodeDaemon:
             return
         entry = Entry(domain.stored.desired)
         self._entries[uid] = entry
+        hold_devices(self._around, entry.desired, domain)
         self._reconciler.publish(entry, await observe_around(self._around, entry, domain))
 
     async def _take_up(self) -> None:
@@ -364,6 +373,13 @@ class NodeDaemon:
         self._around.journal.publish_node(self._describe())
         for uid, entry in self._entries.items():
             if any(interface.port for interface in entry.desired.hardware.interfaces):
+                self._queue.add(uid)
+
+    def _devices_told(self) -> None:
+        """Tell of it, and look at the machines that may have waited for a device."""
+        self._around.journal.publish_node(self._describe())
+        for uid, entry in self._entries.items():
+            if entry.desired.hardware.devices:
                 self._queue.add(uid)
 
     async def _resync(self) -> None:

@@ -25,6 +25,7 @@ from virtfleet_node.core.actions import (
 from virtfleet_node.core.backoff import STEADY, next_start_at
 from virtfleet_node.core.cards import waiting_for_switch
 from virtfleet_node.core.full_pool import LOOK, have_room, next_attempt
+from virtfleet_node.core.guest_devices import choose_for_start
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.plan_flatten import plan_flatten
@@ -176,6 +177,8 @@ def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetim
     if not asked and (record.ended or record.start_error) and now < due:
         return Plan(wake_at=due)
     if missing_images(desired, observed) or media_missing(desired, observed) or switch_missing(desired, observed):
+        return Plan()
+    if choose_for_start(desired, observed).obstacle:
         return Plan()
     found = [(disk, observed.stored_disk(disk)) for disk in desired.hardware.own_disks]
     missing = tuple(PrepareDisk(disk) for disk, stored in found if stored is None)

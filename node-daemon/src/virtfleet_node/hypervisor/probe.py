@@ -23,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 PROGRESS_SECONDS: Final = 5.0
 """The guest needs 0.3 s, even under emulation; where KVM does not really work it never gets to its end."""
 
+_RENDER_NODES: Final = Path("/dev/dri")
 _POLL_SECONDS: Final = 0.05
 _MAX_MODEL: Final = 64  # characters, as `cpu.model` may have
 _MAX_MODELS: Final = 512  # libvirt 9 knows 110 of x86
@@ -95,13 +96,25 @@ def _build_probe(name: str, kernel: Path, log: Path, domain_type: DomainType) ->
 
 
 def _read_facts(connect: libvirt.virConnect, domain_type: DomainType) -> HostFacts:
-    """Return QEMU's path and the CPU models; no path when libvirt cannot use this type here."""
+    """Return QEMU's path, the CPU models and the GPU that draws; no path when libvirt cannot use this type here."""
     try:
         text = connect.getDomainCapabilities(None, None, None, str(domain_type), 0)
     except libvirt.libvirtError:
         return HostFacts(domain_type, None)
     capabilities = etree.fromstring(text)
-    return HostFacts(domain_type, capabilities.findtext("path"), cpu_models=read_cpu_models(capabilities, domain_type))
+    return HostFacts(
+        domain_type,
+        capabilities.findtext("path"),
+        cpu_models=read_cpu_models(capabilities, domain_type),
+        render_node=_read_render_node(capabilities),
+    )
+
+
+def _read_render_node(capabilities: etree._Element) -> str:
+    """Return the device by which the host's GPU draws; empty where there is none, or QEMU cannot use it."""
+    displays = capabilities.findall("devices/graphics/enum[@name='type']/value")
+    nodes = sorted(_RENDER_NODES.glob("renderD*")) if any(d.text == "egl-headless" for d in displays) else ()
+    return str(nodes[0]) if nodes else ""
 
 
 def read_cpu_models(capabilities: etree._Element, domain_type: DomainType) -> tuple[str, ...]:

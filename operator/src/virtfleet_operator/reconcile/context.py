@@ -4,6 +4,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from virtfleet_api.device import DeviceClassRule
+from virtfleet_api.vm_node import VMNode
+from virtfleet_operator.core.devices import Rules, rules_of
 from virtfleet_operator.core.place import Candidate, Strategy, Surroundings
 from virtfleet_operator.fleet.members import Fleet
 from virtfleet_operator.fleet.state import Contact
@@ -48,6 +51,8 @@ class Context:
     """Which of the nodes that could take a machine is better."""
     operator_addresses: tuple[str, ...] = ()
     """Addresses that nodes' firewalls let operators in from."""
+    device_rules: tuple[DeviceClassRule, ...] = ()
+    """Device classes of every node that has none of the same name."""
     network: Network | None = None
     """None where the configuration names no OVN."""
     offers: Offers = field(init=False, repr=False)
@@ -56,7 +61,7 @@ class Context:
     """What the tokens are made with that nodes copy images from each other with."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "offers", Offers(self.cache, self.loads, self.fleet))
+        object.__setattr__(self, "offers", Offers(self.cache, self.loads, self.fleet, self.device_rules))
 
     def candidates(self) -> Collection[Candidate]:
         """Return every node as placement sees it."""
@@ -73,3 +78,8 @@ class Context:
     def unsettled(self) -> bool:
         """Say whether a node may yet turn up: what is decided now would be wrong in a moment."""
         return any(state.contact is Contact.CONNECTING for state in self.fleet)
+
+    def rules_of(self, node: str) -> Rules:
+        """Return what each device class is made of on a node."""
+        found = self.cache.get(Key(NODE, "", node))
+        return rules_of(found.resource if found and isinstance(found.resource, VMNode) else None, self.device_rules)

@@ -173,7 +173,7 @@ class Controller:
     def _node_object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
         if _offers_change(old, new):
             self._room_changed()
-        if new is None:
+        if new is None or (old is not None and _device_rules(old) != _device_rules(new)):
             self._add(self._cache.find(MACHINE, BY_NODE, key.name))
         if new is None or old is None:
             self._add(self._cache.find(DISK, BY_NODE, key.name))
@@ -284,3 +284,7 @@ def _room_may_change(old: Stored | None, new: Stored | None) -> bool:
     if old.body.get("spec") != new.body.get("spec") or old.meta.labels != new.meta.labels:
         return True
     return bool(old.status.disks != new.status.disks or old.status.devices != new.status.devices)
+
+
+def _device_rules(node: Stored) -> object:
+    return node.body.get("spec", {}).get("devices")

@@ -1,8 +1,9 @@
 """What each node offers, kept from one placing to the next: what has not changed is not worked out again."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.report import NodeReport
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_api.vm_node import VMNode
@@ -30,10 +31,11 @@ class _Offer:
 class Offers:
     """The candidates of placement."""
 
-    def __init__(self, cache: Cache, loads: Loads, fleet: Fleet) -> None:
+    def __init__(self, cache: Cache, loads: Loads, fleet: Fleet, device_rules: Sequence[DeviceClassRule]) -> None:
         self._cache = cache
         self._loads = loads
         self._fleet = fleet
+        self._device_rules = device_rules
         self._known: dict[str, _Offer] = {}
 
     def candidates(self) -> Collection[Candidate]:
@@ -59,5 +61,5 @@ class Offers:
         known = self._known.get(name)
         if known is not None and known.holds(node, report, load, heard=heard):
             return known
-        view = NodeView(node, report, heard, load)
+        view = NodeView(node, report, heard, load, self._device_rules)
         return _Offer(view, candidate(view))

@@ -1,15 +1,17 @@
 """What a node offers to machines."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 
+from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.pool import PoolType
 from virtfleet_api.report import NetworkReport, NodeReport, PoolReport
 from virtfleet_api.scheduling import Taint
 from virtfleet_api.vm_node import VMNode
+from virtfleet_operator.core.devices import Units, device_units
 from virtfleet_operator.core.placement.need import Load, Need, added
 
 HOSTNAME_LABEL: Final = "kubernetes.io/hostname"
@@ -29,6 +31,8 @@ class NodeView:
     report: NodeReport | None = None
     heard: bool = False
     load: Load = field(default_factory=Load)
+    device_rules: Sequence[DeviceClassRule] = ()
+    """Device classes of the whole fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Candidate:
     """What may be reserved of its CPUs."""
     cpu_hz: int = 0
     """Nominal frequency of one of its CPUs."""
+    devices: Units = field(default_factory=dict)
     taints: tuple[Taint, ...] = ()
     cpus: int = 0
     """CPUs of the host."""
@@ -123,6 +128,7 @@ def candidate(view: NodeView) -> Candidate:
         load=view.load,
         reserved_hz=promised.reserved_hz,
         cpu_hz=max(0, report.cpu_frequency_hz),
+        devices=device_units(view.node, view.device_rules, report),
         taints=spec.taints,
         cpus=report.cpus,
         architecture=report.architecture,

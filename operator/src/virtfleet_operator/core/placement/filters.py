@@ -3,6 +3,7 @@
 from typing import Final
 
 from virtfleet_api.scheduling import Taint, TaintEffect
+from virtfleet_operator.core.devices import device_refusal
 from virtfleet_operator.core.effective import DEFAULT_CPU_MODEL
 from virtfleet_operator.core.placement.candidate import Candidate
 from virtfleet_operator.core.placement.labels import admits, untolerated
@@ -46,7 +47,7 @@ def _missing(asked: Need, node: Candidate) -> str:
             return problem
     for uplink in sorted(asked.uplinks - node.uplinks):
         return f"without network {uplink}" if uplink else "without virtual switches"
-    return ""
+    return device_refusal(asked.devices, node.load.devices, node.devices)
 
 
 def shortage(asked: Need, node: Candidate) -> str:

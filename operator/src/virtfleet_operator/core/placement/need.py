@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 from virtfleet_api.names import NODE_LABEL
 from virtfleet_api.scheduling import Affinity, MachineTerm, Toleration
 from virtfleet_api.virtual_machine import VirtualMachine
+from virtfleet_operator.core.devices import asked_devices
 from virtfleet_operator.core.effective import DEFAULT_CPU_MODEL, Sizing
 from virtfleet_operator.core.network.cards import Card
 
@@ -40,6 +41,8 @@ class Need:
     """Network devices of the switches that its cards are on; "" for an Overlay."""
     reserved_hz: int = 0
     """What it gets of the CPUs whenever it wants it."""
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """How many devices of the host it needs, see `asked_devices`."""
     affinity: Affinity | None = None
     tolerations: tuple[Toleration, ...] = ()
     itself: Neighbour = Neighbour()
@@ -65,6 +68,8 @@ class Load:
     """Sizes in bytes, by pool, of disks that their node does not report yet."""
     reserved_hz: int = 0
     """Reservations, without those of machines with dedicated CPUs: they have whole CPUs."""
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """How many devices of the host machines have that shall run, see `asked_devices`."""
     dedicated_cpus: int = 0
     """CPUs of the host that one machine has for itself."""
     hugepages: Mapping[int, int] = field(default_factory=dict)
@@ -88,6 +93,7 @@ class Load:
             memory_bytes=self.memory_bytes + sign * other.memory_bytes,
             disks=_sums(self.disks, other.disks, sign),
             reserved_hz=self.reserved_hz + sign * other.reserved_hz,
+            devices=_sums(self.devices, other.devices, sign),
             dedicated_cpus=self.dedicated_cpus + sign * other.dedicated_cpus,
             hugepages=_sums(self.hugepages, other.hugepages, sign),
         )
@@ -120,6 +126,7 @@ def need(
         node_name=node_name,
         uplinks=frozenset(c.switch.spec.uplink.interface if c.switch.spec.uplink else "" for c in cards),
         reserved_hz=sizing.scheduling.reservation_hz,
+        devices=asked_devices(vm),
         affinity=vm.spec.affinity,
         tolerations=vm.spec.tolerations,
         itself=neighbour(vm),
@@ -137,14 +144,15 @@ def neighbour(vm: VirtualMachine) -> Neighbour:
     return Neighbour(vm.metadata.namespace, labels, apart.required if apart else ())
 
 
-def load_of(sizing: Sizing, disks: Mapping[str, int]) -> Load:
-    """Return what one machine adds to its node."""
+def load_of(sizing: Sizing, disks: Mapping[str, int], devices: Mapping[str, int] | None = None) -> Load:
+    """Return what one machine adds to its node; `devices` are those it is promised, see `promised_devices`."""
     return added(
         Need(
             vcpus=sizing.vcpus,
             memory_bytes=sizing.memory_bytes,
             pools=disks,
             reserved_hz=sizing.scheduling.reservation_hz,
+            devices=devices or {},
             dedicated=sizing.dedicated_cpus,
             hugepage_bytes=sizing.hugepage_bytes,
         )
@@ -159,6 +167,7 @@ def added(asked: Need) -> Load:
         memory_bytes=0 if asked.hugepage_bytes else asked.memory_bytes,
         disks=asked.pools,
         reserved_hz=0 if asked.dedicated else asked.reserved_hz,
+        devices=asked.devices,
         dedicated_cpus=asked.vcpus if asked.dedicated else 0,
         hugepages={asked.hugepage_bytes: asked.memory_bytes} if asked.hugepage_bytes else _NOTHING,
     )
