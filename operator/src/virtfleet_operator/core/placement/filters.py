@@ -27,7 +27,7 @@ def _unwanted(asked: Need, node: Candidate) -> str:
     """Return what the machine's author or the node's administrator says against it."""
     if asked.node_name not in (None, node.name):
         return "without the disk that it is made from"
-    if any(node.labels.get(key) != value for key, value in asked.node_selector.items()):
+    if asked.node_selector and any(node.labels.get(key) != value for key, value in asked.node_selector.items()):
         return "not matching nodeSelector"
     wanted = asked.affinity.node_affinity if asked.affinity else None
     if wanted and not admits(wanted, node.labels):
@@ -42,12 +42,13 @@ def _missing(asked: Need, node: Candidate) -> str:
         return f"with architecture {node.architecture}"
     if asked.cpu_model != DEFAULT_CPU_MODEL and node.cpu_models and asked.cpu_model not in node.cpu_models:
         return f"unable to give CPU model {asked.cpu_model}"
-    for pool, size_bytes in sorted(asked.pools.items()):
-        if problem := _pool_refusal(pool, size_bytes, node):
+    for pool in sorted(asked.pools) if asked.pools else ():
+        if problem := _pool_refusal(pool, asked.pools[pool], node):
             return problem
-    for uplink in sorted(asked.uplinks - node.uplinks):
+    if not asked.uplinks <= node.uplinks:
+        uplink = min(asked.uplinks - node.uplinks)
         return f"without network {uplink}" if uplink else "without virtual switches"
-    return device_refusal(asked.devices, node.load.devices, node.devices)
+    return device_refusal(asked.devices, node.load.devices, node.devices) if asked.devices else ""
 
 
 def shortage(asked: Need, node: Candidate) -> str:

@@ -7,7 +7,7 @@ from typing import Final
 from virtfleet_api.scheduling import TaintEffect
 from virtfleet_operator.core.placement.candidate import Candidate
 from virtfleet_operator.core.placement.labels import matches, untolerated
-from virtfleet_operator.core.placement.need import Need, added
+from virtfleet_operator.core.placement.need import Need
 from virtfleet_operator.core.placement.vicinity import Vicinity
 
 Rank = tuple[int, int, float, int, str]
@@ -50,11 +50,11 @@ def rank(asked: Need, node: Candidate, near: Vicinity, strategy: Strategy, holde
 
 def fullness(asked: Need, node: Candidate) -> float:
     """Return the scarcer of CPU and memory, as the share that is promised once the machine is there."""
-    after = node.load + added(asked)
-    cpu = after.vcpus / node.vcpus
-    if asked.hugepage_bytes is None:
-        return max(cpu, after.memory_bytes / node.memory_bytes)
-    return max(cpu, after.hugepages[asked.hugepage_bytes] / node.hugepages[asked.hugepage_bytes].total_bytes)
+    cpu = (node.load.vcpus + asked.vcpus) / node.vcpus
+    size = asked.hugepage_bytes
+    if size is None:
+        return max(cpu, (node.load.memory_bytes + asked.memory_bytes) / node.memory_bytes)
+    return max(cpu, (node.load.hugepages.get(size, 0) + asked.memory_bytes) / node.hugepages[size].total_bytes)
 
 
 def _taints(asked: Need, node: Candidate) -> int:
@@ -62,8 +62,9 @@ def _taints(asked: Need, node: Candidate) -> int:
 
 
 def _preference(asked: Need, node: Candidate, near: Vicinity) -> int:
-    wanted = asked.affinity.node_affinity if asked.affinity else None
-    preferred = wanted.preferred if wanted else ()
+    if asked.affinity is None:
+        return 0
+    preferred = asked.affinity.node_affinity.preferred if asked.affinity.node_affinity else ()
     return sum(p.weight for p in preferred if matches(p.preference, node.labels)) + near.points(node)
 
 
@@ -76,5 +77,7 @@ def _split(asked: Need, node: Candidate) -> float:
 
 
 def _copies(asked: Need, node: Candidate, holders: Holders) -> float:
+    if not asked.images:
+        return 0.0
     missing = sum(node.name not in holders.get(uid, ()) for uid in asked.images)
-    return COPY_COST * missing / len(asked.images) if missing else 0.0
+    return COPY_COST * missing / len(asked.images)

@@ -29,6 +29,8 @@ class Vicinity:
 
     def refusal(self, node: Candidate) -> str:
         """Return why the machines that are there, or not there, keep the machine off a node; or nothing."""
+        if not self.must and not self.must_not:
+            return ""
         for key, values in self.must:
             value = domain(node, key)
             if value is None or (values is not None and value not in values):
