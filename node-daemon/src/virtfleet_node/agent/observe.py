@@ -11,6 +11,7 @@ from virtfleet_node.core.cards import card_name
 from virtfleet_node.core.errors import NodeError
 from virtfleet_node.core.full_pool import Resumes, remembered
 from virtfleet_node.core.guest_facts import GuestFacts
+from virtfleet_node.core.numa.choose import Refused
 from virtfleet_node.core.observed import Asking, DomainState, Observed, ObservedDomain, ShutdownRequests
 from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.stored import StoredDisk
@@ -29,6 +30,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
     digest = desired.hardware.cloud_init_digest
     disks = await asyncio.to_thread(around.disks.read_disks, desired.uid)
     needed = desired.image_uids() | {disk.backing_image_uid for disk in disks if disk.backing_image_uid}
+    offered = None if domain.active else around.cells.offer(desired.uid, desired.hardware)
     return Observed(
         domain=domain,
         disks=disks,
@@ -44,6 +46,9 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         is_copied=entry.is_copied,
         wanted_by=entry.wanted_by,
         network_problem=around.switch.problem,
+        placement=around.cells.placement(desired.uid),
+        pinning=around.cells.pinning(desired.uid),
+        no_place=offered if isinstance(offered, Refused) else None,
     )
 
 
@@ -69,6 +74,7 @@ def _flattening(entry: Entry) -> tuple[str, str, str] | None:
 
 
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:
+    around.cells.see(entry.desired.uid, entry.desired.hardware, domain)
     if not domain.active:
         entry.shutdown, entry.facts = ShutdownRequests(), GuestFacts()
     there = {*(disk.target for disk in domain.disks), *(card.alias for card in domain.cards)}

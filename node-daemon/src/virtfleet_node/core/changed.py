@@ -10,6 +10,7 @@ from virtfleet_api.machine import Hardware, MachineInterface
 from virtfleet_node.core.attached import attachable, attached, detachable, is_inserted, unwanted
 from virtfleet_node.core.cards import attachable_card, attached_card, card_name, unwanted_cards, waiting_for_switch
 from virtfleet_node.core.observed import HOLDS_AFTER, AttachedCard, Observed
+from virtfleet_node.core.plan_pins import is_memory_elsewhere
 
 _PLAIN: Final = {
     "machine_type": "machineType",
@@ -17,6 +18,8 @@ _PLAIN: Final = {
     "cores": "cpu.cores",
     "threads": "cpu.threads",
     "cpu_model": "cpu.model",
+    "dedicated_cpus": "cpu.dedicated",
+    "hugepage_bytes": "memory.hugepages",
     "memory_bytes": "memory.guest",
     "cloud_init_digest": "cloudInit",
     "guest_agent": "guestAgent",
@@ -29,6 +32,7 @@ def changed_fields(started: Hardware, desired: Hardware, observed: Observed) -> 
     """Return the spec fields that take effect at the next start, such as "cpu.cores" or "disks[root].cache"."""
     return (
         *_differences(started, desired, _PLAIN),
+        *(("cpu.affinity",) if _is_pinned_later(started, desired, observed) else ()),
         *_kernel(started, desired),
         *_disks(started, desired, observed),
         *_cards(desired, observed),
@@ -37,6 +41,13 @@ def changed_fields(started: Hardware, desired: Hardware, observed: Observed) -> 
 
 def _differences(before: BaseModel, after: BaseModel, names: Mapping[str, str]) -> Iterator[str]:
     return (word for name, word in names.items() if getattr(before, name) != getattr(after, name))
+
+
+def _is_pinned_later(started: Hardware, desired: Hardware, observed: Observed) -> bool:
+    """Tell whether CPUs that the user names have memory that cannot follow to them now, or are dedicated ones."""
+    if started.affinity == desired.affinity:
+        return False
+    return "affinity" in desired.deferred or started.dedicated_cpus or is_memory_elsewhere(observed)
 
 
 def _kernel(started: Hardware, desired: Hardware) -> Iterator[str]:

@@ -12,6 +12,7 @@ from virtfleet_node.core.observed import AttachedDisk, Observed
 from virtfleet_node.core.plan_cards import plan_cards
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.plan_flatten import plan_flatten
+from virtfleet_node.core.plan_pins import plan_pins
 from virtfleet_node.core.stored import StoredDisk
 
 
@@ -25,6 +26,7 @@ def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tupl
         *_plan_media(desired, observed, now),
         *_plan_removals(desired, observed, now),
         *plan_cards(desired, observed, now),
+        *(Change(action) for action in plan_pins(observed)),
         *(Change(action) for action in _plan_new(desired, observed)),
     )
     later = tuple(change.due for change in changes if change.due is not None)

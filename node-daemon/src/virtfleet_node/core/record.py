@@ -9,6 +9,7 @@ from pydantic import Field
 from virtfleet_api.base import Document
 from virtfleet_api.machine import Hardware, Machine, MachineDisk, Run
 from virtfleet_api.report import StopReason
+from virtfleet_node.core.numa.placement import Placement
 from virtfleet_node.core.places import Places, assign
 
 ERROR_LENGTH: Final = 400
@@ -57,6 +58,8 @@ class Stored(Document):
     record: Record = Record()
     places: Places = Places()
     """Where the devices sit, for the machine's life."""
+    placement: Placement | None = None
+    """Where the running guest lies on the host's NUMA cells."""
 
     def to_json(self) -> str:
         """Return the form that is kept, without secrets."""

@@ -15,6 +15,7 @@ from virtfleet_node.core.desired.serial import AGENT_CHANNEL
 from virtfleet_node.core.limits import NO_LIMIT, CardLimit
 from virtfleet_node.core.observed import AttachedCard, AttachedDisk, DomainState, ObservedDomain, OffReason
 from virtfleet_node.core.record import Stored
+from virtfleet_node.hypervisor.pins import parse_pins
 
 ABSENT: Final = ObservedDomain(DomainState.ABSENT)
 
@@ -63,6 +64,7 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         cards=tuple(_card(card) for card in xml.findall("devices/interface")),
         free_ports=_free_ports(xml),
         has_scsi=xml.find("devices/controller[@type='scsi']") is not None,
+        pins=parse_pins(xml),
     )
 
 

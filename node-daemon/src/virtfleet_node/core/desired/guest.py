@@ -7,6 +7,7 @@ from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import Hardware, Machine
+from virtfleet_node.core.numa.pins import GuestCell, Pinning
 from virtfleet_node.core.places import Places
 
 
@@ -67,6 +68,10 @@ class Guest:
     places: Places
     user_space_switch: bool = False
     """Open vSwitch's datapath is the one in user space."""
+    pinning: Pinning | None = None
+    """Where it runs on the host; None for anywhere."""
+    cells: tuple[GuestCell, ...] = ()
+    """NUMA cells that it sees; none for an ordinary guest."""
 
     @property
     def hardware(self) -> Hardware:
