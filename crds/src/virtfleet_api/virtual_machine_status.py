@@ -65,6 +65,7 @@ class NumaStatus(Model):
             "the cells of the CPUs that the spec names."
         ),
     ]
+    message: Annotated[str | None, Field(description="Why the node moved it last.")] = None
 
 
 class MachineStatus(Model):

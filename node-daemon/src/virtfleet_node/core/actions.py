@@ -6,6 +6,7 @@ from enum import StrEnum
 from virtfleet_api.machine import MachineDevice, MachineDisk, MachineInterface
 from virtfleet_api.network import LinkState
 from virtfleet_node.core.limits import CardLimit
+from virtfleet_node.core.numa.cpu_set import format_cpus
 from virtfleet_node.core.record import Record
 
 
@@ -346,6 +347,22 @@ class DetachDimm:
 
 
 @dataclass(frozen=True)
+class Pin:
+    """Have a running guest's threads run on other CPUs, then its memory moved to other cells."""
+
+    vcpus: tuple[tuple[int, frozenset[int]], ...] = ()
+    emulator: frozenset[int] | None = None
+    nodes: frozenset[int] | None = None
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        vcpus = (f"vCPU {vcpu} to {format_cpus(cpus)}" for vcpu, cpus in self.vcpus)
+        emulator = (f"emulator to {format_cpus(self.emulator)}",) if self.emulator is not None else ()
+        memory = (f"memory to cells {format_cpus(self.nodes)}",) if self.nodes is not None else ()
+        return f"pin {', '.join((*vcpus, *emulator, *memory))}"
+
+
+@dataclass(frozen=True)
 class RemoveDisk:
     """Remove a disk for good."""
 
@@ -394,7 +411,7 @@ LongAction = CloneDisks | FlattenDisk | WipeDisk
 DiskAction = PrepareDisk | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk
 """Actions for which files are looked up."""
 
-ShortAction = WriteRecord | Start | DomainAction | DiskAction | AttachCard | AttachDevice | RemoveMedia
+ShortAction = WriteRecord | Start | DomainAction | DiskAction | AttachCard | AttachDevice | Pin | RemoveMedia
 """Actions that are over when they have been carried out."""
 
 Action = ShortAction | LongAction

@@ -143,6 +143,9 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, origins: Origins) -> Hardware:
         cpu_model=sizing.cpu_model,
         scheduling=sizing.scheduling,
         memory_bytes=sizing.memory_bytes,
+        dedicated_cpus=sizing.dedicated_cpus,
+        affinity=dict(sizing.affinity),
+        hugepage_bytes=sizing.hugepage_bytes,
         disks=tuple(_disk(vm, disk, origins, sizing.io_tune) for disk in vm.spec.disks),
         interfaces=tuple(_interface(vm, nic, cards.get(nic.name)) for nic in vm.spec.networks),
         kernel=MachineKernel(image_uid=origins.images[image_key(vm, boot.image)].metadata.uid, cmdline=boot.cmdline)

@@ -1,5 +1,6 @@
 """What a machine is given: its spec, completed by its VMClass and the defaults."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -8,7 +9,8 @@ from virtfleet_api.io_tune import IoTune
 from virtfleet_api.machine import CpuScheduling
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
-from virtfleet_operator.core.validate.sizes import size_problems
+from virtfleet_operator.core.validate.pinning import PAGE_BYTES, missing_vcpu_problems
+from virtfleet_operator.core.validate.sizes import size_problems, vcpus_of
 from virtfleet_operator.core.verdict import Invalid, Waiting, quote
 
 DEFAULT_CPU_MODEL: Final = "host-model"
@@ -25,6 +27,10 @@ class Sizing:
     threads: int
     cpu_model: str
     memory_bytes: int
+    dedicated_cpus: bool = False
+    affinity: Mapping[int, str] = field(default_factory=dict)
+    """CPUs of the host by vCPU."""
+    hugepage_bytes: int | None = None
     io_tune: IoTune | None = None
     """Of disks that have none of their own."""
     scheduling: CpuScheduling = field(default_factory=CpuScheduling)
@@ -45,7 +51,8 @@ def resolve(vm: VirtualMachine, vm_class: VMClass | None) -> Sizing | Waiting | 
     if memory.guest is None:
         said = f"VMClass {quote(name)} has none" if name else "there is no class to give it"
         return Invalid((f'spec.memory.guest: is missing, and {said}: write a size such as "1Gi"',))
-    if problems := tuple(size_problems(cpu, memory)):
+    ceiling = max(vcpus_of(cpu), cpu.max_vcpus or 0)
+    if problems := (*size_problems(cpu, memory), *missing_vcpu_problems(cpu, ceiling)):
         return Invalid(problems)
     return Sizing(
         sockets=cpu.sockets or 1,
@@ -53,6 +60,9 @@ def resolve(vm: VirtualMachine, vm_class: VMClass | None) -> Sizing | Waiting | 
         threads=cpu.threads or 1,
         cpu_model=cpu.model or DEFAULT_CPU_MODEL,
         memory_bytes=-(-memory.guest // _MIB) * _MIB,
+        dedicated_cpus=bool(cpu.dedicated),
+        affinity=dict(sorted((int(vcpu), cpus) for vcpu, cpus in (cpu.affinity or {}).items())),
+        hugepage_bytes=PAGE_BYTES[memory.hugepages] if memory.hugepages else None,
         io_tune=vm_class.spec.io_tune if vm_class else None,
         scheduling=CpuScheduling(limit_hz=cpu.limit, reservation_hz=cpu.reservation or 0, shares=cpu.shares),
     )

@@ -7,6 +7,7 @@ from virtfleet_api.compute import Cpu, Memory
 from virtfleet_api.quantity import Bytes, Frequency
 from virtfleet_api.vm_class import VMClass
 from virtfleet_operator.core.validate.io_tune import io_tune_problems
+from virtfleet_operator.core.validate.pinning import affinity_problems, hugepage_problems
 
 MAX_VCPUS: Final = 255
 """x86 guests address more CPUs only behind an IOMMU with extended interrupt mode, which virtfleet does not build:
@@ -40,6 +41,8 @@ def size_problems(cpu: Cpu, memory: Memory) -> Iterator[str]:
         yield f'spec.memory.guest: \'{guest}\' is too small for a guest: write at least "{MIN_MEMORY}", such as "1Gi"'
     if guest is not None and guest > MAX_MEMORY:
         yield f"spec.memory.guest: '{guest}' is more than a guest can have: write at most \"{MAX_MEMORY}\""
+    yield from affinity_problems(cpu)
+    yield from hugepage_problems(memory)
 
 
 def _scheduling_problems(cpu: Cpu) -> Iterator[str]:
