@@ -14,6 +14,9 @@ from virtfleet_api.virtual_machine_status import NumaPolicy
 ACTION_FAILED: Final = "ActionFailed"
 """Reason of a report whose machine could not be changed as its document says; it is tried again."""
 
+WAITING_FOR_DEVICE: Final = "WaitingForDevice"
+"""Reason of PROVISIONING, or beside RUNNING, while a device of the host cannot be had."""
+
 CLONING: Final = "Cloning"
 """Reason of PROVISIONING while disks are copied from another machine."""
 
@@ -154,6 +157,8 @@ class MachineReport(Document):
     """Disks and drives that the guest has been asked to let go of, and holds."""
     held_interfaces: tuple[str, ...] = ()
     """Network cards that the guest has been asked to let go of, and holds."""
+    held_devices: tuple[str, ...] = ()
+    """Devices of the host that the guest has been asked to let go of, and holds."""
     kept_disks: tuple[RetainedDisk, ...] = ()
     """With ABSENT: disks that were kept by their reclaim policy."""
 
@@ -203,7 +208,7 @@ class HostDevice(Document):
     """Address of the device that this is a virtual function of."""
     mediated_types: tuple[MediatedType, ...] = ()
     used_by: tuple[str, ...] = ()
-    """UIDs of machines that have it, or a part of it."""
+    """UIDs of machines that have it, or parts of it: once for each part."""
     problem: str = ""
     """Why no machine can be given it whole."""
 
@@ -267,6 +272,8 @@ class NodeReport(Document):
     memory_bytes: int
     numa: tuple[NumaCell, ...] = ()
     devices: tuple[HostDevice, ...] = ()
+    render_node: bool = False
+    """The host's GPU draws for guests (/dev/dri/renderD*)."""
     pools: tuple[PoolReport, ...] = ()
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
     hypervisor_connected: bool = True

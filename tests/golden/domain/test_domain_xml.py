@@ -107,6 +107,15 @@ CASES = {
         ),
     ),
     "cpu": Hardware(memory_bytes=1 << 30, sockets=2, cores=3, threads=2, cpu_model="Skylake-Server"),
+    "ceilings": Hardware(
+        memory_bytes=1 << 30,
+        max_memory_bytes=(2 << 30) + 1,
+        sockets=2,
+        cores=1,
+        max_vcpus=8,
+        disks=(disk("root"), disk("data", DiskBus.SCSI)),
+        interfaces=(MachineInterface(name="eth0", mac="52:54:00:00:00:01", port=PORT),),
+    ),
     "i440fx": Hardware(memory_bytes=1 << 30, machine_type="i440fx", disks=(disk("root"),)),
     "versioned": Hardware(memory_bytes=1 << 30, machine_type="q35-7.2", cpu_model="host-passthrough"),
 }

@@ -38,6 +38,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         shutdown=entry.shutdown,
         asked=dict(entry.asked),
         guest_vcpus=entry.facts.vcpus,
+        host=around.devices.view(desired.uid),
         paused_at=entry.paused_at,
         full_pools=await _full_pools(around, domain, disks),
         resumes=entry.resumes,

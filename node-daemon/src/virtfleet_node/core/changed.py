@@ -18,6 +18,7 @@ from virtfleet_node.core.attached import (
 )
 from virtfleet_node.core.cards import attachable_card, attached_card, card_name, unwanted_cards, waiting_for_switch
 from virtfleet_node.core.changed_compute import AT_RESTART, compute_fields
+from virtfleet_node.core.guest_devices import changed_devices
 from virtfleet_node.core.observed import HOLDS_AFTER, AttachedCard, Observed
 
 _PLAIN: Final = {
@@ -38,6 +39,7 @@ def changed_fields(started: Hardware, desired: Hardware, observed: Observed) -> 
         *_kernel(started, desired),
         *_disks(started, desired, observed),
         *_cards(desired, observed),
+        *changed_devices(started, desired, observed),
     )
 
 

@@ -43,6 +43,7 @@ def balloon_key(level_bytes: int) -> str:
 def outstanding(asked: Mapping[str, Asking], domain: ObservedDomain, guest_vcpus: int | None) -> dict[str, Asking]:
     """Return what the guest has been asked for and has not done; what it does not have any more is forgotten."""
     there = {*(disk.target for disk in domain.disks), *(card.alias for card in domain.cards)}
+    there |= {device.alias for device in domain.devices}
     if (memory := domain.memory) is not None:
         there |= {dimm.alias for dimm in memory.dimms}
         level = memory.boot_bytes + memory.dimm_bytes - memory.balloon_bytes

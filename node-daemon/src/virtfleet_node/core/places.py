@@ -42,6 +42,11 @@ def card_key(name: str) -> str:
     return f"card/{name}"
 
 
+def device_key(name: str) -> str:
+    """Return how a device of the host is called among the ports."""
+    return f"device/{name}"
+
+
 def needs_scsi(hardware: Hardware) -> bool:
     """Tell whether a disk or the cloud-init medium hangs on SCSI."""
     return hardware.cloud_init_digest is not None or any(disk.bus is DiskBus.SCSI for disk in hardware.disks)
@@ -73,6 +78,7 @@ def _on_ports(hardware: Hardware) -> Iterable[str]:
     yield from (card_key(interface.name) for interface in hardware.interfaces)
     yield from (disk_key(disk.name) for disk in hardware.disks if disk.bus is DiskBus.VIRTIO)
     yield from ("balloon", "rng")
+    yield from (device_key(device.name) for device in hardware.devices)
     if needs_memory_device(hardware):
         yield MEMORY
 

@@ -8,6 +8,7 @@ from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.report import (
     CLONING,
     WAITING_FOR_COPIES,
+    WAITING_FOR_DEVICE,
     WAITING_FOR_NETWORK,
     WIPING,
     DiskReport,
@@ -26,6 +27,7 @@ from virtfleet_node.core.changed import changed_fields, held_disks, held_interfa
 from virtfleet_node.core.changed_compute import held_compute
 from virtfleet_node.core.desired.boot import build_machine_type
 from virtfleet_node.core.full_pool import explain
+from virtfleet_node.core.guest_devices import assigned_devices, device_waits, held_devices
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.places import assign
@@ -71,6 +73,8 @@ def build_report(
         held_compute=held_compute(desired.hardware, observed, now) if active else (),
         held_disks=held_disks(desired.hardware, observed, now) if active else (),
         held_interfaces=held_interfaces(desired.hardware, observed, now) if active else (),
+        devices=assigned_devices(observed),
+        held_devices=held_devices(desired.hardware, observed, now) if active else (),
         kept_disks=_retained(desired, observed, record) if phase is Phase.ABSENT else (),
     )
 
@@ -126,6 +130,8 @@ def _stand_active(desired: Machine, observed: Observed, record: Record) -> Stand
             "A disk could not be written: see the node's log; the guest goes on by itself.",
         )
     waits = (WAITING_FOR_NETWORK, observed.network_problem) if switch_missing(desired, observed) else ("", "")
+    if not waits[0] and (missing := device_waits(desired, observed)):
+        waits = (WAITING_FOR_DEVICE, missing)
     return (Phase.PAUSED if observed.domain.state is DomainState.PAUSED else Phase.RUNNING), *waits
 
 
@@ -148,6 +154,8 @@ def _stand_ready(desired: Machine, observed: Observed) -> Standing:
         return Phase.PROVISIONING, "WaitingForImage", f"Waiting for {len(images)} image(s) to be ready on the node."
     if switch_missing(desired, observed):
         return Phase.PROVISIONING, WAITING_FOR_NETWORK, observed.network_problem
+    if waits := device_waits(desired, observed):
+        return Phase.PROVISIONING, WAITING_FOR_DEVICE, waits
     complete = all(observed.stored_disk(disk) is not None for disk in desired.hardware.own_disks)
     return (Phase.STARTING if complete else Phase.PROVISIONING), "", ""
 

@@ -9,25 +9,28 @@ from lxml import etree
 
 from virtfleet_api.names import METADATA_NAMESPACE
 from virtfleet_node.core.actions import (
-    AttachDimm,
     Destroy,
     DetachCard,
-    DetachDimm,
+    DetachDevice,
     DetachDisk,
     DomainAction,
     LimitCard,
     LimitDisk,
     Pause,
-    PlugVcpus,
-    RequestMemory,
     RequestShutdown,
     ResizeDisk,
     Resume,
-    SetBalloon,
-    SetGuestVcpus,
     SetLink,
     ShutdownMode,
     Undefine,
+)
+from virtfleet_node.core.compute_actions import (
+    AttachDimm,
+    DetachDimm,
+    PlugVcpus,
+    RequestMemory,
+    SetBalloon,
+    SetGuestVcpus,
     UnplugVcpus,
 )
 from virtfleet_node.core.desired.metadata import METADATA_PREFIX, build_metadata_xml
@@ -147,6 +150,12 @@ def _detach_card(domain: libvirt.virDomain, action: DomainAction) -> None:
         domain.detachDeviceAlias(action.alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
+def _detach_device(domain: libvirt.virDomain, action: DomainAction) -> None:
+    """Ask the guest to let go; libvirt then gives the device back to its host driver."""
+    if isinstance(action, DetachDevice):
+        domain.detachDeviceAlias(action.alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
 def _set_link(domain: libvirt.virDomain, action: DomainAction) -> None:
     """Change the link in the card's own description: libvirt refuses one in which anything else differs."""
     if isinstance(action, SetLink) and (card := find_card(domain, action.alias)) is not None:
@@ -174,6 +183,7 @@ _STEPS: Final[dict[type[DomainAction], Callable[[libvirt.virDomain, DomainAction
     LimitDisk: _limit_disk,
     ResizeDisk: _resize_disk,
     DetachDisk: _detach_disk,
+    DetachDevice: _detach_device,
     DetachCard: _detach_card,
     SetLink: _set_link,
     PlugVcpus: compute.plug_vcpus,

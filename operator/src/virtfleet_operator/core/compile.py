@@ -142,6 +142,7 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, origins: Origins) -> Hardware:
         cores=sizing.cores,
         threads=sizing.threads,
         cpu_model=sizing.cpu_model,
+        scheduling=sizing.scheduling,
         max_vcpus=sizing.max_vcpus,
         memory_bytes=sizing.memory_bytes,
         max_memory_bytes=sizing.max_memory_bytes,

@@ -1,10 +1,11 @@
 """What a machine is given: its spec, completed by its VMClass and the defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from virtfleet_api.compute import Cpu, Memory
 from virtfleet_api.io_tune import IoTune
+from virtfleet_api.machine import CpuScheduling
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import ClassUpdates, VMClass
 from virtfleet_operator.core.validate.sizes import size_problems
@@ -40,6 +41,8 @@ class Sizing:
     memory_bytes: int
     io_tune: IoTune | None = None
     """Of disks that have none of their own."""
+    scheduling: CpuScheduling = field(default_factory=CpuScheduling)
+    """What the vCPUs together get of the host's CPUs."""
     max_vcpus: int | None = None
     max_memory_bytes: int | None = None
     deferred: tuple[str, ...] = ()
@@ -69,6 +72,7 @@ def resolve(vm: VirtualMachine, vm_class: VMClass | None) -> Sizing | Waiting | 
         cpu_model=cpu.model or DEFAULT_CPU_MODEL,
         memory_bytes=_whole(memory.guest),
         io_tune=vm_class.spec.io_tune if vm_class else None,
+        scheduling=CpuScheduling(limit_hz=cpu.limit, reservation_hz=cpu.reservation or 0, shares=cpu.shares),
         max_vcpus=cpu.max_vcpus,
         max_memory_bytes=None if memory.max is None else _whole(memory.max),
         deferred=_deferred(vm, vm_class),

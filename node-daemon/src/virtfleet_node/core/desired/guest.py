@@ -7,6 +7,7 @@ from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import Hardware, Machine
+from virtfleet_node.core.chosen import ChosenDevice
 from virtfleet_node.core.places import Places, needs_memory_device
 
 
@@ -26,6 +27,8 @@ class HostFacts:
     emulator: str | None
     """Path of QEMU; None with the test driver."""
     arch: str = "x86_64"
+    render_node: str = ""
+    """Device by which the host's GPU draws for guests; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Guest:
     places: Places
     user_space_switch: bool = False
     """Open vSwitch's datapath is the one in user space."""
+    devices: tuple[ChosenDevice, ...] = ()
+    """Devices of the host that were chosen for it."""
 
     @property
     def hardware(self) -> Hardware:

@@ -50,7 +50,8 @@ def machine_says(word: PrintableStatus, generation: int, meta: ObjectMeta, facts
         yield _agent(report, generation)
     if report.phase == Phase.PAUSED:
         yield Says(ConditionType.PAUSED, YES, *_paused(report, "The guest is paused."), generation)
-    if report.restart_required or report.held_compute or report.held_disks or report.held_interfaces:
+    held = (*report.held_compute, *report.held_disks, *report.held_interfaces, *report.held_devices)
+    if report.restart_required or held:
         yield Says(ConditionType.RESTART_REQUIRED, YES, *_restart(report), generation)
 
 
@@ -69,7 +70,7 @@ def _held(report: MachineReport) -> Iterator[str]:
     if report.held_compute:
         said = plain(", and ".join(report.held_compute[:_MAX_FIELDS]))
         yield f"The guest does not follow: {said}; it is asked again, or restart the machine with `kubectl vm restart`."
-    if held := plain(", ".join((*report.held_disks, *report.held_interfaces)[:_MAX_FIELDS])):
+    if held := plain(", ".join((*report.held_disks, *report.held_interfaces, *report.held_devices)[:_MAX_FIELDS])):
         remedy = "unmount it there" if report.held_disks else "unload its driver there"
         yield f"The guest still uses {held}: {remedy}, or restart the machine with `kubectl vm restart`."
 
