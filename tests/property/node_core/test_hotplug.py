@@ -166,17 +166,13 @@ def grown(desired_cores: int, size: int) -> Machine:
 
 @given(
     st.lists(st.tuples(cores, sizes), min_size=1, max_size=4),
-    st.booleans(),
-    st.booleans(),
+    st.tuples(st.booleans(), st.booleans()),
     st.frozensets(st.integers(0, 8), max_size=4),
 )
 def test_a_guest_that_does_what_it_is_asked_has_what_is_wanted(
-    wishes: list[tuple[int, int]],
-    emulated: bool,
-    onlines: bool,
-    lost: frozenset[int],
+    wishes: list[tuple[int, int]], kind: tuple[bool, bool], lost: frozenset[int]
 ) -> None:
-    guest = Guest(grown(1, 512 * MIB), emulated=emulated, onlines=onlines)
+    guest = Guest(grown(1, 512 * MIB), emulated=kind[0], onlines=kind[1])
     for wanted_cores, size in wishes:
         desired = grown(wanted_cores, size)
         guest.converge(desired, lost)
