@@ -17,7 +17,6 @@ from virtfleet_node.core.actions import (
     ChangeMedium,
     DetachCard,
     DetachDevice,
-    DetachDimm,
     DetachDisk,
     DiskAction,
     DomainAction,
@@ -26,17 +25,20 @@ from virtfleet_node.core.actions import (
     PrepareDisk,
     RemoveDisk,
     RemoveMedia,
-    RequestMemory,
     RequestShutdown,
     Resume,
-    SetBalloon,
-    SetGuestVcpus,
     ShortAction,
     Start,
     Undefine,
+    WriteRecord,
+)
+from virtfleet_node.core.compute_actions import (
+    DetachDimm,
+    RequestMemory,
+    SetBalloon,
+    SetGuestVcpus,
     UnplugVcpus,
     VcpuAction,
-    WriteRecord,
 )
 from virtfleet_node.core.desired.disks import build_disk_xml
 from virtfleet_node.core.desired.domain import build_domain_xml

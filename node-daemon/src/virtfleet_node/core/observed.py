@@ -166,7 +166,7 @@ class Observed:
     """The cloud-init medium that is there, of those the machine wants."""
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     asked: Mapping[str, Asking] = field(default_factory=dict)
-    """What the guest was asked for: disks and media by target, cards, devices and DIMMs by alias, figures by key."""
+    """What the guest was asked for: disks and media by target, others by alias, figures by their key."""
     host: HostView = field(default_factory=HostView)
     """The host's devices, and who has them."""
     guest_vcpus: int | None = None

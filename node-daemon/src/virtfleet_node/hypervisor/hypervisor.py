@@ -6,7 +6,8 @@ from pathlib import Path
 
 import libvirt
 
-from virtfleet_node.core.actions import DomainAction, Pin, SetGuestVcpus
+from virtfleet_node.core.actions import DomainAction, Pin
+from virtfleet_node.core.compute_actions import SetGuestVcpus
 from virtfleet_node.core.desired.domain import build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
 from virtfleet_node.core.desired.identity import parse_domain_name
