@@ -6,12 +6,14 @@ import contextlib
 import logging
 import signal
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from prometheus_client import REGISTRY, start_http_server
 
 from virtfleet_api.report import NodeReport
+from virtfleet_node.agent.cpu_metrics import CpuMetrics
 from virtfleet_node.agent.daemon import NodeDaemon
 from virtfleet_node.agent.network_metrics import NetworkMetrics
 from virtfleet_node.agent.node import NodeDescription
@@ -26,6 +28,7 @@ from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
 from virtfleet_node.api.server import Server
 from virtfleet_node.config import Config, read_config
+from virtfleet_node.core.host_cpu import HostCpu
 from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.pool_rules import PoolRules
 from virtfleet_node.host.devices import Devices
@@ -97,9 +100,12 @@ async def build_daemon(
     wanted_pools = WantedPools(pools, config.state_directory / "pools.json", config.roots)
     wanted_pools.start()
     disks = DiskStore(pools)
-    facts, switch = await hypervisor.read_facts(config.state_directory), build_switch(config, identity)
+    inventory = read_inventory(cpu_frequency_hz=config.cpu_frequency)
+    cpu = HostCpu(inventory.cpu_frequency_hz, inventory.cpus, inventory.weight_scale)
+    facts = replace(await hypervisor.read_facts(config.state_directory), cpu=cpu)
+    switch = build_switch(config, identity)
     versions = await hypervisor.read_versions()
-    node = NodeDescription(config, read_inventory(), facts, versions, pools, lambda: switch.report)
+    node = NodeDescription(config, inventory, facts, versions, pools, lambda: switch.report)
 
     def describe() -> NodeReport:
         return node.report(connected=hypervisor.connected)
@@ -120,6 +126,7 @@ async def build_daemon(
     )
     daemon = NodeDaemon(around, describe)
     StorageMetrics(REGISTRY, pools.reports, daemon.disk_figures)
+    CpuMetrics(REGISTRY, daemon.cpu_figures)
     NetworkMetrics(REGISTRY, daemon.card_figures)
     return daemon, journal, images
 

@@ -8,6 +8,7 @@ from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import FlattenDisk
 from virtfleet_node.core.cards import card_name
+from virtfleet_node.core.desired.cpu_tune import live_scheduling
 from virtfleet_node.core.errors import NodeError
 from virtfleet_node.core.full_pool import Resumes, remembered
 from virtfleet_node.core.guest_facts import GuestFacts
@@ -35,6 +36,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         ready_images=frozenset(uid for uid in needed if around.images.files(uid) is not None),
         media_digest=digest if digest and around.media.path(desired.uid, digest) is not None else None,
         shutdown=entry.shutdown,
+        cpu_frequency_hz=around.facts.cpu.frequency_hz,
         asked=dict(entry.asked),
         paused_at=entry.paused_at,
         full_pools=await _full_pools(around, domain, disks),
@@ -74,6 +76,8 @@ def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> Non
     there = {*(disk.target for disk in domain.disks), *(card.alias for card in domain.cards)}
     entry.asked = {key: asking for key, asking in entry.asked.items() if key in there}
     entry.cards = {card.device: name for card in domain.cards if (name := card_name(card, domain)) and card.device}
+    entry.scheduling = live_scheduling(entry.desired, domain.stored) if domain.active else None
+    entry.vcpus = domain.vcpus
     if domain.state is not DomainState.PAUSED:
         entry.paused_at = None
     elif entry.paused_at is None:

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from virtfleet_api.machine import MachineDisk, MachineInterface
 from virtfleet_api.network import LinkState
-from virtfleet_node.core.limits import CardLimit
+from virtfleet_node.core.limits import CardLimit, CpuQuota
 from virtfleet_node.core.record import Record
 
 
@@ -152,6 +152,19 @@ class LimitDisk:
 
 
 @dataclass(frozen=True)
+class LimitCpu:
+    """Change the limit of a running guest's vCPUs."""
+
+    quota: CpuQuota
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return (
+            f"limit CPU ({self.quota.total} of {self.quota.period} us)" if self.quota.total > 0 else "limit CPU (none)"
+        )
+
+
+@dataclass(frozen=True)
 class ResizeDisk:
     """Make a running guest's disk larger."""
 
@@ -276,7 +289,9 @@ class Undefine:
 
 CardAction = DetachCard | SetLink | LimitCard
 
-DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitDisk | ResizeDisk | DetachDisk | CardAction | Undefine
+DiskChange = LimitDisk | ResizeDisk | DetachDisk
+
+DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitCpu | DiskChange | CardAction | Undefine
 """Actions that the hypervisor carries out as they are."""
 
 LongAction = CloneDisks | FlattenDisk | WipeDisk

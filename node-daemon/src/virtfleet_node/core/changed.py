@@ -22,6 +22,8 @@ _PLAIN: Final = {
     "guest_agent": "guestAgent",
 }
 
+_SCHEDULING: Final = {"limit_hz": "cpu.limit", "reservation_hz": "cpu.reservation", "shares": "cpu.shares"}
+
 _KERNEL: Final = {"image_uid": "kernelBoot.image", "cmdline": "kernelBoot.cmdline"}
 
 
@@ -29,6 +31,7 @@ def changed_fields(started: Hardware, desired: Hardware, observed: Observed) -> 
     """Return the spec fields that take effect at the next start, such as "cpu.cores" or "disks[root].cache"."""
     return (
         *_differences(started, desired, _PLAIN),
+        *_scheduling(started, desired),
         *_kernel(started, desired),
         *_disks(started, desired, observed),
         *_cards(desired, observed),
@@ -37,6 +40,11 @@ def changed_fields(started: Hardware, desired: Hardware, observed: Observed) -> 
 
 def _differences(before: BaseModel, after: BaseModel, names: Mapping[str, str]) -> Iterator[str]:
     return (word for name, word in names.items() if getattr(before, name) != getattr(after, name))
+
+
+def _scheduling(started: Hardware, desired: Hardware) -> Iterator[str]:
+    if "scheduling" in desired.deferred:
+        yield from _differences(started.scheduling, desired.scheduling, _SCHEDULING)
 
 
 def _kernel(started: Hardware, desired: Hardware) -> Iterator[str]:

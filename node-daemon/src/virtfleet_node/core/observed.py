@@ -9,7 +9,7 @@ from typing import Final
 from virtfleet_api.machine import MachineDisk
 from virtfleet_api.network import LinkState
 from virtfleet_node.core.full_pool import Resumes
-from virtfleet_node.core.limits import NO_LIMIT, CardLimit
+from virtfleet_node.core.limits import NO_LIMIT, NO_QUOTA, CardLimit, CpuQuota
 from virtfleet_node.core.places import Places
 from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.record import Record, Stored
@@ -91,6 +91,10 @@ class ObservedDomain:
     """Those of a running guest."""
     cards: tuple[AttachedCard, ...] = ()
     """Those of a running guest."""
+    quota: CpuQuota = NO_QUOTA
+    """Of a running guest."""
+    vcpus: int = 1
+    """Of a running guest."""
     free_ports: frozenset[int] = frozenset()
     """PCI Express ports of a running guest with nothing in them."""
     has_scsi: bool = False
@@ -151,6 +155,8 @@ class Observed:
     """The running guest's disks are being copied just now, and must keep their size."""
     wanted_by: tuple[str, ...] = ()
     """Machines, as namespace/name, that have yet to copy disks of this one; looked up when it is to be removed."""
+    cpu_frequency_hz: int = 0
+    """Of one CPU of the host; 0 when it is not known."""
     network_problem: str = ""
     """Why no card can be plugged into a switch on this node, as a sentence."""
 

@@ -4,8 +4,18 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from virtfleet_api.machine import Machine, MachineDisk
-from virtfleet_node.core.actions import Action, AttachDisk, ChangeMedium, DetachDisk, LimitDisk, PrepareDisk, ResizeDisk
+from virtfleet_node.core.actions import (
+    Action,
+    AttachDisk,
+    ChangeMedium,
+    DetachDisk,
+    LimitCpu,
+    LimitDisk,
+    PrepareDisk,
+    ResizeDisk,
+)
 from virtfleet_node.core.attached import attachable, attached, detachable, is_inserted, unwanted
+from virtfleet_node.core.desired.cpu_tune import build_quota, live_scheduling
 from virtfleet_node.core.desired.io_tune import build_tuning, effective
 from virtfleet_node.core.due import Change, ask
 from virtfleet_node.core.observed import AttachedDisk, Observed
@@ -21,6 +31,7 @@ def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tupl
     What is quick comes first: a disk that cannot be made must not keep another from being limited.
     """
     changes = (
+        *(Change(action) for action in _plan_cpu(desired, observed)),
         *(Change(action) for action in _plan_attached(desired, observed)),
         *_plan_media(desired, observed, now),
         *_plan_removals(desired, observed, now),
@@ -29,6 +40,13 @@ def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tupl
     )
     later = tuple(change.due for change in changes if change.due is not None)
     return tuple(change.action for change in changes if change.due is None), min(later, default=None)
+
+
+def _plan_cpu(desired: Machine, observed: Observed) -> Iterator[Action]:
+    limit = live_scheduling(desired, observed.domain.stored).limit_hz
+    quota = build_quota(limit, observed.domain.vcpus, observed.cpu_frequency_hz)
+    if quota != observed.domain.quota:
+        yield LimitCpu(quota)
 
 
 def is_too_small(disk: MachineDisk, stored: StoredDisk) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 import libvirt
 
 from virtfleet_node.core.actions import DomainAction
+from virtfleet_node.core.demand import CpuCounters
 from virtfleet_node.core.desired.domain import build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
 from virtfleet_node.core.desired.identity import parse_domain_name
@@ -16,7 +17,7 @@ from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import Stored
 from virtfleet_node.core.traffic import Traffic
-from virtfleet_node.hypervisor import backup, execute, observe, pull
+from virtfleet_node.hypervisor import backup, cpu, execute, observe, pull
 from virtfleet_node.hypervisor.agent_facts import read_guest_facts
 from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
@@ -132,6 +133,26 @@ class Hypervisor:
         """Return what has passed through the cards of running guests, by machine and device of the node."""
         connect = self._connection.get()
         return await self._calls.run(lambda: read_traffic(connect))
+
+    async def read_cpu_counters(self) -> dict[str, CpuCounters]:
+        """Return what running guests have used of the host's CPUs."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: cpu.read_counters(connect))
+
+    async def read_cpu_sets(self, uids: tuple[str, ...]) -> dict[str, frozenset[int]]:
+        """Return the CPUs that guests may run on, of those that run."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: cpu.read_cpu_sets(connect, uids))
+
+    async def read_cpu_weight(self, uid: str) -> int | None:
+        """Return a guest's weight, None when it does not run."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: cpu.read_weight(connect, uid))
+
+    async def write_cpu_weight(self, uid: str, weight: int) -> None:
+        """Give a guest a weight, if it runs."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: cpu.write_weight(connect, uid, weight))
 
     async def begin_backup(self, uid: str, files: Mapping[str, str], *, freeze: bool) -> object:
         """Begin to copy disks of a running guest, by their files, into other files that exist; return the job."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import Hardware, Machine
+from virtfleet_node.core.host_cpu import HostCpu
 from virtfleet_node.core.places import Places
 
 
@@ -26,6 +27,7 @@ class HostFacts:
     emulator: str | None
     """Path of QEMU; None with the test driver."""
     arch: str = "x86_64"
+    cpu: HostCpu = field(default_factory=HostCpu)
 
 
 @dataclass(frozen=True)
