@@ -15,12 +15,14 @@ from prometheus_client import REGISTRY, start_http_server
 from virtfleet_api.report import NodeReport
 from virtfleet_node.agent.cpu_metrics import CpuMetrics
 from virtfleet_node.agent.daemon import NodeDaemon
+from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.agent.network_metrics import NetworkMetrics
 from virtfleet_node.agent.node import NodeDescription
 from virtfleet_node.agent.relay import Relay
 from virtfleet_node.agent.storage_metrics import StorageMetrics
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.switch import Edges, NodeSwitch
+from virtfleet_node.agent.taken_devices import TakenDevices
 from virtfleet_node.api.copies import CopyServer
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.identity import Identity
@@ -105,7 +107,9 @@ async def build_daemon(
     facts = replace(await hypervisor.read_facts(config.state_directory), cpu=cpu)
     switch = build_switch(config, identity)
     versions = await hypervisor.read_versions()
-    node = NodeDescription(config, inventory, facts, versions, pools, lambda: switch.report)
+    taken = TakenDevices(config.state_directory / "devices.json")
+    devices = DeviceTable(hypervisor, taken, draws=bool(facts.render_node))
+    node = NodeDescription(config, inventory, facts, versions, pools, lambda: switch.report, devices.reports)
 
     def describe() -> NodeReport:
         return node.report(connected=hypervisor.connected)
@@ -120,6 +124,7 @@ async def build_daemon(
         images=images,
         media=MediaStore(config.state_directory),
         switch=switch,
+        devices=devices,
         journal=journal,
         state_directory=config.state_directory,
         now=lambda: datetime.now(UTC),

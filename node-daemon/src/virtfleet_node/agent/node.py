@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
-from virtfleet_api.report import NetworkReport, NodeReport, PoolReport
+from virtfleet_api.report import HostDevice, NetworkReport, NodeReport, PoolReport
 from virtfleet_node.config import Config
 from virtfleet_node.core.desired.guest import HostFacts
 from virtfleet_node.core.ports import Pools
@@ -26,6 +26,7 @@ class NodeDescription:
     versions: Versions
     pools: Pools
     read_network: Callable[[], NetworkReport | None]
+    read_devices: Callable[[], tuple[HostDevice, ...]]
     told: tuple[PoolReport, ...] = ()
 
     def report(self, *, connected: bool) -> NodeReport:
@@ -42,6 +43,8 @@ class NodeDescription:
             cpu_frequency_hz=self.inventory.cpu_frequency_hz,
             memory_bytes=self.inventory.memory_bytes,
             numa=self.inventory.numa,
+            devices=self.read_devices(),
+            render_node=bool(self.facts.render_node),
             pools=self.told,
             labels=self.config.labels,
             hypervisor_connected=connected,

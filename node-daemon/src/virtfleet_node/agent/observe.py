@@ -8,11 +8,12 @@ from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import FlattenDisk
 from virtfleet_node.core.cards import card_name
-from virtfleet_node.core.desired.cpu_tune import live_scheduling
+from virtfleet_node.core.desired.cpu_tune import live_scheduling, running_vcpus
+from virtfleet_node.core.due import asked_again, outstanding
 from virtfleet_node.core.errors import NodeError
 from virtfleet_node.core.full_pool import Resumes, remembered
 from virtfleet_node.core.guest_facts import GuestFacts
-from virtfleet_node.core.observed import Asking, DomainState, Observed, ObservedDomain, ShutdownRequests
+from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain, ShutdownRequests
 from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.stored import StoredDisk
 
@@ -30,7 +31,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
     digest = desired.hardware.cloud_init_digest
     disks = await asyncio.to_thread(around.disks.read_disks, desired.uid)
     needed = desired.image_uids() | {disk.backing_image_uid for disk in disks if disk.backing_image_uid}
-    return Observed(
+    observed = Observed(
         domain=domain,
         disks=disks,
         ready_images=frozenset(uid for uid in needed if around.images.files(uid) is not None),
@@ -38,6 +39,8 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         shutdown=entry.shutdown,
         cpu_frequency_hz=around.facts.cpu.frequency_hz,
         asked=dict(entry.asked),
+        host=around.devices.view(desired.uid),
+        guest_vcpus=entry.facts.vcpus,
         paused_at=entry.paused_at,
         full_pools=await _full_pools(around, domain, disks),
         resumes=entry.resumes,
@@ -47,6 +50,9 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         wanted_by=entry.wanted_by,
         network_problem=around.switch.problem,
     )
+    entry.scheduling = live_scheduling(desired, domain.stored) if domain.active else None
+    entry.vcpus = running_vcpus(desired, observed)
+    return observed
 
 
 async def _full_pools(
@@ -73,11 +79,8 @@ def _flattening(entry: Entry) -> tuple[str, str, str] | None:
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:
     if not domain.active:
         entry.shutdown, entry.facts = ShutdownRequests(), GuestFacts()
-    there = {*(disk.target for disk in domain.disks), *(card.alias for card in domain.cards)}
-    entry.asked = {key: asking for key, asking in entry.asked.items() if key in there}
+    entry.asked = outstanding(entry.asked, domain, entry.facts.vcpus)
     entry.cards = {card.device: name for card in domain.cards if (name := card_name(card, domain)) and card.device}
-    entry.scheduling = live_scheduling(entry.desired, domain.stored) if domain.active else None
-    entry.vcpus = domain.vcpus
     if domain.state is not DomainState.PAUSED:
         entry.paused_at = None
     elif entry.paused_at is None:
@@ -91,10 +94,13 @@ def count_resume(around: Surroundings, entry: Entry) -> None:
 
 
 def remember_asking(around: Surroundings, entry: Entry, key: str) -> None:
-    """Remember that the guest has just been asked to let go of a disk or medium, or of a card."""
-    now = around.now()
-    before = entry.asked.get(key)
-    entry.asked[key] = before.again(now) if before else Asking(now, now)
+    """Remember that the guest has just been asked for something, as `Observed.asked` names it."""
+    entry.asked = asked_again(entry.asked, key, around.now())
+
+
+async def remember_vcpus(around: Surroundings, entry: Entry) -> None:
+    """Ask the guest how many vCPUs it uses, after that was changed."""
+    entry.facts = replace(entry.facts, vcpus=await around.hypervisor.read_guest_vcpus(entry.desired.uid))
 
 
 def count_shutdown(around: Surroundings, entry: Entry) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.core.desired.guest import HostFacts
 from virtfleet_node.core.ports import DiskStore, ImageStore, Journal, MediaStore, Pools, Switch, WantedPools
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
@@ -22,6 +23,7 @@ class Surroundings:
     images: ImageStore
     media: MediaStore
     switch: Switch
+    devices: DeviceTable
     journal: Journal
     state_directory: Path
     now: Callable[[], datetime]

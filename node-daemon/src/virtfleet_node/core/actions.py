@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from virtfleet_api.machine import MachineDisk, MachineInterface
+from virtfleet_api.machine import MachineDevice, MachineDisk, MachineInterface
 from virtfleet_api.network import LinkState
-from virtfleet_node.core.limits import CardLimit, CpuQuota
+from virtfleet_node.core.limit_actions import LimitCard, LimitCpu
 from virtfleet_node.core.record import Record
 
 
@@ -152,19 +152,6 @@ class LimitDisk:
 
 
 @dataclass(frozen=True)
-class LimitCpu:
-    """Change the limit of a running guest's vCPUs."""
-
-    quota: CpuQuota
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        return (
-            f"limit CPU ({self.quota.total} of {self.quota.period} us)" if self.quota.total > 0 else "limit CPU (none)"
-        )
-
-
-@dataclass(frozen=True)
 class ResizeDisk:
     """Make a running guest's disk larger."""
 
@@ -233,6 +220,28 @@ class DetachCard:
 
 
 @dataclass(frozen=True)
+class AttachDevice:
+    """Choose a device of the host for a running guest, and give it."""
+
+    device: MachineDevice
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"attach device {self.device.name} ({self.device.device_class})"
+
+
+@dataclass(frozen=True)
+class DetachDevice:
+    """Ask a running guest to let go of a device of the host."""
+
+    alias: str
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"detach device {self.alias}"
+
+
+@dataclass(frozen=True)
 class SetLink:
     """Plug in or pull the cable of a running guest's network card."""
 
@@ -245,16 +254,82 @@ class SetLink:
 
 
 @dataclass(frozen=True)
-class LimitCard:
-    """Change the limit towards a running guest's network card."""
+class PlugVcpus:
+    """Give vCPUs to a running guest."""
 
-    device: str
-    limit: CardLimit
+    count: int
+    """Those that it has then."""
 
     def __str__(self) -> str:
         """Say it in words."""
-        limit = f"{self.limit.peak} kB/s, burst {self.limit.burst} KiB" if self.limit.peak else "none"
-        return f"limit network card {self.device} ({limit})"
+        return f"plug vCPUs up to {self.count}"
+
+
+@dataclass(frozen=True)
+class UnplugVcpus:
+    """Ask a running guest to let go of vCPUs."""
+
+    count: int
+    """Those that it has then."""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"unplug vCPUs down to {self.count}"
+
+
+@dataclass(frozen=True)
+class SetGuestVcpus:
+    """Have the guest agent bring vCPUs online, or turn them off, until so many are online."""
+
+    count: int
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"have the guest use {self.count} vCPUs"
+
+
+@dataclass(frozen=True)
+class RequestMemory:
+    """Ask a running guest to have so much of its virtio-mem device."""
+
+    size_bytes: int
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"request {self.size_bytes} bytes of virtio-mem"
+
+
+@dataclass(frozen=True)
+class SetBalloon:
+    """Ask a running guest's balloon to leave it so much of its memory and DIMMs."""
+
+    level_bytes: int
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"set balloon to leave {self.level_bytes} bytes"
+
+
+@dataclass(frozen=True)
+class AttachDimm:
+    """Give a DIMM to a running guest."""
+
+    size_bytes: int
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"attach DIMM of {self.size_bytes} bytes"
+
+
+@dataclass(frozen=True)
+class DetachDimm:
+    """Ask a running guest to let go of a DIMM."""
+
+    alias: str
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"detach DIMM {self.alias}"
 
 
 @dataclass(frozen=True)
@@ -289,9 +364,15 @@ class Undefine:
 
 CardAction = DetachCard | SetLink | LimitCard
 
+VcpuAction = PlugVcpus | UnplugVcpus | SetGuestVcpus
+
+MemoryAction = RequestMemory | SetBalloon | AttachDimm | DetachDimm
+
+PowerAction = Pause | Resume | RequestShutdown | Destroy
+
 DiskChange = LimitDisk | ResizeDisk | DetachDisk
 
-DomainAction = Pause | Resume | RequestShutdown | Destroy | LimitCpu | DiskChange | CardAction | Undefine
+DomainAction = PowerAction | DiskChange | DetachDevice | CardAction | LimitCpu | VcpuAction | MemoryAction | Undefine
 """Actions that the hypervisor carries out as they are."""
 
 LongAction = CloneDisks | FlattenDisk | WipeDisk
@@ -300,7 +381,7 @@ LongAction = CloneDisks | FlattenDisk | WipeDisk
 DiskAction = PrepareDisk | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk
 """Actions for which files are looked up."""
 
-ShortAction = WriteRecord | Start | DomainAction | DiskAction | AttachCard | RemoveMedia
+ShortAction = WriteRecord | Start | DomainAction | DiskAction | AttachCard | AttachDevice | RemoveMedia
 """Actions that are over when they have been carried out."""
 
 Action = ShortAction | LongAction

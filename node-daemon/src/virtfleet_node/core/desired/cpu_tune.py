@@ -10,7 +10,9 @@ from virtfleet_api.machine import CpuScheduling, Machine
 from virtfleet_node.core.desired.element import Element, add
 from virtfleet_node.core.desired.guest import Guest
 from virtfleet_node.core.limits import NO_QUOTA, PERIOD, UNLIMITED, CpuQuota
+from virtfleet_node.core.observed import Observed
 from virtfleet_node.core.record import Stored
+from virtfleet_node.core.wanted_compute import wanted_vcpus
 from virtfleet_node.core.weights import shares_of, weight_alone
 
 _LONG_PERIOD: Final = 1_000_000
@@ -40,6 +42,13 @@ def live_scheduling(desired: Machine, stored: Stored | None) -> CpuScheduling:
     return stored.started.scheduling if waits and stored and stored.started else desired.hardware.scheduling
 
 
+def running_vcpus(desired: Machine, observed: Observed) -> int:
+    """Return the vCPUs that a running guest uses, or shall use: those that it only has not given back do not count."""
+    seen = observed.domain.vcpus
+    plugged = seen.plugged if seen else desired.hardware.vcpus
+    return min(plugged, wanted_vcpus(desired.hardware, observed) or plugged)
+
+
 def configure_cpu_tune(domain: Element, guest: Guest) -> None:
     """Write <cputune>."""
     hardware, host = guest.hardware, guest.facts.cpu
@@ -61,12 +70,6 @@ def parse_quota(domain: Element) -> CpuQuota:
     if vcpu == total == UNLIMITED:
         return NO_QUOTA
     return CpuQuota(int(domain.findtext("cputune/period") or PERIOD), vcpu, total)
-
-
-def parse_vcpus(domain: Element) -> int:
-    """Return how many vCPUs a running domain has."""
-    found = domain.find("vcpu")
-    return 1 if found is None else int(found.get("current") or found.text or 1)
 
 
 def _quota(domain: Element, tag: str) -> int:

@@ -1,11 +1,12 @@
 """The status of a VMNode: its inventory, what is promised, and whether it is heard."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from virtfleet_api.conditions import ConditionType
+from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.report import NetworkReport, NodeReport
 from virtfleet_api.vm_node import (
     NodeResources,
@@ -17,6 +18,7 @@ from virtfleet_api.vm_node import (
 from virtfleet_operator.core.place import Load, allocatable
 from virtfleet_operator.core.summarise.bounds import count_of, frequency_of, size_of
 from virtfleet_operator.core.summarise.conditions import NO, NOBODY_KNOWS, YES, Saying, Says, conditions
+from virtfleet_operator.core.summarise.devices import node_device_statuses
 from virtfleet_operator.core.summarise.pools import pool_statuses, pools_said, pools_say
 from virtfleet_operator.core.verdict import join_problems, plain
 
@@ -36,12 +38,16 @@ class NodeFacts:
     orphans: Sequence[str] = ()
     pools_refused: str = ""
     """Why the node did not take the pools that it shall have."""
+    device_rules: Sequence[DeviceClassRule] = ()
+    """Device classes of the whole fleet."""
+    machine_names: Mapping[str, str] = field(default_factory=dict)
+    """Machines that the node reports, as namespace/name, by UID."""
 
 
 def summarise_node(node: VMNode, facts: NodeFacts, now: datetime) -> VMNodeStatus:
     """Return the status of a node; the inventory of one that is not heard is what was last known."""
     old, meta = node.status, node.metadata
-    inventory = _inventory(node, facts.report) if facts.report else {}
+    inventory = _inventory(node, facts, facts.report) if facts.report else {}
     said = (*_says(meta.generation, facts), *_pools_say(node, facts))
     return old.model_copy(
         update=inventory
@@ -56,7 +62,7 @@ def summarise_node(node: VMNode, facts: NodeFacts, now: datetime) -> VMNodeStatu
     )
 
 
-def _inventory(node: VMNode, report: NodeReport) -> dict[str, object]:
+def _inventory(node: VMNode, facts: NodeFacts, report: NodeReport) -> dict[str, object]:
     promised = allocatable(node, report)
     return {
         "hypervisor": plain(report.hypervisor, _MAX_WORD),
@@ -73,6 +79,7 @@ def _inventory(node: VMNode, report: NodeReport) -> dict[str, object]:
             for cell in report.numa[:_MAX_CELLS]
             if (memory := size_of(cell.memory_bytes))
         ),
+        "devices": node_device_statuses(node, facts.device_rules, report, facts.machine_names),
         "pools": tuple(pool_statuses(node.status, report.pools)),
     }
 
