@@ -15,6 +15,7 @@ from virtfleet_api.report import MachineReport, NetworkReport, NodeReport, Phase
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
+from virtfleet_node.agent.cpu_watch import CpuWatch
 from virtfleet_node.agent.entry import Entry, Work
 from virtfleet_node.agent.flattener import Flattener
 from virtfleet_node.agent.give_devices import hold_devices
@@ -29,6 +30,7 @@ from virtfleet_node.agent.traffic_watch import TrafficWatch
 from virtfleet_node.agent.wiper import Wiper
 from virtfleet_node.agent.works import Works
 from virtfleet_node.core.actions import CloneDisks, FlattenDisk, LongAction, ShortAction, WipeDisk
+from virtfleet_node.core.cpu_figure import CpuFigure
 from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, ObservedDomain
@@ -61,6 +63,7 @@ class NodeDaemon:
         self._traffic = TrafficWatch(around, self._entries)
         self.numa = NumaWatch(around, self._entries, self._queue.add, read_cpu_times)
         around.cells.subscribe(self._look_at_all)
+        self._cpu = CpuWatch(around, self._entries)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._copier = Copier(around, self._entries, self._queue.add)
         around.images.copy_disks_with(self._copier.export)
@@ -87,8 +90,8 @@ class NodeDaemon:
         await self._copier.recover()
         self._queue.start()
         self._look_at_all()
-        watches = (self._storage.run(), self._traffic.run(), self.numa.run(), self._around.devices.run())
-        background = (self._resync(), *watches, self._around.switch.run())
+        watches = (self._storage.run(), self._traffic.run(), self._cpu.run(), self.numa.run())
+        background = (self._resync(), *watches, self._around.switch.run(), self._around.devices.run())
         self._tasks += [asyncio.create_task(work) for work in background]
 
     async def stop(self) -> None:
@@ -159,6 +162,10 @@ class NodeDaemon:
     def card_figures(self) -> tuple[CardFigure, ...]:
         """Return the traffic of network cards as last seen; may be called by any thread."""
         return self._traffic.figures
+
+    def cpu_figures(self) -> tuple[CpuFigure, ...]:
+        """Return the CPU of machines as last measured; may be called by any thread."""
+        return self._cpu.figures
 
     async def list_interfaces(self, uid: str) -> InterfaceList:
         """Return the network cards of a machine with their traffic; NotFoundError."""
