@@ -8,9 +8,10 @@ import shutil
 import signal
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import libvirt
 
@@ -18,12 +19,13 @@ from virtfleet_api.image import Image, ImageFormat, ImageReport
 from virtfleet_api.machine import CloudInitFiles, Hardware, Machine, MachineKernel, Run
 from virtfleet_api.report import MachineReport, NodeReport, Phase
 from virtfleet_dev.guest_image import CMDLINE, guest_files
-from virtfleet_dev.node import Node
 from virtfleet_node.agent.cells import Cells
 from virtfleet_node.agent.daemon import NodeDaemon
+from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.agent.relay import Relay
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.switch import Edges, NodeSwitch
+from virtfleet_node.agent.taken_devices import TakenDevices
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
 from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.stored import ImageFiles
@@ -48,6 +50,19 @@ DISK = "bbbbbbbb-0000-4000-8000-000000000000"
 FACTS = HostFacts(DomainType.QEMU, "/usr/bin/qemu-system-x86_64")
 _MEMORY = 128 << 20
 _NUMBERS = itertools.count(1)
+
+
+class RigNode(Protocol):
+    """Where the daemon works: `virtfleet_dev.node.Node`, or a host that the tests themselves run on."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def directory(self) -> Path: ...
+    @property
+    def uri(self) -> str: ...
+    def command(self, *words: str | Path) -> list[str | Path]: ...
+    def pids(self, program: str) -> Sequence[int]: ...
 
 
 class PreparedImages(ImageStore):
@@ -127,7 +142,7 @@ class Reports:
 class NodesLibvirtd(LibvirtdState):
     """The state of a node's libvirtd, seen from outside of the node, where its pid is another."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: RigNode) -> None:
         super().__init__(node.directory / "run" / "qemu")
         self._node = node
 
@@ -139,8 +154,13 @@ class NodesLibvirtd(LibvirtdState):
 class Rig:
     """A daemon that can be killed and started again."""
 
-    def __init__(self, node: Node, southbound: Southbound | None = None) -> None:
-        """Take a node that is up, and how its ovn-controller reaches the southbound database."""
+    def __init__(
+        self,
+        node: RigNode,
+        southbound: Southbound | None = None,
+        images: Callable[[Path], dict[str, ImageFiles]] = prepared_images,
+    ) -> None:
+        """Take a node that is up, how its ovn-controller reaches the southbound database, and images for its pool."""
         self.node = node
         self.southbound = southbound
         self.firewall_ports: tuple[int, ...] = ()
@@ -152,7 +172,7 @@ class Rig:
         self.wanted_pools = WantedPools(self.pools, self.state / "pools.json", (self.state / "pools",))
         self.disks = DiskStore(self.pools)
         self.media = MediaStore(self.state)
-        self.known = prepared_images(self.pool)
+        self.known = images(self.pool)
         self.images = PreparedImages(self.pools, self.disks, self.known)
         self.reports = Reports()
         self.relay = Relay()
@@ -283,12 +303,13 @@ class Rig:
                 return
 
     def qemu_pids(self) -> tuple[int, ...]:
-        return self.node.pids("qemu-system-x86")
+        return tuple(self.node.pids("qemu-system-x86"))
 
     def _new_daemon(self) -> NodeDaemon:
         self.images = PreparedImages(self.pools, self.disks, self.known)
         self.switch = self._new_switch()
         self.cells = Cells(self.read_cells)
+        self.devices = DeviceTable(self.hypervisor, TakenDevices(self.state / "devices.json"), draws=False)
         around = Surroundings(
             hypervisor=self.hypervisor,
             facts=FACTS,
@@ -298,6 +319,7 @@ class Rig:
             images=self.images,
             media=self.media,
             switch=self.switch,
+            devices=self.devices,
             journal=self.reports,
             state_directory=self.state,
             now=lambda: datetime.now(UTC),
@@ -331,6 +353,7 @@ class Rig:
             labels={},
             hypervisor_connected=self.hypervisor.connected,
             network=self.switch.report,
+            devices=self.devices.reports(),
         )
 
 

@@ -14,6 +14,9 @@ from virtfleet_api.virtual_machine_status import NumaPolicy
 ACTION_FAILED: Final = "ActionFailed"
 """Reason of a report whose machine could not be changed as its document says; it is tried again."""
 
+WAITING_FOR_DEVICE: Final = "WaitingForDevice"
+"""Reason of PROVISIONING, or beside RUNNING, while a device of the host cannot be had."""
+
 CLONING: Final = "Cloning"
 """Reason of PROVISIONING while disks are copied from another machine."""
 
@@ -130,13 +133,15 @@ class MachineReport(Document):
     machine_type: str = ""
     cpu_model: str = ""
     vcpus: int = 0
-    """As the running guest has them."""
+    """Those that the running guest uses."""
     max_vcpus: int = 0
+    """Those that it may be given without a restart."""
     memory_bytes: int = 0
-    """As the running guest has it."""
+    """What the running guest has: without what the balloon has taken back."""
     max_memory_bytes: int = 0
+    """What it may be given without a restart."""
     balloon_bytes: int = 0
-    """What of it the balloon has taken back."""
+    """What the balloon has taken back of what the guest was started with."""
     numa: NumaReport | None = None
     devices: tuple[AssignedDevice, ...] = ()
     disks: tuple[DiskReport, ...] = ()
@@ -144,11 +149,16 @@ class MachineReport(Document):
     agent_connected: bool = False
     guest: GuestReport | None = None
     restart_required: tuple[str, ...] = ()
-    """Spec fields (such as "cpu.cores", "disks[root].cache") that differ from what the guest was started with."""
+    """Spec fields (such as "disks[root].cache") that wait for the next start, some with why in parentheses, such as
+    "cpu.cores (8 vCPUs, and the running guest can have 4)"."""
+    held_compute: tuple[str, ...] = ()
+    """What of vCPUs and memory the guest has been asked to take or give back and has not, as clauses about it."""
     held_disks: tuple[str, ...] = ()
     """Disks and drives that the guest has been asked to let go of, and holds."""
     held_interfaces: tuple[str, ...] = ()
     """Network cards that the guest has been asked to let go of, and holds."""
+    held_devices: tuple[str, ...] = ()
+    """Devices of the host that the guest has been asked to let go of, and holds."""
     kept_disks: tuple[RetainedDisk, ...] = ()
     """With ABSENT: disks that were kept by their reclaim policy."""
 
@@ -198,7 +208,7 @@ class HostDevice(Document):
     """Address of the device that this is a virtual function of."""
     mediated_types: tuple[MediatedType, ...] = ()
     used_by: tuple[str, ...] = ()
-    """UIDs of machines that have it, or a part of it."""
+    """UIDs of machines that have it, or parts of it: once for each part."""
     problem: str = ""
     """Why no machine can be given it whole."""
 
@@ -262,6 +272,8 @@ class NodeReport(Document):
     memory_bytes: int
     numa: tuple[NumaCell, ...] = ()
     devices: tuple[HostDevice, ...] = ()
+    render_node: bool = False
+    """The host's GPU draws for guests (/dev/dri/renderD*)."""
     pools: tuple[PoolReport, ...] = ()
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
     hypervisor_connected: bool = True

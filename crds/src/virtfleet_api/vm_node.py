@@ -129,8 +129,11 @@ class NodeDeviceStatus(Model):
     address: Annotated[str, Field(description="PCI address.")]
     iommu_group: Annotated[int | None, Field(description="IOMMU group; devices of one group go together.")] = None
     numa: Annotated[int | None, Field(description="NUMA cell that it is near to.")] = None
-    used_by: Annotated[str | None, Field(description="Machine that has it, as namespace/name.")] = None
+    used_by: Annotated[
+        str | None, Field(description="Machine that has it, or machines that have parts of it, as namespace/name.")
+    ] = None
     available: Annotated[int | None, Field(description="Mediated devices that may still be made of it.")] = None
+    problem: Annotated[str | None, Field(description="Why no machine can be given it.")] = None
 
 
 class PoolStatus(Model):

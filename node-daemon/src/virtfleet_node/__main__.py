@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY, start_http_server
 from virtfleet_api.report import NodeReport
 from virtfleet_node.agent.cells import Cells
 from virtfleet_node.agent.daemon import NodeDaemon
+from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.agent.network_metrics import NetworkMetrics
 from virtfleet_node.agent.node import NodeDescription
 from virtfleet_node.agent.numa_metrics import NumaMetrics
@@ -21,6 +22,7 @@ from virtfleet_node.agent.relay import Relay
 from virtfleet_node.agent.storage_metrics import StorageMetrics
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.switch import Edges, NodeSwitch
+from virtfleet_node.agent.taken_devices import TakenDevices
 from virtfleet_node.api.copies import CopyServer
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.identity import Identity
@@ -105,9 +107,10 @@ async def build_daemon(
     versions = await hypervisor.read_versions()
     # libvirt's test driver has no threads to pin and no memory to place.
     cells = Cells(tuple if facts.domain_type is DomainType.TEST else read_cells)
-    node = NodeDescription(
-        config, read_inventory(), facts, versions, pools, lambda: switch.report, lambda: cells.found or read_cells()
-    )
+    taken = TakenDevices(config.state_directory / "devices.json")
+    devices = DeviceTable(hypervisor, taken, draws=bool(facts.render_node))
+    node = NodeDescription(config, read_inventory(), facts, versions, pools, lambda: switch.report, devices.reports)
+    node.read_cells = lambda: cells.found or read_cells()
 
     def describe() -> NodeReport:
         return node.report(connected=hypervisor.connected)
@@ -122,6 +125,7 @@ async def build_daemon(
         images=images,
         media=MediaStore(config.state_directory),
         switch=switch,
+        devices=devices,
         journal=journal,
         state_directory=config.state_directory,
         now=lambda: datetime.now(UTC),

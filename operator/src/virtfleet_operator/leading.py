@@ -144,6 +144,7 @@ class Leading:
             keep_unused_images=timedelta(seconds=self._settings.images.keep_unused_seconds),
             address_cool_down=timedelta(seconds=self._settings.network.address_cool_down_seconds),
             operator_addresses=tuple(str(address) for address in self._settings.network.operator_addresses),
+            device_rules=self._settings.devices,
             network=network,
             copy_key=authority.derive_key("copies of images"),
         )

@@ -10,8 +10,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyAddress, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.enrol import OVN_REMOTE_PATTERN
 from virtfleet_api.names import DNS_LABEL_PATTERN, GROUP
+from virtfleet_operator.core.validate.devices import device_rule_problems
 from virtfleet_operator.handlers.watch import SERVER_TIMEOUT_SECONDS
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -138,6 +140,14 @@ class Settings(_Section):
     network: NetworkSettings = NetworkSettings()
     ovn: OvnSettings | None = None
     """None: there is no network engine."""
+    devices: tuple[DeviceClassRule, ...] = ()
+    """Device classes of all nodes; a VMNode's own of the same name wins."""
+
+    @model_validator(mode="after")
+    def _classes_are_sound(self) -> Self:
+        if problem := next(device_rule_problems(self.devices, "devices"), None):
+            raise ValueError(problem)
+        return self
 
 
 def read_settings(path: Path) -> Settings:

@@ -1,39 +1,51 @@
 """Carry out the actions of a plan. Which ones, the plan decides; here is only how."""
 
 import asyncio
+import contextlib
 import logging
 
 from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface
 from virtfleet_node.agent.entry import Entry
-from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking
+from virtfleet_node.agent.give_devices import attach_device, choose_devices
+from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking, remember_vcpus
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import (
     AttachCard,
+    AttachDevice,
     AttachDisk,
     ChangeMedium,
     DetachCard,
+    DetachDevice,
+    DetachDimm,
     DetachDisk,
     DiskAction,
     DomainAction,
     GrowDisk,
-    Pin,
     PrepareDisk,
     RemoveDisk,
     RemoveMedia,
+    RequestMemory,
     RequestShutdown,
     Resume,
+    SetBalloon,
+    SetGuestVcpus,
     ShortAction,
     Start,
+    Undefine,
+    UnplugVcpus,
+    VcpuAction,
     WriteRecord,
 )
 from virtfleet_node.core.desired.disks import build_disk_xml
 from virtfleet_node.core.desired.domain import build_domain_xml
 from virtfleet_node.core.desired.guest import Guest, ResolvedPaths
 from virtfleet_node.core.desired.interfaces import build_interface_xml
+from virtfleet_node.core.due import balloon_key, memory_key, unplug_key, vcpus_key
 from virtfleet_node.core.errors import NodeError, UnavailableError
 from virtfleet_node.core.numa.choose import Refused
 from virtfleet_node.core.numa.host import build_wish
+from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.numa.pins import build_guest_cells, is_everywhere
 from virtfleet_node.core.places import Places, assign, reassign
 from virtfleet_node.core.record import Life, Record, Stored
@@ -51,28 +63,52 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
             await _start(around, entry, desired, action)
         case PrepareDisk() | GrowDisk() | AttachDisk() | ChangeMedium() | RemoveDisk():
             await _carry_out_disk(around, entry, desired, action)
-        case AttachCard(interface):
-            await around.hypervisor.attach_device(desired.uid, await _card_xml(around, entry, desired, interface))
         case Pin():
             await around.hypervisor.pin(desired.uid, action)
+        case AttachCard() | AttachDevice():
+            await _attach(around, entry, desired, action)
         case RemoveMedia():
             await asyncio.to_thread(around.disks.remove_leftovers, desired.uid)
             await asyncio.to_thread(around.media.remove, desired.uid)
         case _:
-            _remember(around, entry, action)
-            await around.hypervisor.execute(desired.uid, action)
+            await _carry_out_domain(around, entry, desired, action)
 
 
-def _remember(around: Surroundings, entry: Entry, action: DomainAction) -> None:
-    """Remember what a guest is asked for just now."""
+async def _carry_out_domain(around: Surroundings, entry: Entry, desired: Machine, action: DomainAction) -> None:
     if isinstance(action, RequestShutdown):
         count_shutdown(around, entry)
-    elif isinstance(action, DetachDisk):
-        remember_asking(around, entry, action.target)
-    elif isinstance(action, DetachCard):
-        remember_asking(around, entry, action.alias)
     elif isinstance(action, Resume):
         count_resume(around, entry)
+    elif key := _asks_for(action):
+        remember_asking(around, entry, key)
+    async with entry.lock if isinstance(action, Undefine) else contextlib.nullcontext():
+        await around.hypervisor.execute(desired.uid, action)
+    if isinstance(action, VcpuAction) and entry.report and entry.report.agent_connected:
+        await remember_vcpus(around, entry)
+
+
+def _asks_for(action: DomainAction) -> str:
+    """Return what the guest is asked for, as `Observed.asked` names it; empty when it is not asked."""
+    match action:
+        case DetachDisk(target=key) | DetachCard(alias=key) | DetachDimm(alias=key) | DetachDevice(alias=key):
+            return key
+        case UnplugVcpus(count):
+            return unplug_key(count)
+        case SetGuestVcpus(count):
+            return vcpus_key(count)
+        case RequestMemory(size_bytes):
+            return memory_key(size_bytes)
+        case SetBalloon(level_bytes):
+            return balloon_key(level_bytes)
+    return ""
+
+
+async def _attach(around: Surroundings, entry: Entry, desired: Machine, action: AttachCard | AttachDevice) -> None:
+    if isinstance(action, AttachDevice):
+        await attach_device(around, entry, desired, action.device)
+    else:
+        xml = await _card_xml(around, entry, desired, action.interface)
+        await around.hypervisor.attach_device(desired.uid, xml)
 
 
 async def _carry_out_disk(around: Surroundings, entry: Entry, desired: Machine, action: DiskAction) -> None:
@@ -131,13 +167,15 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
             return
         await entry.end_readers()
         await around.cells.look()
+        devices = choose_devices(around, desired, stored)
+        if devices is None:
+            return
         placement = around.cells.reserve(desired.uid, desired.hardware)
         if isinstance(placement, Refused):
             return  # another machine came first
         places = reassign(stored.places, desired.hardware)
-        starting = _with_record(stored, action.record).model_copy(
-            update={"started": desired.hardware, "places": places, "placement": placement}
-        )
+        given = {"places": places, "devices": devices, "placement": placement}
+        starting = _with_record(stored, action.record).model_copy(update={"started": desired.hardware, **given})
         try:
             await _start_now(around, desired, starting, paused=action.paused)
         except UnavailableError:
@@ -164,10 +202,12 @@ async def _start_now(around: Surroundings, desired: Machine, starting: Stored, *
         paths,
         starting.places,
         around.switch.user_space,
+        starting.devices,
         pinning=None if pinning is None or is_everywhere(pinning) else pinning,
         cells=build_guest_cells(build_wish(desired.hardware), starting.placement),
     )
     xml = build_domain_xml(guest, starting)
+    await around.devices.prepare(starting.devices)
     await around.hypervisor.start_machine(xml, confirmed, paused=paused)
 
 

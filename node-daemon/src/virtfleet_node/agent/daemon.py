@@ -17,6 +17,7 @@ from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.entry import Entry, Work
 from virtfleet_node.agent.flattener import Flattener
+from virtfleet_node.agent.give_devices import hold_devices
 from virtfleet_node.agent.guests import Guests
 from virtfleet_node.agent.numa_watch import NumaWatch
 from virtfleet_node.agent.observe import observe, observe_around
@@ -30,13 +31,12 @@ from virtfleet_node.agent.works import Works
 from virtfleet_node.core.actions import CloneDisks, FlattenDisk, LongAction, ShortAction, WipeDisk
 from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
-from virtfleet_node.core.observed import ObservedDomain
+from virtfleet_node.core.observed import DomainState, ObservedDomain
 from virtfleet_node.core.plan import plan
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import with_desired
 from virtfleet_node.core.report import build_report
 from virtfleet_node.core.traffic import CardFigure, build_traffic
-from virtfleet_node.host.cpu_times import read_cpu_times
 from virtfleet_node.hypervisor.console_log import read_tail
 
 _LOG = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class NodeDaemon:
         self._queue = KeyedQueue(self._work, _WORKERS)
         self._storage = StorageWatch(around, self._entries.values, describe)
         self._traffic = TrafficWatch(around, self._entries)
-        self.numa = NumaWatch(around, self._entries, self._queue.add, read_cpu_times)
+        self.numa = NumaWatch(around, self._entries, self._queue.add)
         around.cells.subscribe(self._look_at_all)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._copier = Copier(around, self._entries, self._queue.add)
@@ -67,13 +67,15 @@ class NodeDaemon:
         self._wiper = Wiper(around, self._queue.add)
         self._works = Works(self._entries, self._perform, self._describe_work, self._queue.add)
         self._reconciler = Reconciler(around, self._works, self._guests.watch)
-        self._creating = asyncio.Lock()
+        self._taking_up = asyncio.Lock()
+        """Held while it is decided whether a machine is new."""
         self._pools: tuple[PoolReport, ...] = ()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Look at all that is there, publish it, and begin to work."""
         self._around.images.subscribe(self._image_changed)
+        await self._around.devices.start(self._devices_told)
         await self._around.switch.start()
         self._around.switch.subscribe(self._network_changed)
         await self._around.images.start()
@@ -85,7 +87,7 @@ class NodeDaemon:
         self._queue.start()
         self._look_at_all()
         watches = (self._storage.run(), self._traffic.run(), self.numa.run())
-        background = (self._resync(), *watches, self._around.switch.run())
+        background = (self._resync(), *watches, self._around.switch.run(), self._around.devices.run())
         self._tasks += [asyncio.create_task(work) for work in background]
 
     async def stop(self) -> None:
@@ -102,11 +104,12 @@ class NodeDaemon:
     async def put_machine(self, machine: Machine) -> MachineReport:
         """Keep what is wanted of a machine; durable when this returns. ConflictError for another machine's UID."""
         entry = self._entries.get(machine.uid)
-        if entry is not None:
-            return await self._update(entry, machine)
-        if machine.run is Run.ABSENT:
-            return await self._sweep(machine)
-        return await self._create(machine)
+        if entry is None:
+            async with self._taking_up:
+                entry = self._entries.get(machine.uid)
+                if entry is None:
+                    return await (self._sweep(machine) if machine.run is Run.ABSENT else self._create(machine))
+        return await self._update(entry, machine)
 
     def list_machines(self) -> tuple[MachineReport, ...]:
         """Return a report of each machine."""
@@ -114,7 +117,7 @@ class NodeDaemon:
 
     def get_machine(self, uid: str) -> MachineReport:
         """Return the report of a machine; NotFoundError."""
-        return _reported(self._entry(uid))
+        return self._entry(uid).reported
 
     async def delete_machine(self, uid: str) -> MachineReport:
         """Have a machine removed by the document that is kept; NotFoundError."""
@@ -185,10 +188,16 @@ class NodeDaemon:
             self._guests.restart(uid)
             self._begin(self._copier.thaw(uid))
 
+    def devices_changed(self) -> None:
+        """Look at the host's devices."""
+        self._around.devices.changed()
+
     def connected(self) -> None:
         """Look at everything: events may have been missed."""
+        self._around.devices.changed()
         self._around.journal.publish_node(self._describe())
         self._begin(self._copier.recover())
+        self._begin(self._take_up())
         self._look_at_all()
 
     def enrolled(self) -> None:
@@ -235,23 +244,33 @@ class NodeDaemon:
             return
         entry = Entry(domain.stored.desired)
         self._entries[uid] = entry
+        hold_devices(self._around, entry.desired, domain)
         self._reconciler.publish(entry, await observe_around(self._around, entry, domain))
 
+    async def _take_up(self) -> None:
+        """Take up the machines that libvirt has and the daemon does not know.
+
+        There are none, unless a libvirtd was killed at an awkward moment and has a domain again that was removed.
+        """
+        async with self._taking_up:
+            for uid in await self._around.hypervisor.list_uids() - self._entries.keys():
+                domain = await self._around.hypervisor.read(uid)
+                if domain.state is not DomainState.ABSENT:
+                    await self._load(uid, domain)
+                    self.machine_changed(uid)
+
     async def _create(self, machine: Machine) -> MachineReport:
-        async with self._creating:
-            if (entry := self._entries.get(machine.uid)) is None:
-                if machine.cloud_init is not None:
-                    await self._around.media.write_cloud_init(machine.uid, machine.cloud_init)
-                domain = await self._around.hypervisor.read(machine.uid)
-                await keep_new(self._around, machine, domain)
-                entry = self._entries[machine.uid] = Entry(machine.without_secrets())
-                report = await self._report(entry)
-                self._queue.add(machine.uid)
-                return report
-        return await self._update(entry, machine)
+        if machine.cloud_init is not None:
+            await self._around.media.write_cloud_init(machine.uid, machine.cloud_init)
+        domain = await self._around.hypervisor.read(machine.uid)
+        await keep_new(self._around, machine, domain)
+        entry = self._entries[machine.uid] = Entry(machine.without_secrets())
+        report = await self._report(entry)
+        self._queue.add(machine.uid)
+        return report
 
     async def _update(self, entry: Entry, machine: Machine) -> MachineReport:
-        _check_same(entry.desired, machine)
+        entry.check_same(machine)
         desired = machine.without_secrets()
         if machine.cloud_init is not None and self._lacks_medium(machine):
             await self._around.media.write_cloud_init(machine.uid, machine.cloud_init)
@@ -358,6 +377,13 @@ class NodeDaemon:
             if any(interface.port for interface in entry.desired.hardware.interfaces):
                 self._queue.add(uid)
 
+    def _devices_told(self) -> None:
+        """Tell of it, and look at the machines that may have waited for a device."""
+        self._around.journal.publish_node(self._describe())
+        for uid, entry in self._entries.items():
+            if entry.desired.hardware.devices:
+                self._queue.add(uid)
+
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
@@ -371,18 +397,3 @@ class NodeDaemon:
 async def _forgive(work: Coroutine[Any, Any, None]) -> None:
     with contextlib.suppress(NodeError):
         await work
-
-
-def _reported(entry: Entry) -> MachineReport:
-    if entry.report is None:
-        raise UnavailableError("The machine has not been looked at yet.")
-    return entry.report
-
-
-def _check_same(kept: Machine, machine: Machine) -> None:
-    """Refuse a document of another machine under this UID."""
-    if (kept.namespace, kept.name) != (machine.namespace, machine.name):
-        raise ConflictError(
-            f"UID {machine.uid} belongs to {kept.namespace}/{kept.name} on this node, not to "
-            f"{machine.namespace}/{machine.name}."
-        )

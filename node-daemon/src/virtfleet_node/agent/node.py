@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
-from virtfleet_api.report import NetworkReport, NodeReport, NumaCell, PoolReport
+from virtfleet_api.report import HostDevice, NetworkReport, NodeReport, NumaCell, PoolReport
 from virtfleet_node.config import Config
 from virtfleet_node.core.desired.guest import HostFacts
 from virtfleet_node.core.numa.load import steady_cells
@@ -27,6 +27,7 @@ class NodeDescription:
     versions: Versions
     pools: Pools
     read_network: Callable[[], NetworkReport | None]
+    read_devices: Callable[[], tuple[HostDevice, ...]]
     read_cells: Callable[[], tuple[NumaCell, ...]] = tuple
     told: tuple[PoolReport, ...] = ()
     told_cells: tuple[NumaCell, ...] = ()
@@ -46,6 +47,8 @@ class NodeDescription:
             cpu_frequency_hz=self.inventory.cpu_frequency_hz,
             memory_bytes=self.inventory.memory_bytes,
             numa=self.told_cells,
+            devices=self.read_devices(),
+            render_node=bool(self.facts.render_node),
             pools=self.told,
             labels=self.config.labels,
             hypervisor_connected=connected,

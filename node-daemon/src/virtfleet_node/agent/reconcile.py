@@ -9,6 +9,7 @@ from virtfleet_api.machine import Machine, Run
 from virtfleet_api.report import ACTION_FAILED, MachineReport, Phase
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.entry import Entry
+from virtfleet_node.agent.give_devices import hold_devices
 from virtfleet_node.agent.observe import observe
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.works import Works
@@ -70,6 +71,8 @@ class Reconciler:
     async def _observe(self, uid: str, entry: Entry) -> Observed:
         """Look, after putting back a document that someone else has taken out of libvirt."""
         observed = await observe(self._around, uid, entry)
+        # Here alone: nobody else looks while this machine's devices are chosen and kept.
+        hold_devices(self._around, entry.desired, observed.domain)
         if observed.domain.stored is not None or entry.desired.run is Run.ABSENT:
             return observed
         _LOG.warning("Keeping the document of a machine again, which libvirt had lost", extra={"uid": uid})
@@ -120,7 +123,7 @@ def _trouble(desired: Machine, error: NodeError) -> Standing:
 async def keep_new(around: Surroundings, desired: Machine, domain: ObservedDomain) -> None:
     """Keep the document of a machine that libvirt holds none of; durable when this returns."""
     stored = new_stored(desired)
-    if domain.state is DomainState.ABSENT:
+    if domain.state is DomainState.ABSENT or not domain.persistent:
         await around.hypervisor.define_placeholder(stored, around.facts.domain_type)
     else:
         await around.hypervisor.write_stored(stored)

@@ -19,6 +19,11 @@ class Relay:
         if self.target is not None:
             self.target.agent_connected(uid)
 
+    def devices_changed(self) -> None:
+        """Pass it on."""
+        if self.target is not None:
+            self.target.devices_changed()
+
     def connected(self) -> None:
         """Pass it on."""
         if self.target is not None:

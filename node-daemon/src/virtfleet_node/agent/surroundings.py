@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from virtfleet_node.agent.cells import Cells
+from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.core.desired.guest import HostFacts
 from virtfleet_node.core.ports import DiskStore, ImageStore, Journal, MediaStore, Pools, Switch, WantedPools
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
@@ -23,6 +24,7 @@ class Surroundings:
     images: ImageStore
     media: MediaStore
     switch: Switch
+    devices: DeviceTable
     journal: Journal
     state_directory: Path
     now: Callable[[], datetime]

@@ -8,6 +8,8 @@ from typing import Final
 
 from virtfleet_api.machine import MachineDisk
 from virtfleet_api.network import LinkState
+from virtfleet_node.core.compute import AttachedMemory, AttachedVcpus
+from virtfleet_node.core.devices import HostView
 from virtfleet_node.core.full_pool import Resumes
 from virtfleet_node.core.limits import NO_LIMIT, CardLimit
 from virtfleet_node.core.numa.choose import Refused
@@ -78,6 +80,19 @@ class AttachedCard:
 
 
 @dataclass(frozen=True)
+class AttachedDevice:
+    """A device of the host that a running guest has."""
+
+    alias: str
+    """libvirt's name of the device."""
+    name: str
+    """Name in the document."""
+    address: str
+    """PCI address, or UUID of a mediated device."""
+    mediated: bool = False
+
+
+@dataclass(frozen=True)
 class ObservedDomain:
     """A domain as libvirt shows it."""
 
@@ -89,17 +104,25 @@ class ObservedDomain:
     """Device names of the disks that could not be written for lack of space."""
     agent_connected: bool = False
     stored: Stored | None = None
+    persistent: bool = True
+    """libvirt keeps a definition of it; a domain that was undefined while it ran has none, and no document."""
     machine_type: str = ""
     disks: tuple[AttachedDisk, ...] = ()
     """Those of a running guest."""
     cards: tuple[AttachedCard, ...] = ()
     """Those of a running guest."""
+    devices: tuple[AttachedDevice, ...] = ()
+    """Devices of the host that a running guest has, those of ours."""
     free_ports: frozenset[int] = frozenset()
     """PCI Express ports of a running guest with nothing in them."""
     has_scsi: bool = False
     """The running guest has a SCSI controller."""
     pins: SeenPins = NOT_PINNED
     """Of a running guest."""
+    vcpus: AttachedVcpus | None = None
+    """Those of a running guest; None where nothing can be changed of them."""
+    memory: AttachedMemory | None = None
+    """That of a running guest; None where nothing can be changed of it."""
 
     @property
     def active(self) -> bool:
@@ -121,7 +144,7 @@ HOLDS_AFTER: Final = timedelta(seconds=5)
 
 @dataclass(frozen=True)
 class Asking:
-    """When the guest was asked to let go of a disk, medium or card; kept in memory, asking again does no harm."""
+    """When the guest was asked for something, such as a disk; kept in memory, asking again does no harm."""
 
     first: datetime
     last: datetime
@@ -143,7 +166,11 @@ class Observed:
     """The cloud-init medium that is there, of those the machine wants."""
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     asked: Mapping[str, Asking] = field(default_factory=dict)
-    """What the guest was asked to let go of: disks and media by target, cards by alias."""
+    """What the guest was asked for: disks and media by target, cards, devices and DIMMs by alias, figures by key."""
+    host: HostView = field(default_factory=HostView)
+    """The host's devices, and who has them."""
+    guest_vcpus: int | None = None
+    """vCPUs that are online by the guest's agent; None as long as it has not said."""
     paused_at: datetime | None = None
     full_pools: tuple[PoolSpace, ...] = ()
     """The pools for whose lack of space QEMU has paused the guest, as they are now."""

@@ -17,6 +17,9 @@ from virtfleet_api.virtual_machine import DiskBus
 CLOUD_INIT: Final = ":cloud-init"
 """Stands for the cloud-init medium among the disks; no disk can have this name."""
 
+MEMORY: Final = "memory"
+"""How the virtio-mem device is called among the ports."""
+
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -39,9 +42,19 @@ def card_key(name: str) -> str:
     return f"card/{name}"
 
 
+def device_key(name: str) -> str:
+    """Return how a device of the host is called among the ports."""
+    return f"device/{name}"
+
+
 def needs_scsi(hardware: Hardware) -> bool:
     """Tell whether a disk or the cloud-init medium hangs on SCSI."""
     return hardware.cloud_init_digest is not None or any(disk.bus is DiskBus.SCSI for disk in hardware.disks)
+
+
+def needs_memory_device(hardware: Hardware) -> bool:
+    """Tell whether the running guest may be given more memory, for which it has a device from the beginning."""
+    return hardware.memory_ceiling_bytes > hardware.memory_bytes
 
 
 def assign(kept: Places, hardware: Hardware) -> Places:
@@ -65,6 +78,9 @@ def _on_ports(hardware: Hardware) -> Iterable[str]:
     yield from (card_key(interface.name) for interface in hardware.interfaces)
     yield from (disk_key(disk.name) for disk in hardware.disks if disk.bus is DiskBus.VIRTIO)
     yield from ("balloon", "rng")
+    yield from (device_key(device.name) for device in hardware.devices)
+    if needs_memory_device(hardware):
+        yield MEMORY
 
 
 def _named(hardware: Hardware) -> Iterable[tuple[str, str]]:

@@ -25,6 +25,7 @@ from virtfleet_node.core.actions import (
 from virtfleet_node.core.backoff import STEADY, next_start_at
 from virtfleet_node.core.cards import waiting_for_switch
 from virtfleet_node.core.full_pool import LOOK, have_room, next_attempt
+from virtfleet_node.core.guest_devices import choose_for_start
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.plan_flatten import plan_flatten
@@ -178,7 +179,7 @@ def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetim
     due = next_start_at(record, now)
     if not asked and (record.ended or record.start_error) and now < due:
         return Plan(wake_at=due)
-    if missing_images(desired, observed) or media_missing(desired, observed) or switch_missing(desired, observed):
+    if _lacks(desired, observed):
         return Plan()
     if observed.no_place is not None:
         return Plan(wake_at=now + LOOK_FOR_PLACE)
@@ -186,6 +187,12 @@ def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetim
     missing = tuple(PrepareDisk(disk) for disk, stored in found if stored is None)
     small = tuple(GrowDisk(disk) for disk, stored in found if stored is not None and is_too_small(disk, stored))
     return Plan((*missing, *small, Start(starting(desired, record, now), paused=desired.run is Run.PAUSED)))
+
+
+def _lacks(desired: Machine, observed: Observed) -> bool:
+    """Tell whether a start waits for something that will be told when it is there."""
+    missing = missing_images(desired, observed) or media_missing(desired, observed) or switch_missing(desired, observed)
+    return bool(missing or choose_for_start(desired, observed).obstacle)
 
 
 def _plan_absent(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
@@ -196,6 +203,8 @@ def _plan_absent(desired: Machine, observed: Observed, record: Record, now: date
     if observed.wanted_by:
         return Plan()
     if observed.domain.active:
+        if observed.domain.stored is None:
+            return Plan((Destroy(),))  # undefined while it was started: nothing can tell for how long it has been asked
         return _plan_stop(desired, observed, record, now)
     there = {(disk.pool, disk.name) for disk in observed.disks}
     doomed = [d for d in reclaimable(desired, record) if (d.pool, d.name) in there]

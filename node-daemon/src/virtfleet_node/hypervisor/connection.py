@@ -33,6 +33,13 @@ _DEVICE_EVENTS: Final = (
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED,
     libvirt.VIR_DOMAIN_EVENT_ID_TRAY_CHANGE,
+    libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE,  # QEMU sends it and the next once a second at the most
+    libvirt.VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE,
+)
+
+_NODE_DEVICE_EVENTS: Final = (
+    libvirt.VIR_NODE_DEVICE_EVENT_ID_LIFECYCLE,
+    libvirt.VIR_NODE_DEVICE_EVENT_ID_UPDATE,
 )
 
 
@@ -117,6 +124,9 @@ class Connection:
             connect.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._on_agent, None)
             for event in _DEVICE_EVENTS:
                 connect.domainEventRegisterAny(None, event, self._on_change, None)
+            with suppress(libvirt.libvirtError):  # without its driver for node devices there is nothing to tell
+                for event in _NODE_DEVICE_EVENTS:
+                    connect.nodeDeviceEventRegisterAny(None, event, self._on_node_device, None)
         connect.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_change, None)
         return connect
 
@@ -129,6 +139,9 @@ class Connection:
     def _on_change(self, _: libvirt.virConnect, domain: libvirt.virDomain, *_event: Any) -> None:
         if (uid := parse_domain_name(domain.name())) is not None:
             self._tell().machine_changed(uid)
+
+    def _on_node_device(self, _: libvirt.virConnect, *_event: Any) -> None:
+        self._tell().devices_changed()
 
     def _on_agent(self, _: libvirt.virConnect, domain: libvirt.virDomain, state: int, *_reason: Any) -> None:
         uid = parse_domain_name(domain.name())

@@ -9,27 +9,34 @@ from lxml import etree
 
 from virtfleet_api.names import METADATA_NAMESPACE
 from virtfleet_node.core.actions import (
+    AttachDimm,
     Destroy,
     DetachCard,
+    DetachDevice,
+    DetachDimm,
     DetachDisk,
     DomainAction,
     LimitCard,
     LimitDisk,
     Pause,
+    PlugVcpus,
+    RequestMemory,
     RequestShutdown,
     ResizeDisk,
     Resume,
+    SetBalloon,
+    SetGuestVcpus,
     SetLink,
     ShutdownMode,
     Undefine,
+    UnplugVcpus,
 )
 from virtfleet_node.core.desired.metadata import METADATA_PREFIX, build_metadata_xml
 from virtfleet_node.core.record import Stored
+from virtfleet_node.hypervisor import compute
+from virtfleet_node.hypervisor.calls import AGENT_SECONDS
 from virtfleet_node.hypervisor.leaks import remove_leaks
 from virtfleet_node.hypervisor.observe import find_alias, find_card
-
-AGENT_SECONDS: Final = 5
-"""A guest agent that does not answer in this time is taken for absent."""
 
 _UNDEFINE: Final = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -141,6 +148,12 @@ def _detach_card(domain: libvirt.virDomain, action: DomainAction) -> None:
         domain.detachDeviceAlias(action.alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
+def _detach_device(domain: libvirt.virDomain, action: DomainAction) -> None:
+    """Ask the guest to let go; libvirt then gives the device back to its host driver."""
+    if isinstance(action, DetachDevice):
+        domain.detachDeviceAlias(action.alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+
 def _set_link(domain: libvirt.virDomain, action: DomainAction) -> None:
     """Change the link in the card's own description: libvirt refuses one in which anything else differs."""
     if isinstance(action, SetLink) and (card := find_card(domain, action.alias)) is not None:
@@ -168,8 +181,16 @@ _STEPS: Final[dict[type[DomainAction], Callable[[libvirt.virDomain, DomainAction
     LimitDisk: _limit_disk,
     ResizeDisk: _resize_disk,
     DetachDisk: _detach_disk,
+    DetachDevice: _detach_device,
     DetachCard: _detach_card,
     SetLink: _set_link,
+    PlugVcpus: compute.plug_vcpus,
+    UnplugVcpus: compute.unplug_vcpus,
+    SetGuestVcpus: compute.set_guest_vcpus,
+    RequestMemory: compute.request_memory,
+    SetBalloon: compute.set_balloon,
+    AttachDimm: compute.attach_dimm,
+    DetachDimm: compute.detach_dimm,
     LimitCard: _limit_card,
     Undefine: _undefine,
 }

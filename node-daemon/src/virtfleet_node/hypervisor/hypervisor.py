@@ -6,18 +6,19 @@ from pathlib import Path
 
 import libvirt
 
-from virtfleet_node.core.actions import DomainAction, Pin
+from virtfleet_node.core.actions import DomainAction, SetGuestVcpus
 from virtfleet_node.core.desired.domain import build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
 from virtfleet_node.core.desired.identity import parse_domain_name
 from virtfleet_node.core.errors import UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
+from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import Stored
 from virtfleet_node.core.traffic import Traffic
-from virtfleet_node.hypervisor import backup, execute, observe, pull
-from virtfleet_node.hypervisor.agent_facts import read_guest_facts
+from virtfleet_node.hypervisor import backup, execute, node_devices, observe, pull
+from virtfleet_node.hypervisor.agent_facts import read_guest_facts, read_guest_vcpus
 from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
 from virtfleet_node.hypervisor.console import Console, open_stream
@@ -115,7 +116,8 @@ class Hypervisor:
     async def execute(self, uid: str, action: DomainAction) -> None:
         """Carry out one action on a domain; no error when it is so already."""
         connect = self._connection.get()
-        await self._calls.run(lambda: execute.execute(connect, uid, action), CALL_SECONDS)
+        calls = self._agent_calls if isinstance(action, SetGuestVcpus) else self._calls
+        await calls.run(lambda: execute.execute(connect, uid, action), CALL_SECONDS)
 
     async def pin(self, uid: str, action: Pin) -> None:
         """Pin a running guest's threads and move its memory; ConflictError when libvirt cannot."""
@@ -132,10 +134,35 @@ class Hypervisor:
         connect = self._connection.get()
         await self._calls.run(lambda: execute.change_medium(connect, uid, xml), CALL_SECONDS)
 
+    async def read_node_devices(self) -> tuple[str, ...]:
+        """Return libvirt's descriptions of the host's PCI and mediated devices."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: node_devices.read_node_devices(connect))
+
+    async def make_mediated(self, address: str, kind: str, uuid: str) -> None:
+        """Have a device's driver make a part of it; no error when it is there."""
+        connect, parent = self._connection.get(), node_devices.build_name(address)
+        await self._calls.run(lambda: node_devices.make_mediated(connect, parent, kind, uuid))
+
+    async def remove_mediated(self, uuid: str) -> None:
+        """Remove a part of a device; ConflictError while a guest has it."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: node_devices.remove_mediated(connect, uuid))
+
+    async def give_back(self, address: str) -> None:
+        """Give a PCI device back to its host driver; ConflictError while a guest has it."""
+        connect, name = self._connection.get(), node_devices.build_name(address)
+        await self._calls.run(lambda: node_devices.give_back(connect, name))
+
     async def read_guest_facts(self, uid: str) -> GuestFacts:
         """Ask the guest agent; what it does not answer is left out."""
         connect = self._connection.get()
         return await self._agent_calls.run(lambda: read_guest_facts(connect, uid))
+
+    async def read_guest_vcpus(self, uid: str) -> int | None:
+        """Ask the guest agent how many vCPUs are online; None when it does not say."""
+        connect = self._connection.get()
+        return await self._agent_calls.run(lambda: read_guest_vcpus(connect, uid))
 
     async def read_traffic(self) -> dict[str, dict[str, Traffic]]:
         """Return what has passed through the cards of running guests, by machine and device of the node."""

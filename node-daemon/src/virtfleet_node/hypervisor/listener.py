@@ -12,6 +12,9 @@ class Listener(Protocol):
     def agent_connected(self, uid: str) -> None:
         """The guest agent of a machine has come up."""
 
+    def devices_changed(self) -> None:
+        """Something happened to the host's devices."""
+
     def connected(self) -> None:
         """Events flow from now on; what happened before may have been missed."""
 

@@ -1,5 +1,6 @@
 """Read a domain into a value. libvirt's numbers end here."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import libvirt
@@ -7,14 +8,24 @@ from lxml import etree
 
 from virtfleet_api.names import METADATA_NAMESPACE
 from virtfleet_api.network import LinkState
+from virtfleet_node.core.desired.devices import DEVICE_PREFIX
 from virtfleet_node.core.desired.disks import ALIAS_PREFIX
 from virtfleet_node.core.desired.interfaces import ALIAS_PREFIX as CARD_PREFIX
 from virtfleet_node.core.desired.io_tune import parse_io_tune
 from virtfleet_node.core.desired.metadata import parse_metadata_xml
 from virtfleet_node.core.desired.serial import AGENT_CHANNEL
 from virtfleet_node.core.limits import NO_LIMIT, CardLimit
-from virtfleet_node.core.observed import AttachedCard, AttachedDisk, DomainState, ObservedDomain, OffReason
+from virtfleet_node.core.node_devices import parse_address
+from virtfleet_node.core.observed import (
+    AttachedCard,
+    AttachedDevice,
+    AttachedDisk,
+    DomainState,
+    ObservedDomain,
+    OffReason,
+)
 from virtfleet_node.core.record import Stored
+from virtfleet_node.hypervisor.observe_compute import parse_memory, parse_vcpus
 from virtfleet_node.hypervisor.pins import parse_pins
 
 ABSENT: Final = ObservedDomain(DomainState.ABSENT)
@@ -59,12 +70,16 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         full_disks=_full_disks(domain) if paused and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR else (),
         agent_connected=bool(xml.xpath(f"devices/channel/target[@name='{AGENT_CHANNEL}'][@state='connected']")),
         stored=_stored(domain),
+        persistent=bool(domain.isPersistent()),
         machine_type=_machine_type(xml),
         disks=_disks(xml),
         cards=tuple(_card(card) for card in xml.findall("devices/interface")),
+        devices=tuple(_devices(xml)),
         free_ports=_free_ports(xml),
         has_scsi=xml.find("devices/controller[@type='scsi']") is not None,
         pins=parse_pins(xml),
+        vcpus=parse_vcpus(xml),
+        memory=parse_memory(xml),
     )
 
 
@@ -83,6 +98,8 @@ def find_card(domain: libvirt.virDomain, alias: str) -> etree._Element | None:
 
 def _stored(domain: libvirt.virDomain) -> Stored | None:
     """Return what the domain's metadata keeps, None when it holds nothing of ours that can be read."""
+    if not domain.isPersistent():
+        return None  # somebody has undefined it while it ran
     flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
     try:
         return parse_metadata_xml(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, METADATA_NAMESPACE, flags))
@@ -141,6 +158,17 @@ def _card(card: etree._Element) -> AttachedCard:
         mtu=int(size) if size.isdigit() else None,
         device=_attribute(card, "target", "dev"),
     )
+
+
+def _devices(xml: etree._Element) -> Iterator[AttachedDevice]:
+    """Yield the devices of the host that are ours to give, without the further functions of their cards."""
+    for device in xml.findall("devices/hostdev"):
+        alias, source = _attribute(device, "alias", "name"), device.find("source/address")
+        if not alias.startswith(DEVICE_PREFIX) or source is None:
+            continue
+        mediated = device.get("type") == "mdev"
+        address = source.get("uuid", "") if mediated else parse_address(source)
+        yield AttachedDevice(alias, alias.removeprefix(DEVICE_PREFIX), address, mediated)
 
 
 def _limit(inbound: etree._Element | None) -> CardLimit:

@@ -23,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 PROGRESS_SECONDS: Final = 5.0
 """The guest needs 0.3 s, even under emulation; where KVM does not really work it never gets to its end."""
 
+_RENDER_NODES: Final = Path("/dev/dri")
 _POLL_SECONDS: Final = 0.05
 _KERNEL: Final = Path(__file__).with_name("probe_guest.bin")
 _WORDS: Final = b"virtfleet: a guest runs"
@@ -37,9 +38,10 @@ def read_host_facts(connect: libvirt.virConnect, directory: Path) -> HostFacts:
     if emulator is not None:
         _LOG.info("Trying KVM with a throw-away guest", extra={"emulator": emulator})
         if kvm_works(connect, directory):
-            return HostFacts(DomainType.KVM, emulator)
+            return HostFacts(DomainType.KVM, emulator, render_node=_read_render_node(connect, DomainType.KVM))
         _LOG.warning("Using emulation, since a guest makes no progress with KVM", extra={"emulator": emulator})
-    return HostFacts(DomainType.QEMU, _read_emulator(connect, DomainType.QEMU))
+    emulator = _read_emulator(connect, DomainType.QEMU)
+    return HostFacts(DomainType.QEMU, emulator, render_node=_read_render_node(connect, DomainType.QEMU))
 
 
 def kvm_works(connect: libvirt.virConnect, directory: Path) -> bool:
@@ -90,6 +92,19 @@ def _build_probe(name: str, kernel: Path, log: Path, domain_type: DomainType) ->
     add(serial, "source", path=str(log))
     add(devices, "memballoon", model="none")
     return etree.tostring(domain, encoding="unicode")
+
+
+def _read_render_node(connect: libvirt.virConnect, domain_type: DomainType) -> str:
+    """Return the device by which the host's GPU draws; empty where there is none, or QEMU cannot use it."""
+    nodes = sorted(_RENDER_NODES.glob("renderD*"))
+    if not nodes:
+        return ""
+    try:
+        text = connect.getDomainCapabilities(None, None, None, str(domain_type), 0)
+    except libvirt.libvirtError:
+        return ""
+    displays = etree.fromstring(text).findall("devices/graphics/enum[@name='type']/value")
+    return str(nodes[0]) if any(display.text == "egl-headless" for display in displays) else ""
 
 
 def _read_emulator(connect: libvirt.virConnect, domain_type: DomainType) -> str | None:

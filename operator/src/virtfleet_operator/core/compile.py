@@ -141,6 +141,7 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, origins: Origins) -> Hardware:
         cores=sizing.cores,
         threads=sizing.threads,
         cpu_model=sizing.cpu_model,
+        scheduling=sizing.scheduling,
         memory_bytes=sizing.memory_bytes,
         dedicated_cpus=sizing.dedicated_cpus,
         affinity=dict(sizing.affinity),

@@ -6,6 +6,7 @@ from typing import Final
 
 from virtfleet_api.compute import Cpu, Memory
 from virtfleet_api.io_tune import IoTune
+from virtfleet_api.machine import CpuScheduling
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
 from virtfleet_operator.core.validate.pinning import PAGE_BYTES, missing_vcpu_problems
@@ -32,6 +33,8 @@ class Sizing:
     hugepage_bytes: int | None = None
     io_tune: IoTune | None = None
     """Of disks that have none of their own."""
+    scheduling: CpuScheduling = field(default_factory=CpuScheduling)
+    """What the vCPUs together get of the host's CPUs."""
 
     @property
     def vcpus(self) -> int:
@@ -61,6 +64,7 @@ def resolve(vm: VirtualMachine, vm_class: VMClass | None) -> Sizing | Waiting | 
         affinity=dict(sorted((int(vcpu), cpus) for vcpu, cpus in (cpu.affinity or {}).items())),
         hugepage_bytes=PAGE_BYTES[memory.hugepages] if memory.hugepages else None,
         io_tune=vm_class.spec.io_tune if vm_class else None,
+        scheduling=CpuScheduling(limit_hz=cpu.limit, reservation_hz=cpu.reservation or 0, shares=cpu.shares),
     )
 
 

@@ -4,15 +4,17 @@ Every bound machine counts, whether it runs or not: a machine that was accepted 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
+from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.pool import PoolType
 from virtfleet_api.report import NetworkReport, NodeReport, PoolReport
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_node import VMNode
+from virtfleet_operator.core.devices import Units, asked_devices, device_refusal, device_units
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.network.cards import Card
 from virtfleet_operator.core.verdict import Unschedulable
@@ -34,6 +36,9 @@ class Need:
     """The node with the disks that the machine's own are copied from."""
     uplinks: frozenset[str] = frozenset()
     """Network devices of the switches that its cards are on; "" for an Overlay."""
+    reserved_hz: int = 0
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """How many devices of the host it needs, see `asked_devices`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,9 @@ class Load:
     memory_bytes: int = 0
     disks: Mapping[str, int] = field(default_factory=dict)
     """Sizes in bytes, by pool, of disks that their node does not report yet."""
+    reserved_hz: int = 0
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """How many devices of the host machines have that shall run, see `asked_devices`."""
 
     def __add__(self, other: "Load") -> "Load":
         return self._plus(other, 1)
@@ -53,13 +61,19 @@ class Load:
         return self._plus(other, -1)
 
     def _plus(self, other: "Load", sign: int) -> "Load":
-        sums = {p: self.disks.get(p, 0) + sign * other.disks.get(p, 0) for p in self.disks.keys() | other.disks.keys()}
         return Load(
             self.machines + sign * other.machines,
             self.vcpus + sign * other.vcpus,
             self.memory_bytes + sign * other.memory_bytes,
-            {pool: size for pool, size in sums.items() if size},
+            _sums(self.disks, other.disks, sign),
+            self.reserved_hz + sign * other.reserved_hz,
+            _sums(self.devices, other.devices, sign),
         )
+
+
+def _sums(one: Mapping[str, int], other: Mapping[str, int], sign: int) -> Mapping[str, int]:
+    sums = {name: one.get(name, 0) + sign * other.get(name, 0) for name in one.keys() | other.keys()}
+    return {name: amount for name, amount in sums.items() if amount}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +84,8 @@ class NodeView:
     report: NodeReport | None = None
     heard: bool = False
     load: Load = Load()
+    device_rules: Sequence[DeviceClassRule] = ()
+    """Device classes of the whole fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +112,11 @@ class Candidate:
     load: Load = Load()
     uplinks: frozenset[str] = frozenset()
     """Physical networks that are connected, and "" where tunnels are."""
+    reserved_hz: int = 0
+    """What may be reserved of its CPUs."""
+    cpu_hz: int = 0
+    """Nominal frequency of one of its CPUs."""
+    devices: Units = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,19 +135,34 @@ def need(
 ) -> Need:
     """Return what a machine asks of its node; `disks` are the sizes by pool, see `disk_sizes`."""
     uplinks = frozenset(card.switch.spec.uplink.interface if card.switch.spec.uplink else "" for card in cards)
-    return Need(sizing.vcpus, sizing.memory_bytes, disks, vm.spec.node_selector, node_name, uplinks)
+    return Need(
+        sizing.vcpus,
+        sizing.memory_bytes,
+        disks,
+        vm.spec.node_selector,
+        node_name,
+        uplinks,
+        sizing.scheduling.reservation_hz,
+        asked_devices(vm),
+    )
 
 
-def load_of(sizing: Sizing, disks: Mapping[str, int]) -> Load:
-    """Return what one machine adds to its node."""
-    return Load(1, sizing.vcpus, sizing.memory_bytes, disks)
+def load_of(sizing: Sizing, disks: Mapping[str, int], devices: Mapping[str, int] | None = None) -> Load:
+    """Return what one machine adds to its node; `devices` are those it is promised, see `promised_devices`."""
+    return Load(1, sizing.vcpus, sizing.memory_bytes, disks, sizing.scheduling.reservation_hz, devices or {})
 
 
 def allocatable(node: VMNode, report: NodeReport) -> Load:
-    """Return what a node may promise: what it has, less the reserve, times the overcommit."""
+    """Return what a node may promise: what it has, less the reserve, times the overcommit.
+
+    What is reserved of CPUs is never promised twice.
+    """
     reserved = node.spec.system_reserved.memory or 0
     cpu, memory = Decimal(node.spec.overcommit.cpu), Decimal(node.spec.overcommit.memory)
-    return Load(0, int(report.cpus * cpu), int(max(0, report.memory_bytes - reserved) * memory))
+    frequencies = max(0, report.cpus * report.cpu_frequency_hz)
+    return Load(
+        0, int(report.cpus * cpu), int(max(0, report.memory_bytes - reserved) * memory), reserved_hz=frequencies
+    )
 
 
 def candidate(view: NodeView) -> Candidate:
@@ -141,9 +177,12 @@ def candidate(view: NodeView) -> Candidate:
         labels={HOSTNAME_LABEL: name} | view.node.metadata.labels,
         pools={p.name: _room(p, view.load) for p in view.report.pools if p.capacity_bytes and not p.leaving},
         uplinks=_uplinks(view.report.network),
+        devices=device_units(view.node, view.device_rules, view.report),
         vcpus=promised.vcpus,
         memory_bytes=promised.memory_bytes,
         load=view.load,
+        reserved_hz=promised.reserved_hz,
+        cpu_hz=max(0, view.report.cpu_frequency_hz),
     )
 
 
@@ -198,7 +237,7 @@ def _refusal(asked: Need, node: Candidate) -> str:
         return refusal
     for uplink in sorted(asked.uplinks - node.uplinks):
         return f"without network {uplink}" if uplink else "without virtual switches"
-    return _shortage(asked, node)
+    return device_refusal(asked.devices, node.load.devices, node.devices) or _shortage(asked, node)
 
 
 def _shortage(asked: Need, node: Candidate) -> str:
@@ -206,6 +245,10 @@ def _shortage(asked: Need, node: Candidate) -> str:
         return "with too few free vCPUs"
     if node.load.memory_bytes + asked.memory_bytes > node.memory_bytes:
         return "with too little free memory"
+    if asked.reserved_hz > asked.vcpus * node.cpu_hz:
+        return "with CPUs too slow for the reservation"
+    if asked.reserved_hz and node.load.reserved_hz + asked.reserved_hz > node.reserved_hz:
+        return "with too little unreserved CPU"
     return ""
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.vm_node import VMNode
+from virtfleet_operator.core.devices import Rules, rules_of
 from virtfleet_operator.core.place import Candidate, NodeView, candidate
 from virtfleet_operator.fleet.members import Fleet
 from virtfleet_operator.fleet.state import Contact
@@ -45,6 +47,8 @@ class Context:
     """Last address that was given out, as a number, by switch and IP version: the next search goes on after it."""
     operator_addresses: tuple[str, ...] = ()
     """Addresses that nodes' firewalls let operators in from."""
+    device_rules: tuple[DeviceClassRule, ...] = ()
+    """Device classes of every node that has none of the same name."""
     network: Network | None = None
     """None where the configuration names no OVN."""
     copy_key: bytes = field(default=b"", repr=False)
@@ -68,4 +72,10 @@ class Context:
         name = node.metadata.name
         state = self.fleet.node(name)
         report = state.report if state else None
-        return NodeView(node, report, self.fleet.contact(name) is Contact.HEARD, self.loads.of(name))
+        heard = self.fleet.contact(name) is Contact.HEARD
+        return NodeView(node, report, heard, self.loads.of(name), self.device_rules)
+
+    def rules_of(self, node: str) -> Rules:
+        """Return what each device class is made of on a node."""
+        found = self.cache.get(Key(NODE, "", node))
+        return rules_of(found.resource if found and isinstance(found.resource, VMNode) else None, self.device_rules)

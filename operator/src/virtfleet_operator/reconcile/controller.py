@@ -162,11 +162,14 @@ class Controller:
             case "VirtualSwitch" | "SecurityGroup" | "VMAddress":
                 self._network_object_changed(key, old, new)
             case "VMNode":
-                self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
-                if new is None:
-                    self._add(self._cache.find(MACHINE, BY_NODE, key.name))
-                if new is None or old is None:
-                    self._add(self._cache.find(DISK, BY_NODE, key.name))
+                self._node_object_changed(key, old, new)
+
+    def _node_object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
+        self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
+        if new is None or (old is not None and _device_rules(old) != _device_rules(new)):
+            self._add(self._cache.find(MACHINE, BY_NODE, key.name))
+        if new is None or old is None:
+            self._add(self._cache.find(DISK, BY_NODE, key.name))
 
     def _network_object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
         match key.kind:
@@ -245,3 +248,7 @@ def _is_settled(context: Context, node: str, uid: str) -> bool:
     state = context.fleet.node(node)
     report = state.images.get(uid) if state else None
     return report is None or report.phase in (ImagePhase.READY, ImagePhase.FAILED)
+
+
+def _device_rules(node: Stored) -> object:
+    return node.body.get("spec", {}).get("devices")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.virtual_machine_status import VirtualMachineStatus
+from virtfleet_operator.core.devices import promised_devices
 from virtfleet_operator.core.disk_sizes import missing_sizes
 from virtfleet_operator.core.effective import Sizing, resolve
 from virtfleet_operator.core.place import Load, load_of
@@ -66,7 +67,7 @@ class Loads:
         if isinstance(vm, VirtualMachine):
             sizing = resolve(vm, self._catalog.class_of(vm))
             if isinstance(sizing, Sizing):
-                return load_of(sizing, missing_sizes(vm, self._catalog))
+                return load_of(sizing, missing_sizes(vm, self._catalog), promised_devices(vm))
         return _running_load(stored.status)
 
 

@@ -13,6 +13,7 @@ from virtfleet_operator.core.adoption import adoption_node, find_adoptions
 from virtfleet_operator.core.binding import Binding, Bound, Lost, Restore, Unbound, binding
 from virtfleet_operator.core.catalog import image_references
 from virtfleet_operator.core.compile import compile_machine
+from virtfleet_operator.core.devices import compile_devices, promised_devices
 from virtfleet_operator.core.disk_sizes import disk_sizes
 from virtfleet_operator.core.effective import Sizing, resolve
 from virtfleet_operator.core.network.cards import plugged
@@ -90,7 +91,7 @@ async def _advance(context: Context, stored: Stored, where: Binding) -> float | 
             return await _advance(context, context.cache.get(stored.key) or stored, Bound(placed.node_name))
         verdict = placed
     if isinstance(where, Bound):
-        document = prepared.document if isinstance(prepared, Prepared) else None
+        document = _with_devices(context, prepared, where.node_name) if isinstance(prepared, Prepared) else None
         delay = await _instruct_and_write(context, stored, where.node_name, document, verdict)
     else:
         delay = await write_machine(context, stored, None, verdict)
@@ -114,13 +115,21 @@ async def _prepare(context: Context, stored: Stored) -> Prepared | Waiting | Inv
     return Prepared(vm, sizing, document) if isinstance(document, Machine) else document
 
 
+def _with_devices(context: Context, prepared: Prepared, node: str) -> Machine:
+    """Return the document with what its device classes are made of on its node."""
+    devices = compile_devices(prepared.vm, context.rules_of(node))
+    hardware = prepared.document.hardware.model_copy(update={"devices": devices})
+    return prepared.document.model_copy(update={"hardware": hardware})
+
+
 async def _place(context: Context, stored: Stored, prepared: Prepared) -> Placed | Unschedulable:
     disks = disk_sizes(prepared.vm, context.catalog)
     node, cards = _pinned(prepared.vm, context), plugged(prepared.vm, context.catalog)
     placed = place(need(prepared.vm, prepared.sizing, disks, node, cards), context.candidates())
     if isinstance(placed, Placed):
+        promised = load_of(prepared.sizing, disks, promised_devices(prepared.vm))
         # No await between choosing and reserving: the next machine must see this one.
-        with context.loads.reserve(stored.key, placed.node_name, load_of(prepared.sizing, disks)):
+        with context.loads.reserve(stored.key, placed.node_name, promised):
             await _bind(context, stored, placed.node_name)
     return placed
 

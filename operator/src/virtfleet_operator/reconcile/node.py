@@ -85,6 +85,8 @@ async def _write(context: Context, stored: Stored, node: VMNode, state: NodeStat
         address=stored.status.address,
         load=context.loads.of(stored.key.name),
         orphans=_orphans(context, state) if state else (),
+        device_rules=context.device_rules,
+        machine_names={m.uid: f"{m.namespace}/{m.name}" for m in state.machines.values()} if state else {},
     )
     status = summarise_node(node, facts, context.clock())
     due = node_write_due(stored.status, status, context.written.get(stored.key))

@@ -18,6 +18,7 @@ from virtfleet_node.core.desired import (
     paravirtual,
     serial,
 )
+from virtfleet_node.core.desired import devices as host_devices
 from virtfleet_node.core.desired.element import Element, add
 from virtfleet_node.core.desired.guest import DomainType, Guest
 from virtfleet_node.core.desired.metadata import add_metadata
@@ -39,8 +40,11 @@ CONFIGURATORS: Final[tuple[Callable[[Element, Guest], None], ...]] = (
     disks.configure_disks,
     disks.configure_cloud_init,
     interfaces.configure_interfaces,
+    host_devices.configure_devices,
+    host_devices.configure_drawing,
     serial.configure_serial,
     serial.configure_agent_channel,
+    memory.configure_memory_device,
     paravirtual.configure_balloon,
     paravirtual.configure_rng,
     paravirtual.configure_panic,

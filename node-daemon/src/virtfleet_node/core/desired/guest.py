@@ -7,8 +7,9 @@ from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import Hardware, Machine
+from virtfleet_node.core.chosen import ChosenDevice
 from virtfleet_node.core.numa.pins import GuestCell, Pinning
-from virtfleet_node.core.places import Places
+from virtfleet_node.core.places import Places, needs_memory_device
 
 
 class DomainType(StrEnum):
@@ -27,6 +28,8 @@ class HostFacts:
     emulator: str | None
     """Path of QEMU; None with the test driver."""
     arch: str = "x86_64"
+    render_node: str = ""
+    """Device by which the host's GPU draws for guests; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,12 @@ class Guest:
     places: Places
     user_space_switch: bool = False
     """Open vSwitch's datapath is the one in user space."""
+    devices: tuple[ChosenDevice, ...] = ()
+    """Devices of the host that were chosen for it."""
     pinning: Pinning | None = None
     """Where it runs on the host; None for anywhere."""
     cells: tuple[GuestCell, ...] = ()
-    """NUMA cells that it sees; none for an ordinary guest."""
+    """Cells of the host's that it sees as its own; none for an ordinary guest."""
 
     @property
     def hardware(self) -> Hardware:
@@ -82,3 +87,13 @@ class Guest:
     def is_q35(self) -> bool:
         """Tell whether the machine type has PCI Express."""
         return "q35" in self.hardware.machine_type
+
+    @property
+    def is_test(self) -> bool:
+        """Tell whether this is for libvirt's test driver, which has neither devices nor guests."""
+        return self.facts.domain_type is DomainType.TEST
+
+    @property
+    def has_memory_device(self) -> bool:
+        """Tell whether the running guest may be given more memory."""
+        return needs_memory_device(self.hardware) and not self.is_test

@@ -24,6 +24,7 @@ def summarise_machine(
         machine=shown.machine,
         disks=shown.disks,
         interfaces=shown.interfaces,
+        devices=shown.devices,
         guest=shown.guest,
         conditions=conditions(old.conditions, now, tuple(machine_says(word, generation, meta, facts))),
     )

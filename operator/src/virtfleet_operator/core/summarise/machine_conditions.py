@@ -50,14 +50,14 @@ def machine_says(word: PrintableStatus, generation: int, meta: ObjectMeta, facts
         yield _agent(report, generation)
     if report.phase == Phase.PAUSED:
         yield Says(ConditionType.PAUSED, YES, *_paused(report, "The guest is paused."), generation)
-    if report.restart_required or report.held_disks or report.held_interfaces:
+    if report.restart_required or report.held_disks or report.held_interfaces or report.held_devices:
         yield Says(ConditionType.RESTART_REQUIRED, YES, *_restart(report), generation)
 
 
 def _restart(report: MachineReport) -> tuple[str, str]:
     """Say what waits for the next start, or for the guest."""
     remedy = "Restart the machine with `kubectl vm restart`."
-    held = plain(", ".join((*report.held_disks, *report.held_interfaces)[:_MAX_FIELDS]))
+    held = plain(", ".join((*report.held_disks, *report.held_interfaces, *report.held_devices)[:_MAX_FIELDS]))
     remedy_there = "unmount it there" if report.held_disks else "unload its driver there"
     asked = f"The guest still uses {held}: {remedy_there}, or restart the machine with `kubectl vm restart`."
     if not report.restart_required:

@@ -1,12 +1,13 @@
 """The status of a VMNode: its inventory, what is promised, and whether it is heard."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
 from virtfleet_api.conditions import ConditionType
-from virtfleet_api.quantity import Bytes, Frequency
+from virtfleet_api.device import DeviceClassRule
+from virtfleet_api.quantity import Bytes
 from virtfleet_api.report import NetworkReport, NodeReport, NumaCell
 from virtfleet_api.vm_node import (
     NodeResources,
@@ -16,8 +17,9 @@ from virtfleet_api.vm_node import (
     VMNodeStatus,
 )
 from virtfleet_operator.core.place import Load, allocatable
-from virtfleet_operator.core.summarise.bounds import MAX_CELLS, count_of, size_of
+from virtfleet_operator.core.summarise.bounds import MAX_CELLS, count_of, frequency_of, size_of
 from virtfleet_operator.core.summarise.conditions import NO, NOBODY_KNOWS, YES, Saying, Says, conditions
+from virtfleet_operator.core.summarise.devices import node_device_statuses
 from virtfleet_operator.core.summarise.pools import pool_statuses, pools_said, pools_say
 from virtfleet_operator.core.verdict import join_problems, plain
 
@@ -37,19 +39,23 @@ class NodeFacts:
     orphans: Sequence[str] = ()
     pools_refused: str = ""
     """Why the node did not take the pools that it shall have."""
+    device_rules: Sequence[DeviceClassRule] = ()
+    """Device classes of the whole fleet."""
+    machine_names: Mapping[str, str] = field(default_factory=dict)
+    """Machines that the node reports, as namespace/name, by UID."""
 
 
 def summarise_node(node: VMNode, facts: NodeFacts, now: datetime) -> VMNodeStatus:
     """Return the status of a node; the inventory of one that is not heard is what was last known."""
     old, meta = node.status, node.metadata
-    inventory = _inventory(node, facts.report) if facts.report else {}
+    inventory = _inventory(node, facts, facts.report) if facts.report else {}
     said = (*_says(meta.generation, facts), *_pools_say(node, facts))
     return old.model_copy(
         update=inventory
         | {
             "observed_generation": meta.generation,
             "address": facts.address or old.address,
-            "allocated": NodeResources(cpus=count_of(facts.load.vcpus), memory=size_of(facts.load.memory_bytes)),
+            "allocated": _resources(facts.load),
             "machines": facts.load.machines,
             "orphans": tuple(facts.orphans),
             "conditions": conditions(old.conditions, now, said),
@@ -57,7 +63,7 @@ def summarise_node(node: VMNode, facts: NodeFacts, now: datetime) -> VMNodeStatu
     )
 
 
-def _inventory(node: VMNode, report: NodeReport) -> dict[str, object]:
+def _inventory(node: VMNode, facts: NodeFacts, report: NodeReport) -> dict[str, object]:
     promised = allocatable(node, report)
     return {
         "hypervisor": plain(report.hypervisor, _MAX_WORD),
@@ -66,14 +72,13 @@ def _inventory(node: VMNode, report: NodeReport) -> dict[str, object]:
             libvirt=plain(report.libvirt_version, _MAX_WORD),
             qemu=plain(report.qemu_version, _MAX_WORD),
         ),
-        "cpu_frequency": Frequency(min(report.cpu_frequency_hz, Frequency.largest))
-        if report.cpu_frequency_hz > 0
-        else None,
+        "cpu_frequency": frequency_of(report.cpu_frequency_hz),
         "capacity": NodeResources(cpus=count_of(report.cpus), memory=size_of(report.memory_bytes)),
-        "allocatable": NodeResources(cpus=count_of(promised.vcpus), memory=size_of(promised.memory_bytes)),
+        "allocatable": _resources(promised),
         "numa": tuple(
             _cell(cell, memory) for cell in report.numa[:MAX_CELLS] if (memory := size_of(cell.memory_bytes))
         ),
+        "devices": node_device_statuses(node, facts.device_rules, report, facts.machine_names),
         "pools": tuple(pool_statuses(node.status, report.pools)),
     }
 
@@ -83,6 +88,12 @@ def _cell(cell: NumaCell, memory: Bytes) -> NumaCellStatus:
     load = f"{min(100, count_of(cell.load_percent))}%"
     return NumaCellStatus(
         cell=count_of(cell.cell), cpus=plain(cell.cpus, _MAX_WORD), memory=memory, free=free, load=load
+    )
+
+
+def _resources(load: Load) -> NodeResources:
+    return NodeResources(
+        cpus=count_of(load.vcpus), memory=size_of(load.memory_bytes), reserved=frequency_of(load.reserved_hz)
     )
 
 

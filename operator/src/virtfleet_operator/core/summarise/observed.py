@@ -13,6 +13,7 @@ from virtfleet_api.quantity import Bytes
 from virtfleet_api.report import DiskReport, GuestReport, InterfaceReport, MachineReport, NumaReport
 from virtfleet_api.steady import steady_allocation
 from virtfleet_api.virtual_machine_status import (
+    DeviceStatus,
     DiskStatus,
     GuestStatus,
     InterfaceStatus,
@@ -24,6 +25,7 @@ from virtfleet_api.virtual_machine_status import (
 )
 from virtfleet_operator.core.network.topology import PortPlan
 from virtfleet_operator.core.summarise.bounds import MAX_CELLS, count_of, size_of
+from virtfleet_operator.core.summarise.devices import device_statuses
 from virtfleet_operator.core.verdict import plain
 
 _MAX_ADDRESSES: Final = 16  # of one card; a guest can give itself any number
@@ -42,12 +44,13 @@ class Observed:
     machine: MachineStatus | None = None
     disks: tuple[DiskStatus, ...] = ()
     interfaces: tuple[InterfaceStatus, ...] = ()
+    devices: tuple[DeviceStatus, ...] = ()
     guest: GuestStatus | None = None
 
 
 def kept(old: VirtualMachineStatus) -> Observed:
     """Return what was last known."""
-    return Observed(old.machine, old.disks, old.interfaces, old.guest)
+    return Observed(old.machine, old.disks, old.interfaces, old.devices, old.guest)
 
 
 def observed(report: MachineReport, old: VirtualMachineStatus, ports: Sequence[PortPlan] = ()) -> Observed:
@@ -60,6 +63,7 @@ def observed(report: MachineReport, old: VirtualMachineStatus, ports: Sequence[P
             shown for disk in report.disks[:_MAX_DISKS] if (shown := _disk(disk, before.get((disk.pool, disk.name))))
         ),
         interfaces=tuple(_interface(card, plugged.get(card.name)) for card in report.interfaces[:_MAX_CARDS]),
+        devices=device_statuses(report.devices),
         guest=_guest(report.guest),
     )
 

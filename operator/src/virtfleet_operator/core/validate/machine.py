@@ -8,6 +8,7 @@ from typing import Final
 from virtfleet_api.names import DNS_SUBDOMAIN_PATTERN, FINALIZER, NODE_LABEL
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine import CloudInit, PowerState, RunStrategy, VirtualMachine
+from virtfleet_operator.core.validate.devices import device_problems
 from virtfleet_operator.core.validate.disks import disk_problems
 from virtfleet_operator.core.validate.networks import network_problems
 from virtfleet_operator.core.validate.pinning import missing_vcpu_problems
@@ -36,6 +37,7 @@ def machine_problems(vm: VirtualMachine, now: datetime, old: VirtualMachine | No
             _machine_type_problems(vm),
             disk_problems(vm, old),
             network_problems(vm),
+            device_problems(vm),
             _cloud_init_problems(vm.spec.cloud_init),
             _selector_problems(vm),
         )

@@ -1,0 +1,34 @@
+"""A host with NUMA cells, an IOMMU and devices to pass through, in an emulated machine (ADR 0026).
+
+What is in `inner` runs in that host, against its libvirtd, and never here.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from inner_tests import InnerTests
+from virtfleet_dev.nested_host import NestedHost
+
+collect_ignore = ["inner"]
+
+
+@pytest.fixture(scope="session")
+def nested_host(scratch: Path) -> Iterator[NestedHost]:
+    """The host, up, with the checkout at its own path."""
+    host = NestedHost(scratch / "nested")
+    try:
+        host.up()
+        yield host
+    finally:
+        host.down()
+
+
+@pytest.fixture(scope="session")
+def inner(nested_host: NestedHost, request: pytest.FixtureRequest) -> Iterator[InnerTests]:
+    """The inner tests that this run has chosen, on their way."""
+    chosen = [item.callspec.params["case"] for item in request.session.items if "inner" in item.fixturenames]
+    running = InnerTests(nested_host, chosen)
+    yield running
+    running.stop()

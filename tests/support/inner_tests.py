@@ -1,0 +1,88 @@
+"""Tests that run in the nested host, each reported as a test of this run.
+
+One pytest runs them all there, one after the other, since the start of Python takes seconds on an emulated processor.
+"""
+
+import ast
+import json
+import queue
+import shlex
+import subprocess
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+from inner_reports import MARK
+from virtfleet_dev.nested_host import PYTHON_PACKAGES, NestedHost
+from virtfleet_dev.paths import checkout
+
+_FOLDER = "tests/hardware/inner"
+_SOURCES = ("tests/support", "crds/src", "node-daemon/src", "dev/src")
+_SECONDS = 240.0
+"""A test that reports nothing for so long hangs."""
+
+
+def cases(file: str) -> list[object]:
+    """Return the tests of a file of the inner folder, as parameters named `case` of an outer test."""
+    path = checkout() / _FOLDER / file
+    names = [
+        node.name
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    ]
+    return [pytest.param(f"{_FOLDER}/{file}::{name}", id=name.removeprefix("test_")) for name in names]
+
+
+class InnerTests:
+    """A run of pytest in the nested host."""
+
+    def __init__(self, host: NestedHost, chosen: Sequence[str]) -> None:
+        words = (*_pytest(), *chosen)
+        environment = f"PYTHONPATH={':'.join((PYTHON_PACKAGES, *_SOURCES))}"
+        script = f"cd {shlex.quote(str(checkout()))} && {environment} exec {shlex.join(words)}"
+        self._process = subprocess.Popen(
+            host.command(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reports: dict[str, dict[str, str]] = {}
+        self._said: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def check(self, case: str) -> None:
+        """Wait until the inner test has ended, and fail as it did."""
+        report = self._report(case)
+        if report["outcome"] != "passed":
+            pytest.fail(f"{report['outcome']} in the nested host:\n{report['text']}", pytrace=False)
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _report(self, case: str) -> dict[str, str]:
+        while case not in self._reports:
+            try:
+                line = self._lines.get(timeout=_SECONDS)
+            except queue.Empty:
+                line = None
+            if line is None:
+                pytest.fail(f"{case} did not end in the nested host:\n{''.join(self._said[-100:])}", pytrace=False)
+            if line.startswith(MARK):
+                report = json.loads(line.removeprefix(MARK))
+                self._reports[report["case"]] = report
+            else:
+                self._said.append(line)
+        return self._reports[case]
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put(None)
+
+
+def _pytest() -> Iterable[str]:
+    """Return the words that start it, without what only the outer run has: its fixtures, and a place to write to."""
+    yield from ("python3", "-B", "-u", "-m", "pytest", "-q", "-p", "inner_reports", "-p", "no:cacheprovider")
+    yield f"--confcutdir={Path(_FOLDER)}"
