@@ -171,8 +171,7 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
         if devices is None:
             return
         placement = around.cells.reserve(desired.uid, desired.hardware)
-        devices = choose_devices(around, desired, stored)
-        if devices is None or isinstance(placement, Refused):
+        if isinstance(placement, Refused):
             return  # another machine came first
         places = reassign(stored.places, desired.hardware)
         given = {"places": places, "devices": devices, "placement": placement}
