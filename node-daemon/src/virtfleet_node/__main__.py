@@ -111,20 +111,12 @@ async def build_daemon(
     facts = replace(await hypervisor.read_facts(config.state_directory), cpu=cpu)
     switch = build_switch(config, identity)
     versions = await hypervisor.read_versions()
-    taken = TakenDevices(config.state_directory / "devices.json")
-    devices = DeviceTable(hypervisor, taken, draws=bool(facts.render_node))
     # libvirt's test driver has no threads to pin and no memory to place.
     cells = Cells(tuple if facts.domain_type is DomainType.TEST else read_cells)
-    node = NodeDescription(
-        config,
-        inventory,
-        facts,
-        versions,
-        pools,
-        lambda: switch.report,
-        devices.reports,
-        lambda: cells.found or read_cells(),
-    )
+    taken = TakenDevices(config.state_directory / "devices.json")
+    devices = DeviceTable(hypervisor, taken, draws=bool(facts.render_node))
+    node = NodeDescription(config, inventory, facts, versions, pools, lambda: switch.report, devices.reports)
+    node.read_cells = lambda: cells.found or read_cells()
 
     def describe() -> NodeReport:
         return node.report(connected=hypervisor.connected)

@@ -39,7 +39,6 @@ from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import with_desired
 from virtfleet_node.core.report import build_report
 from virtfleet_node.core.traffic import CardFigure, build_traffic
-from virtfleet_node.host.cpu_times import read_cpu_times
 from virtfleet_node.hypervisor.console_log import read_tail
 
 _LOG = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ class NodeDaemon:
         self._queue = KeyedQueue(self._work, _WORKERS)
         self._storage = StorageWatch(around, self._entries.values, describe)
         self._traffic = TrafficWatch(around, self._entries)
-        self.numa = NumaWatch(around, self._entries, self._queue.add, read_cpu_times)
+        self.numa = NumaWatch(around, self._entries, self._queue.add)
         around.cells.subscribe(self._look_at_all)
         self._cpu = CpuWatch(around, self._entries)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
@@ -121,7 +120,7 @@ class NodeDaemon:
 
     def get_machine(self, uid: str) -> MachineReport:
         """Return the report of a machine; NotFoundError."""
-        return _reported(self._entry(uid))
+        return self._entry(uid).reported
 
     async def delete_machine(self, uid: str) -> MachineReport:
         """Have a machine removed by the document that is kept; NotFoundError."""
@@ -278,7 +277,7 @@ class NodeDaemon:
         return report
 
     async def _update(self, entry: Entry, machine: Machine) -> MachineReport:
-        _check_same(entry.desired, machine)
+        entry.check_same(machine)
         desired = machine.without_secrets()
         if machine.cloud_init is not None and self._lacks_medium(machine):
             await self._around.media.write_cloud_init(machine.uid, machine.cloud_init)
@@ -405,18 +404,3 @@ class NodeDaemon:
 async def _forgive(work: Coroutine[Any, Any, None]) -> None:
     with contextlib.suppress(NodeError):
         await work
-
-
-def _reported(entry: Entry) -> MachineReport:
-    if entry.report is None:
-        raise UnavailableError("The machine has not been looked at yet.")
-    return entry.report
-
-
-def _check_same(kept: Machine, machine: Machine) -> None:
-    """Refuse a document of another machine under this UID."""
-    if (kept.namespace, kept.name) != (machine.namespace, machine.name):
-        raise ConflictError(
-            f"UID {machine.uid} belongs to {kept.namespace}/{kept.name} on this node, not to "
-            f"{machine.namespace}/{machine.name}."
-        )

@@ -7,7 +7,7 @@ from virtfleet_api.machine import MachineDevice, MachineDisk, MachineInterface
 from virtfleet_api.network import LinkState
 from virtfleet_node.core.compute_actions import MemoryAction, VcpuAction
 from virtfleet_node.core.limit_actions import LimitCard, LimitCpu
-from virtfleet_node.core.numa.cpu_set import format_cpus
+from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.record import Record
 
 
@@ -253,22 +253,6 @@ class SetLink:
     def __str__(self) -> str:
         """Say it in words."""
         return f"set link of network card {self.alias} {self.state}"
-
-
-@dataclass(frozen=True)
-class Pin:
-    """Have a running guest's threads run on other CPUs, then its memory moved to other cells."""
-
-    vcpus: tuple[tuple[int, frozenset[int]], ...] = ()
-    emulator: frozenset[int] | None = None
-    nodes: frozenset[int] | None = None
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        vcpus = (f"vCPU {vcpu} to {format_cpus(cpus)}" for vcpu, cpus in self.vcpus)
-        emulator = (f"emulator to {format_cpus(self.emulator)}",) if self.emulator is not None else ()
-        memory = (f"memory to cells {format_cpus(self.nodes)}",) if self.nodes is not None else ()
-        return f"pin {', '.join((*vcpus, *emulator, *memory))}"
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ def changed_fields(started: Hardware, desired: Hardware, observed: Observed) -> 
     return (
         *_differences(started, desired, _PLAIN),
         *_scheduling(started, desired),
-        *compute_fields(started, desired, observed),
         *(("cpu.affinity",) if _is_pinned_later(started, desired, observed) else ()),
+        *compute_fields(started, desired, observed),
         *_kernel(started, desired),
         *_disks(started, desired, observed),
         *_cards(desired, observed),

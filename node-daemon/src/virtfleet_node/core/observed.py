@@ -119,12 +119,12 @@ class ObservedDomain:
     """PCI Express ports of a running guest with nothing in them."""
     has_scsi: bool = False
     """The running guest has a SCSI controller."""
+    pins: SeenPins = NOT_PINNED
+    """Of a running guest."""
     vcpus: AttachedVcpus | None = None
     """Those of a running guest; None where nothing can be changed of them."""
     memory: AttachedMemory | None = None
     """That of a running guest; None where nothing can be changed of it."""
-    pins: SeenPins = NOT_PINNED
-    """Of a running guest."""
 
     @property
     def active(self) -> bool:

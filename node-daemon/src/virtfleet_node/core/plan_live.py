@@ -42,8 +42,8 @@ def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tupl
         *plan_vcpus(desired, observed, now),
         *plan_memory(desired, observed, now),
         *plan_cards(desired, observed, now),
-        *plan_devices(desired, observed, now),
         *(Change(action) for action in plan_pins(observed)),
+        *plan_devices(desired, observed, now),
         *(Change(action) for action in _plan_new(desired, observed)),
     )
     later = tuple(change.due for change in changes if change.due is not None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import libvirt
 
-from virtfleet_node.core.actions import DomainAction, Pin
+from virtfleet_node.core.actions import DomainAction
 from virtfleet_node.core.compute_actions import SetGuestVcpus
 from virtfleet_node.core.demand import CpuCounters
 from virtfleet_node.core.desired.domain import build_placeholder_xml
@@ -14,6 +14,7 @@ from virtfleet_node.core.desired.guest import DomainType, HostFacts
 from virtfleet_node.core.desired.identity import parse_domain_name
 from virtfleet_node.core.errors import UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
+from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import Stored

@@ -79,9 +79,9 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         devices=tuple(_devices(xml)),
         free_ports=_free_ports(xml),
         has_scsi=xml.find("devices/controller[@type='scsi']") is not None,
+        pins=parse_pins(xml),
         vcpus=parse_vcpus(xml),
         memory=parse_memory(xml),
-        pins=parse_pins(xml),
     )
 
 

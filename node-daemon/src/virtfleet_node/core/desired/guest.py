@@ -78,7 +78,7 @@ class Guest:
     pinning: Pinning | None = None
     """Where it runs on the host; None for anywhere."""
     cells: tuple[GuestCell, ...] = ()
-    """NUMA cells that it sees; none for an ordinary guest."""
+    """Cells of the host's that it sees as its own; none for an ordinary guest."""
 
     @property
     def hardware(self) -> Hardware:
