@@ -109,6 +109,11 @@ def only_members_reach_the_web_server(fleet: Fleet) -> None:
     eventually(lambda: fleet.inside("web-client", ask.format(port=80))[0] != 0, "who is no client is not", 10)
 
 
+def are_on_different_nodes(fleet: Fleet) -> None:
+    places = {fleet.wait_status(name, "Stopped")["nodeName"] for name in ("apart-1", "apart-2")}
+    assert len(places) == 2
+
+
 PROOFS: dict[str, Callable[[Fleet], object]] = {
     "network.yaml": only_members_reach_the_web_server,
     "quickstart.yaml": prints("quickstart", "READY"),
@@ -119,6 +124,7 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "clone.yaml": clone_is_a_machine_of_its_own,
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),
     "kernel-boot.yaml": prints("tiny", "READY"),
+    "placement.yaml": are_on_different_nodes,
     "upload.yaml": starts_once_the_file_is_sent,
     "run-once.yaml": job_ends,
 }

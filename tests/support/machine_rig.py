@@ -19,6 +19,7 @@ from virtfleet_api.image import Image, ImageFormat, ImageReport
 from virtfleet_api.machine import CloudInitFiles, Hardware, Machine, MachineKernel, Run
 from virtfleet_api.report import MachineReport, NodeReport, Phase
 from virtfleet_dev.guest_image import CMDLINE, guest_files
+from virtfleet_node.agent.cells import Cells
 from virtfleet_node.agent.daemon import NodeDaemon
 from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.agent.relay import Relay
@@ -26,11 +27,13 @@ from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.switch import Edges, NodeSwitch
 from virtfleet_node.agent.taken_devices import TakenDevices
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
+from virtfleet_node.core.host_cpu import CGROUP_V1, HostCpu
 from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.stored import ImageFiles
 from virtfleet_node.host.devices import Devices
 from virtfleet_node.host.firewall import Firewall
 from virtfleet_node.host.nftables import Nftables
+from virtfleet_node.host.numa import read_cells
 from virtfleet_node.host.open_vswitch import OpenVSwitch
 from virtfleet_node.host.programs import Programs
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
@@ -45,7 +48,11 @@ KERNEL = "aaaaaaaa-0000-4000-8000-000000000000"
 GENERIC_KERNEL = "aaaaaaaa-0000-4000-8000-000000000001"
 """It has a driver for SATA."""
 DISK = "bbbbbbbb-0000-4000-8000-000000000000"
-FACTS = HostFacts(DomainType.QEMU, "/usr/bin/qemu-system-x86_64")
+FREQUENCY = 2_800_000_000
+"""What a CPU of the node is said to have."""
+FACTS = HostFacts(
+    DomainType.QEMU, "/usr/bin/qemu-system-x86_64", cpu=HostCpu(FREQUENCY, os.cpu_count() or 1, CGROUP_V1)
+)
 _MEMORY = 128 << 20
 _NUMBERS = itertools.count(1)
 
@@ -175,6 +182,8 @@ class Rig:
         self.reports = Reports()
         self.relay = Relay()
         self.hypervisor = Hypervisor(node.uri, NodesLibvirtd(node))
+        self.read_cells = read_cells
+        self.cells = Cells()
         self.switch = self._new_switch()
         self.daemon = self._new_daemon()
         self.libvirt = libvirt.open(node.uri)
@@ -304,6 +313,7 @@ class Rig:
     def _new_daemon(self) -> NodeDaemon:
         self.images = PreparedImages(self.pools, self.disks, self.known)
         self.switch = self._new_switch()
+        self.cells = Cells(self.read_cells)
         self.devices = DeviceTable(self.hypervisor, TakenDevices(self.state / "devices.json"), draws=False)
         around = Surroundings(
             hypervisor=self.hypervisor,
@@ -318,6 +328,7 @@ class Rig:
             journal=self.reports,
             state_directory=self.state,
             now=lambda: datetime.now(UTC),
+            cells=self.cells,
         )
         return NodeDaemon(around, self._describe)
 

@@ -15,10 +15,12 @@ from virtfleet_api.report import MachineReport, NetworkReport, NodeReport, Phase
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
+from virtfleet_node.agent.cpu_watch import CpuWatch
 from virtfleet_node.agent.entry import Entry, Work
 from virtfleet_node.agent.flattener import Flattener
 from virtfleet_node.agent.give_devices import hold_devices
 from virtfleet_node.agent.guests import Guests
+from virtfleet_node.agent.numa_watch import NumaWatch
 from virtfleet_node.agent.observe import observe, observe_around
 from virtfleet_node.agent.queue import KeyedQueue
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
@@ -28,6 +30,7 @@ from virtfleet_node.agent.traffic_watch import TrafficWatch
 from virtfleet_node.agent.wiper import Wiper
 from virtfleet_node.agent.works import Works
 from virtfleet_node.core.actions import CloneDisks, FlattenDisk, LongAction, ShortAction, WipeDisk
+from virtfleet_node.core.cpu_figure import CpuFigure
 from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, ObservedDomain
@@ -57,6 +60,9 @@ class NodeDaemon:
         self._queue = KeyedQueue(self._work, _WORKERS)
         self._storage = StorageWatch(around, self._entries.values, describe)
         self._traffic = TrafficWatch(around, self._entries)
+        self.numa = NumaWatch(around, self._entries, self._queue.add)
+        around.cells.subscribe(self._look_at_all)
+        self._cpu = CpuWatch(around, self._entries)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._copier = Copier(around, self._entries, self._queue.add)
         around.images.copy_disks_with(self._copier.export)
@@ -82,10 +88,9 @@ class NodeDaemon:
             await self._load(uid, domain)
         await self._copier.recover()
         self._queue.start()
-        for uid in self._entries:
-            self._queue.add(uid)
-        looks = (self._storage.run(), self._traffic.run(), self._around.switch.run(), self._around.devices.run())
-        background = (self._resync(), *looks)
+        self._look_at_all()
+        watches = (self._storage.run(), self._traffic.run(), self._cpu.run(), self.numa.run())
+        background = (self._resync(), *watches, self._around.switch.run(), self._around.devices.run())
         self._tasks += [asyncio.create_task(work) for work in background]
 
     async def stop(self) -> None:
@@ -115,7 +120,7 @@ class NodeDaemon:
 
     def get_machine(self, uid: str) -> MachineReport:
         """Return the report of a machine; NotFoundError."""
-        return _reported(self._entry(uid))
+        return self._entry(uid).reported
 
     async def delete_machine(self, uid: str) -> MachineReport:
         """Have a machine removed by the document that is kept; NotFoundError."""
@@ -157,6 +162,10 @@ class NodeDaemon:
         """Return the traffic of network cards as last seen; may be called by any thread."""
         return self._traffic.figures
 
+    def cpu_figures(self) -> tuple[CpuFigure, ...]:
+        """Return the CPU of machines as last measured; may be called by any thread."""
+        return self._cpu.figures
+
     async def list_interfaces(self, uid: str) -> InterfaceList:
         """Return the network cards of a machine with their traffic; NotFoundError."""
         self._entry(uid)
@@ -196,8 +205,7 @@ class NodeDaemon:
         self._around.journal.publish_node(self._describe())
         self._begin(self._copier.recover())
         self._begin(self._take_up())
-        for uid in self._entries:
-            self._queue.add(uid)
+        self._look_at_all()
 
     def enrolled(self) -> None:
         """Look at the network: ovn-controller may have got its certificate."""
@@ -269,7 +277,7 @@ class NodeDaemon:
         return report
 
     async def _update(self, entry: Entry, machine: Machine) -> MachineReport:
-        _check_same(entry.desired, machine)
+        entry.check_same(machine)
         desired = machine.without_secrets()
         if machine.cloud_init is not None and self._lacks_medium(machine):
             await self._around.media.write_cloud_init(machine.uid, machine.cloud_init)
@@ -334,6 +342,7 @@ class NodeDaemon:
 
     def _forget(self, uid: str) -> None:
         self._entries.pop(uid, None)
+        self._around.cells.forget(uid)
         self._queue.forget_timer(uid)
         self._guests.watch(uid, connected=False)
         self._wake_removals()
@@ -385,25 +394,13 @@ class NodeDaemon:
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
-            for uid in tuple(self._entries):
-                self._queue.add(uid)
+            self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        for uid in self._entries:
+            self._queue.add(uid)
 
 
 async def _forgive(work: Coroutine[Any, Any, None]) -> None:
     with contextlib.suppress(NodeError):
         await work
-
-
-def _reported(entry: Entry) -> MachineReport:
-    if entry.report is None:
-        raise UnavailableError("The machine has not been looked at yet.")
-    return entry.report
-
-
-def _check_same(kept: Machine, machine: Machine) -> None:
-    """Refuse a document of another machine under this UID."""
-    if (kept.namespace, kept.name) != (machine.namespace, machine.name):
-        raise ConflictError(
-            f"UID {machine.uid} belongs to {kept.namespace}/{kept.name} on this node, not to "
-            f"{machine.namespace}/{machine.name}."
-        )

@@ -8,6 +8,8 @@ from pathlib import Path
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import Hardware, Machine
 from virtfleet_node.core.chosen import ChosenDevice
+from virtfleet_node.core.host_cpu import HostCpu
+from virtfleet_node.core.numa.pins import GuestCell, Pinning
 from virtfleet_node.core.places import Places, needs_memory_device
 
 
@@ -29,6 +31,7 @@ class HostFacts:
     arch: str = "x86_64"
     cpu_models: tuple[str, ...] = ()
     """CPU models that guests can have, host-passthrough among them; empty with the test driver."""
+    cpu: HostCpu = field(default_factory=HostCpu)
     render_node: str = ""
     """Device by which the host's GPU draws for guests; empty where there is none."""
 
@@ -74,6 +77,10 @@ class Guest:
     """Open vSwitch's datapath is the one in user space."""
     devices: tuple[ChosenDevice, ...] = ()
     """Devices of the host that were chosen for it."""
+    pinning: Pinning | None = None
+    """Where it runs on the host; None for anywhere."""
+    cells: tuple[GuestCell, ...] = ()
+    """Cells of the host's that it sees as its own; none for an ordinary guest."""
 
     @property
     def hardware(self) -> Hardware:
