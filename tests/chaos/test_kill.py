@@ -16,6 +16,7 @@ import libvirt
 import pytest
 
 from fleet import Fleet, eventually
+from virtfleet_dev.node import Node
 from virtfleet_dev.process import Program
 
 ROUNDS = 10
@@ -120,9 +121,20 @@ def test_everything_may_die_at_any_moment(
     assert watch.twice == set()
     assert watch.looks > ROUNDS
     for node in fleet.cluster.nodes:
-        eventually(lambda node=node: not fleet.domains(node), f"no domain is left on {node.name}")
+        until_no_domain(fleet, node)
         assert fleet.pool(node) == []
         assert not fleet.status(node.name, "vmnode").get("orphans")
+
+
+def until_no_domain(fleet: Fleet, node: Node) -> None:
+    """Wait until a node has no domain, or say what was done with the one that is left."""
+    try:
+        eventually(lambda: not fleet.domains(node), f"no domain is left on {node.name}")
+    except AssertionError as error:
+        left = fleet.domains(node)
+        log = fleet.cluster.daemon(node).log.read_text(errors="replace").splitlines()
+        told = [line for line in log if any(uid in line for uid in left)]
+        raise AssertionError("\n".join((str(error), str(left), *told[-60:], "the end:", *log[-20:]))) from None
 
 
 BLANK = {"name": "data", "size": "64Mi", "source": {"blank": {}}}

@@ -17,7 +17,10 @@ from virtfleet_node.agent import reconcile
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import Action
+from virtfleet_node.core.desired.domain import build_placeholder_xml
+from virtfleet_node.core.desired.guest import DomainType
 from virtfleet_node.core.errors import ConflictError
+from virtfleet_node.core.record import new_stored
 
 
 class Crash:
@@ -160,6 +163,35 @@ async def test_libvirtd_died_within_a_start_before_there_was_a_qemu(rig: Rig) ->
     await rig.until_phase(machine, Phase.RUNNING)
     rig.reconnect()
     await rig.remove(machine)
+
+
+async def test_a_domain_that_libvirtd_has_again_is_removed(rig: Rig) -> None:
+    machine = new_machine(run=Run.ABSENT)
+    rig.libvirt.defineXML(build_placeholder_xml(new_stored(machine), DomainType.QEMU))
+    for pid in rig.node.pids("libvirtd"):
+        os.kill(pid, signal.SIGKILL)
+    await rig.until_phase(machine, Phase.ABSENT)
+    rig.reconnect()
+    assert machine.uid not in domains(rig)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_running_guest_whose_domain_was_undefined_stays_ours(rig: Rig, *, restarted: bool) -> None:
+    """A daemon that is killed within a start leaves libvirt to go on with it, and its successor may undefine it."""
+    machine = new_machine(grace_period_seconds=3600)
+    await rig.put(machine)
+    await rig.until_phase(machine, Phase.RUNNING)
+    qemu = rig.qemu_pids()
+    rig.domain(machine).undefine()
+    if restarted:
+        await rig.restart_daemon()
+    await rig.put_until_taken(machine.model_copy(update={"generation": 2}))
+    await rig.reports.until(rig.domain(machine).isPersistent, 10, "the definition to be there again")
+    assert rig.qemu_pids() == qemu
+    rig.domain(machine).undefine()
+    await rig.put(machine, run=Run.ABSENT)  # nothing tells how long its guest has been asked
+    await rig.until_phase(machine, Phase.ABSENT, 10)
+    assert rig.qemu_pids() == ()
 
 
 async def test_what_is_left_of_an_unknown_machine_is_swept(rig: Rig) -> None:

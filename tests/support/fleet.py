@@ -155,19 +155,22 @@ class Fleet:
         node = next(n for n in self.cluster.nodes if n.name == found["status"]["nodeName"])
         connection = libvirt.open(node.uri)
         try:
-            domain = connection.lookupByUUIDString(found["metadata"]["uid"])
-            given = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
-            begun = eventually(lambda: _try_agent(domain, "guest-exec", given), f"the agent of {name}")
-            pid = begun["pid"]
-            ended = lambda: (said := _ask_agent(domain, "guest-exec-status", {"pid": pid}))["exited"] and said  # noqa: E731
-            said = eventually(ended, f"{command!r} in {name}", seconds)
+            return run_inside(connection.lookupByUUIDString(found["metadata"]["uid"]), command, seconds)
         finally:
             connection.close()
-        return said.get("exitcode", -1), base64.b64decode(said.get("out-data", "")).decode(errors="replace")
 
     def pool(self, node: Node) -> list[Path]:
         """Return the files of machines in a node's pool."""
         return [p for p in (node.directory / "virtfleet/pools/default/disks").rglob("*") if p.is_file()]
+
+
+def run_inside(domain: libvirt.virDomain, command: str, seconds: float = 30) -> tuple[int, str]:
+    """Run a shell command in a guest by its agent; return exit status and output."""
+    given = {"path": "/bin/sh", "arg": ["-c", command], "capture-output": True}
+    pid = eventually(lambda: _try_agent(domain, "guest-exec", given), "the guest agent")["pid"]
+    ended = lambda: (said := _ask_agent(domain, "guest-exec-status", {"pid": pid}))["exited"] and said  # noqa: E731
+    said = eventually(ended, repr(command), seconds)
+    return said.get("exitcode", -1), base64.b64decode(said.get("out-data", "")).decode(errors="replace")
 
 
 def _try_agent(domain: libvirt.virDomain, command: str, arguments: dict[str, Any]) -> dict[str, Any] | None:

@@ -133,13 +133,15 @@ class MachineReport(Document):
     machine_type: str = ""
     cpu_model: str = ""
     vcpus: int = 0
-    """As the running guest has them."""
+    """Those that the running guest uses."""
     max_vcpus: int = 0
+    """Those that it may be given without a restart."""
     memory_bytes: int = 0
-    """As the running guest has it."""
+    """What the running guest has: without what the balloon has taken back."""
     max_memory_bytes: int = 0
+    """What it may be given without a restart."""
     balloon_bytes: int = 0
-    """What of it the balloon has taken back."""
+    """What the balloon has taken back of what the guest was started with."""
     numa: NumaReport | None = None
     devices: tuple[AssignedDevice, ...] = ()
     disks: tuple[DiskReport, ...] = ()
@@ -147,7 +149,10 @@ class MachineReport(Document):
     agent_connected: bool = False
     guest: GuestReport | None = None
     restart_required: tuple[str, ...] = ()
-    """Spec fields (such as "cpu.cores", "disks[root].cache") that differ from what the guest was started with."""
+    """Spec fields (such as "disks[root].cache") that wait for the next start, some with why in parentheses, such as
+    "cpu.cores (8 vCPUs, and the running guest can have 4)"."""
+    held_compute: tuple[str, ...] = ()
+    """What of vCPUs and memory the guest has been asked to take or give back and has not, as clauses about it."""
     held_disks: tuple[str, ...] = ()
     """Disks and drives that the guest has been asked to let go of, and holds."""
     held_interfaces: tuple[str, ...] = ()

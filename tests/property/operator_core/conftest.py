@@ -234,6 +234,7 @@ needs = st.builds(
     memory_bytes=st.integers(1, 8),
     pools=st.dictionaries(st.sampled_from(["default", "fast"]), st.integers(0, 8)),
     node_selector=st.dictionaries(st.just("zone"), st.sampled_from(["east", "west"])),
+    reserved_hz=st.integers(0, 8),
 )
 candidates = st.builds(
     Candidate,
@@ -245,7 +246,15 @@ candidates = st.builds(
     ),
     vcpus=st.integers(0, 16),
     memory_bytes=st.integers(0, 16),
-    load=st.builds(Load, machines=st.integers(0, 3), vcpus=st.integers(0, 16), memory_bytes=st.integers(0, 16)),
+    load=st.builds(
+        Load,
+        machines=st.integers(0, 3),
+        vcpus=st.integers(0, 16),
+        memory_bytes=st.integers(0, 16),
+        reserved_hz=st.integers(0, 16),
+    ),
+    reserved_hz=st.integers(0, 16),
+    cpu_hz=st.integers(0, 4),
 )
 
 st.register_type_strategy(UUID, st.uuids())

@@ -36,6 +36,8 @@ def fits(need: Need, node: Candidate) -> bool:
         and all(takes(node.pools.get(pool), size) for pool, size in need.pools.items())
         and node.vcpus - node.load.vcpus >= need.vcpus
         and node.memory_bytes - node.load.memory_bytes >= need.memory_bytes
+        and (not need.reserved_hz or node.reserved_hz - node.load.reserved_hz >= need.reserved_hz)
+        and need.vcpus * node.cpu_hz >= need.reserved_hz
     )
 
 
@@ -105,6 +107,7 @@ def test_a_pool_with_a_limit_promises_it_to_the_last_byte_and_no_more(
 ) -> None:
     report = NodeReport.model_construct(
         cpus=1,
+        cpu_frequency_hz=1,
         memory_bytes=1,
         hypervisor_connected=True,
         pools=(

@@ -117,6 +117,8 @@ def test_a_node_offers_what_its_spec_allows_under_the_labels_of_its_object() -> 
         8,
         1500,
         Load(1, 2, 100),
+        reserved_hz=4,
+        cpu_hz=1,
     )
 
 

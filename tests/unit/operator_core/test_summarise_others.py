@@ -182,7 +182,7 @@ def test_a_node_shows_its_inventory_and_what_is_promised() -> None:
     assert shown["address"] == "192.0.2.1:8443"
     assert shown["versions"] == {"daemon": "0.1.0", "libvirt": "9.0.0", "qemu": "7.2.22"}
     assert shown["capacity"] == {"cpus": 8, "memory": "16Gi"}
-    assert shown["allocatable"] == {"cpus": 20, "memory": "21Gi"}
+    assert shown["allocatable"] == {"cpus": 20, "memory": "21Gi", "reserved": "22400MHz"}
     assert shown["allocated"] == {"cpus": 6, "memory": "3Gi"}
     assert shown["machines"] == 3
     assert shown["cpuFrequency"] == "2800MHz"

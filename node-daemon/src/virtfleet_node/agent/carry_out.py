@@ -1,12 +1,13 @@
 """Carry out the actions of a plan. Which ones, the plan decides; here is only how."""
 
 import asyncio
+import contextlib
 import logging
 
 from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.give_devices import attach_device, choose_devices
-from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking
+from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking, remember_vcpus
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import (
@@ -16,22 +17,31 @@ from virtfleet_node.core.actions import (
     ChangeMedium,
     DetachCard,
     DetachDevice,
+    DetachDimm,
     DetachDisk,
     DiskAction,
+    DomainAction,
     GrowDisk,
     PrepareDisk,
     RemoveDisk,
     RemoveMedia,
+    RequestMemory,
     RequestShutdown,
     Resume,
+    SetBalloon,
+    SetGuestVcpus,
     ShortAction,
     Start,
+    Undefine,
+    UnplugVcpus,
+    VcpuAction,
     WriteRecord,
 )
 from virtfleet_node.core.desired.disks import build_disk_xml
 from virtfleet_node.core.desired.domain import build_domain_xml
 from virtfleet_node.core.desired.guest import Guest, ResolvedPaths
 from virtfleet_node.core.desired.interfaces import build_interface_xml
+from virtfleet_node.core.due import balloon_key, memory_key, unplug_key, vcpus_key
 from virtfleet_node.core.errors import NodeError, UnavailableError
 from virtfleet_node.core.places import Places, assign, reassign
 from virtfleet_node.core.record import Life, Record, Stored
@@ -55,15 +65,36 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
             await asyncio.to_thread(around.disks.remove_leftovers, desired.uid)
             await asyncio.to_thread(around.media.remove, desired.uid)
         case _:
-            if isinstance(action, RequestShutdown):
-                count_shutdown(around, entry)
-            elif isinstance(action, DetachDisk):
-                remember_asking(around, entry, action.target)
-            elif isinstance(action, DetachCard | DetachDevice):
-                remember_asking(around, entry, action.alias)
-            elif isinstance(action, Resume):
-                count_resume(around, entry)
-            await around.hypervisor.execute(desired.uid, action)
+            await _carry_out_domain(around, entry, desired, action)
+
+
+async def _carry_out_domain(around: Surroundings, entry: Entry, desired: Machine, action: DomainAction) -> None:
+    if isinstance(action, RequestShutdown):
+        count_shutdown(around, entry)
+    elif isinstance(action, Resume):
+        count_resume(around, entry)
+    elif key := _asks_for(action):
+        remember_asking(around, entry, key)
+    async with entry.lock if isinstance(action, Undefine) else contextlib.nullcontext():
+        await around.hypervisor.execute(desired.uid, action)
+    if isinstance(action, VcpuAction) and entry.report and entry.report.agent_connected:
+        await remember_vcpus(around, entry)
+
+
+def _asks_for(action: DomainAction) -> str:
+    """Return what the guest is asked for, as `Observed.asked` names it; empty when it is not asked."""
+    match action:
+        case DetachDisk(target=key) | DetachCard(alias=key) | DetachDimm(alias=key) | DetachDevice(alias=key):
+            return key
+        case UnplugVcpus(count):
+            return unplug_key(count)
+        case SetGuestVcpus(count):
+            return vcpus_key(count)
+        case RequestMemory(size_bytes):
+            return memory_key(size_bytes)
+        case SetBalloon(level_bytes):
+            return balloon_key(level_bytes)
+    return ""
 
 
 async def _attach(around: Surroundings, entry: Entry, desired: Machine, action: AttachCard | AttachDevice) -> None:

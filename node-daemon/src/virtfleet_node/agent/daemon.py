@@ -30,7 +30,7 @@ from virtfleet_node.agent.works import Works
 from virtfleet_node.core.actions import CloneDisks, FlattenDisk, LongAction, ShortAction, WipeDisk
 from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
-from virtfleet_node.core.observed import ObservedDomain
+from virtfleet_node.core.observed import DomainState, ObservedDomain
 from virtfleet_node.core.plan import plan
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import with_desired
@@ -64,7 +64,8 @@ class NodeDaemon:
         self._wiper = Wiper(around, self._queue.add)
         self._works = Works(self._entries, self._perform, self._describe_work, self._queue.add)
         self._reconciler = Reconciler(around, self._works, self._guests.watch)
-        self._creating = asyncio.Lock()
+        self._taking_up = asyncio.Lock()
+        """Held while it is decided whether a machine is new."""
         self._pools: tuple[PoolReport, ...] = ()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -101,11 +102,12 @@ class NodeDaemon:
     async def put_machine(self, machine: Machine) -> MachineReport:
         """Keep what is wanted of a machine; durable when this returns. ConflictError for another machine's UID."""
         entry = self._entries.get(machine.uid)
-        if entry is not None:
-            return await self._update(entry, machine)
-        if machine.run is Run.ABSENT:
-            return await self._sweep(machine)
-        return await self._create(machine)
+        if entry is None:
+            async with self._taking_up:
+                entry = self._entries.get(machine.uid)
+                if entry is None:
+                    return await (self._sweep(machine) if machine.run is Run.ABSENT else self._create(machine))
+        return await self._update(entry, machine)
 
     def list_machines(self) -> tuple[MachineReport, ...]:
         """Return a report of each machine."""
@@ -193,6 +195,7 @@ class NodeDaemon:
         self._around.devices.changed()
         self._around.journal.publish_node(self._describe())
         self._begin(self._copier.recover())
+        self._begin(self._take_up())
         for uid in self._entries:
             self._queue.add(uid)
 
@@ -243,18 +246,27 @@ class NodeDaemon:
         hold_devices(self._around, entry.desired, domain)
         self._reconciler.publish(entry, await observe_around(self._around, entry, domain))
 
+    async def _take_up(self) -> None:
+        """Take up the machines that libvirt has and the daemon does not know.
+
+        There are none, unless a libvirtd was killed at an awkward moment and has a domain again that was removed.
+        """
+        async with self._taking_up:
+            for uid in await self._around.hypervisor.list_uids() - self._entries.keys():
+                domain = await self._around.hypervisor.read(uid)
+                if domain.state is not DomainState.ABSENT:
+                    await self._load(uid, domain)
+                    self.machine_changed(uid)
+
     async def _create(self, machine: Machine) -> MachineReport:
-        async with self._creating:
-            if (entry := self._entries.get(machine.uid)) is None:
-                if machine.cloud_init is not None:
-                    await self._around.media.write_cloud_init(machine.uid, machine.cloud_init)
-                domain = await self._around.hypervisor.read(machine.uid)
-                await keep_new(self._around, machine, domain)
-                entry = self._entries[machine.uid] = Entry(machine.without_secrets())
-                report = await self._report(entry)
-                self._queue.add(machine.uid)
-                return report
-        return await self._update(entry, machine)
+        if machine.cloud_init is not None:
+            await self._around.media.write_cloud_init(machine.uid, machine.cloud_init)
+        domain = await self._around.hypervisor.read(machine.uid)
+        await keep_new(self._around, machine, domain)
+        entry = self._entries[machine.uid] = Entry(machine.without_secrets())
+        report = await self._report(entry)
+        self._queue.add(machine.uid)
+        return report
 
     async def _update(self, entry: Entry, machine: Machine) -> MachineReport:
         _check_same(entry.desired, machine)

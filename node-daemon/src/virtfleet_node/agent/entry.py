@@ -42,7 +42,7 @@ class Entry:
     report: MachineReport | None = None
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     asked: dict[str, Asking] = field(default_factory=dict)
-    """What the guest was asked to let go of: disks and media by target, cards and devices by alias."""
+    """What the guest was asked for, see `Observed.asked`."""
     cards: dict[str, str] = field(default_factory=dict)
     """Names of the running guest's network cards, by the node's devices."""
     paused_at: datetime | None = None

@@ -8,10 +8,11 @@ from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import FlattenDisk
 from virtfleet_node.core.cards import card_name
+from virtfleet_node.core.due import asked_again, outstanding
 from virtfleet_node.core.errors import NodeError
 from virtfleet_node.core.full_pool import Resumes, remembered
 from virtfleet_node.core.guest_facts import GuestFacts
-from virtfleet_node.core.observed import Asking, DomainState, Observed, ObservedDomain, ShutdownRequests
+from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain, ShutdownRequests
 from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.stored import StoredDisk
 
@@ -37,6 +38,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         shutdown=entry.shutdown,
         asked=dict(entry.asked),
         host=around.devices.view(desired.uid),
+        guest_vcpus=entry.facts.vcpus,
         paused_at=entry.paused_at,
         full_pools=await _full_pools(around, domain, disks),
         resumes=entry.resumes,
@@ -72,12 +74,7 @@ def _flattening(entry: Entry) -> tuple[str, str, str] | None:
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:
     if not domain.active:
         entry.shutdown, entry.facts = ShutdownRequests(), GuestFacts()
-    there = {
-        *(disk.target for disk in domain.disks),
-        *(card.alias for card in domain.cards),
-        *(d.alias for d in domain.devices),
-    }
-    entry.asked = {key: asking for key, asking in entry.asked.items() if key in there}
+    entry.asked = outstanding(entry.asked, domain, entry.facts.vcpus)
     entry.cards = {card.device: name for card in domain.cards if (name := card_name(card, domain)) and card.device}
     if domain.state is not DomainState.PAUSED:
         entry.paused_at = None
@@ -92,10 +89,13 @@ def count_resume(around: Surroundings, entry: Entry) -> None:
 
 
 def remember_asking(around: Surroundings, entry: Entry, key: str) -> None:
-    """Remember that the guest has just been asked to let go of a disk or medium, or of a card or device."""
-    now = around.now()
-    before = entry.asked.get(key)
-    entry.asked[key] = before.again(now) if before else Asking(now, now)
+    """Remember that the guest has just been asked for something, as `Observed.asked` names it."""
+    entry.asked = asked_again(entry.asked, key, around.now())
+
+
+async def remember_vcpus(around: Surroundings, entry: Entry) -> None:
+    """Ask the guest how many vCPUs it uses, after that was changed."""
+    entry.facts = replace(entry.facts, vcpus=await around.hypervisor.read_guest_vcpus(entry.desired.uid))
 
 
 def count_shutdown(around: Surroundings, entry: Entry) -> None:

@@ -123,7 +123,7 @@ def _trouble(desired: Machine, error: NodeError) -> Standing:
 async def keep_new(around: Surroundings, desired: Machine, domain: ObservedDomain) -> None:
     """Keep the document of a machine that libvirt holds none of; durable when this returns."""
     stored = new_stored(desired)
-    if domain.state is DomainState.ABSENT:
+    if domain.state is DomainState.ABSENT or not domain.persistent:
         await around.hypervisor.define_placeholder(stored, around.facts.domain_type)
     else:
         await around.hypervisor.write_stored(stored)

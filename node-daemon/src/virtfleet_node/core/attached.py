@@ -8,6 +8,7 @@ from pathlib import Path
 
 from virtfleet_api.machine import Hardware, MachineDisk
 from virtfleet_api.virtual_machine import DiskBus
+from virtfleet_node.core.desired.io_tune import build_tuning, effective
 from virtfleet_node.core.observed import AttachedDisk, Observed
 from virtfleet_node.core.places import assign, disk_key
 
@@ -24,6 +25,16 @@ def attached(disk: MachineDisk, observed: Observed) -> AttachedDisk | None:
 def is_inserted(drive: MachineDisk, seen: AttachedDisk) -> bool:
     """Tell whether a drive has the medium it shall have: an image's folder is named by its UID."""
     return (Path(seen.file).parent.name if seen.file else None) == drive.medium_uid
+
+
+def limits_differ(disk: MachineDisk, seen: AttachedDisk) -> bool:
+    """Tell whether a disk of a running guest has other limits than its document says."""
+    return effective(build_tuning(disk)) != effective(dict(seen.tuning))
+
+
+def limits_field(disk: MachineDisk) -> str:
+    """Return what `Hardware.deferred` calls a disk's limits."""
+    return f"disks[{disk.name}].limits"
 
 
 def unwanted(hardware: Hardware, observed: Observed) -> tuple[AttachedDisk, ...]:

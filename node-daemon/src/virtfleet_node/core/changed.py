@@ -7,18 +7,23 @@ from typing import Final
 from pydantic import BaseModel
 
 from virtfleet_api.machine import Hardware, MachineInterface
-from virtfleet_node.core.attached import attachable, attached, detachable, is_inserted, unwanted
+from virtfleet_node.core.attached import (
+    attachable,
+    attached,
+    detachable,
+    is_inserted,
+    limits_differ,
+    limits_field,
+    unwanted,
+)
 from virtfleet_node.core.cards import attachable_card, attached_card, card_name, unwanted_cards, waiting_for_switch
+from virtfleet_node.core.changed_compute import AT_RESTART, compute_fields
 from virtfleet_node.core.guest_devices import changed_devices
 from virtfleet_node.core.observed import HOLDS_AFTER, AttachedCard, Observed
 
 _PLAIN: Final = {
     "machine_type": "machineType",
-    "sockets": "cpu.sockets",
-    "cores": "cpu.cores",
-    "threads": "cpu.threads",
     "cpu_model": "cpu.model",
-    "memory_bytes": "memory.guest",
     "cloud_init_digest": "cloudInit",
     "guest_agent": "guestAgent",
 }
@@ -30,6 +35,7 @@ def changed_fields(started: Hardware, desired: Hardware, observed: Observed) -> 
     """Return the spec fields that take effect at the next start, such as "cpu.cores" or "disks[root].cache"."""
     return (
         *_differences(started, desired, _PLAIN),
+        *compute_fields(started, desired, observed),
         *_kernel(started, desired),
         *_disks(started, desired, observed),
         *_cards(desired, observed),
@@ -61,6 +67,8 @@ def _disks(started: Hardware, desired: Hardware, observed: Observed) -> Iterator
             yield f"disks[{disk.name}].bus"
         if not disk.is_drive and seen.cache != disk.cache:
             yield f"disks[{disk.name}].cache"
+        if not disk.is_drive and limits_differ(disk, seen) and limits_field(disk) in desired.deferred:
+            yield f"disks[{disk.name}].ioTune ({AT_RESTART})"
         if orders.get(disk.name, disk.boot_order) != disk.boot_order:
             yield f"disks[{disk.name}].bootOrder"
     yield from (f"disks[{name}]" for name in _removed(desired, observed))

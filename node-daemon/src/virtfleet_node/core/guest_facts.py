@@ -1,5 +1,6 @@
 """What the guest agent says, cut to size. The guest is hostile: nothing here is trusted, and everything is bounded."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -13,6 +14,8 @@ MAX_ADDRESSES: Final = 16
 MAX_CARDS: Final = 64
 """Cards looked at; a guest may make any number of its own."""
 
+_CPU_LIST: Final = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*")
+_CPU_LIST_LENGTH: Final = 4096
 _TEXT: Final = 128
 _HOSTNAME: Final = 253
 _MAC: Final = 17
@@ -24,11 +27,22 @@ class GuestFacts:
 
     guest: GuestReport | None = None
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    vcpus: int | None = None
+    """vCPUs that are online; None when the agent does not say."""
 
 
-def parse_guest_facts(info: Mapping[str, Any], interfaces: Mapping[str, Any]) -> GuestFacts:
-    """Return the facts of virDomainGetGuestInfo and virDomainInterfaceAddresses."""
-    return GuestFacts(_parse_guest(info), _parse_addresses(interfaces))
+def parse_guest_facts(info: Mapping[str, Any], interfaces: Mapping[str, Any], vcpus: Mapping[str, Any]) -> GuestFacts:
+    """Return the facts of virDomainGetGuestInfo, virDomainInterfaceAddresses and virDomainGetGuestVcpus."""
+    return GuestFacts(_parse_guest(info), _parse_addresses(interfaces), parse_online(vcpus))
+
+
+def parse_online(vcpus: Mapping[str, Any]) -> int | None:
+    """Return how many vCPUs virDomainGetGuestVcpus calls online, such as "0-2,5"; None when it does not say."""
+    online = vcpus.get("online")
+    if not isinstance(online, str) or not _CPU_LIST.fullmatch(online[:_CPU_LIST_LENGTH]):
+        return None
+    ends = (part.partition("-") for part in online.split(","))
+    return sum(max(0, int(last or first) - int(first) + 1) for first, _, last in ends)
 
 
 def _parse_guest(info: Mapping[str, Any]) -> GuestReport | None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from virtfleet_api.machine import MachineDisk
 from virtfleet_api.network import LinkState
+from virtfleet_node.core.compute import AttachedMemory, AttachedVcpus
 from virtfleet_node.core.devices import HostView
 from virtfleet_node.core.full_pool import Resumes
 from virtfleet_node.core.limits import NO_LIMIT, CardLimit
@@ -100,6 +101,8 @@ class ObservedDomain:
     """Device names of the disks that could not be written for lack of space."""
     agent_connected: bool = False
     stored: Stored | None = None
+    persistent: bool = True
+    """libvirt keeps a definition of it; a domain that was undefined while it ran has none, and no document."""
     machine_type: str = ""
     disks: tuple[AttachedDisk, ...] = ()
     """Those of a running guest."""
@@ -111,6 +114,10 @@ class ObservedDomain:
     """PCI Express ports of a running guest with nothing in them."""
     has_scsi: bool = False
     """The running guest has a SCSI controller."""
+    vcpus: AttachedVcpus | None = None
+    """Those of a running guest; None where nothing can be changed of them."""
+    memory: AttachedMemory | None = None
+    """That of a running guest; None where nothing can be changed of it."""
 
     @property
     def active(self) -> bool:
@@ -132,7 +139,7 @@ HOLDS_AFTER: Final = timedelta(seconds=5)
 
 @dataclass(frozen=True)
 class Asking:
-    """When the guest was asked to let go of a device or medium; kept in memory, asking again does no harm."""
+    """When the guest was asked for something, such as a disk; kept in memory, asking again does no harm."""
 
     first: datetime
     last: datetime
@@ -154,9 +161,11 @@ class Observed:
     """The cloud-init medium that is there, of those the machine wants."""
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     asked: Mapping[str, Asking] = field(default_factory=dict)
-    """What the guest was asked to let go of: disks and media by target, cards and devices by alias."""
+    """What the guest was asked for: disks and media by target, cards, devices and DIMMs by alias, figures by key."""
     host: HostView = field(default_factory=HostView)
     """The host's devices, and who has them."""
+    guest_vcpus: int | None = None
+    """vCPUs that are online by the guest's agent; None as long as it has not said."""
     paused_at: datetime | None = None
     full_pools: tuple[PoolSpace, ...] = ()
     """The pools for whose lack of space QEMU has paused the guest, as they are now."""

@@ -17,6 +17,9 @@ from virtfleet_api.virtual_machine import DiskBus
 CLOUD_INIT: Final = ":cloud-init"
 """Stands for the cloud-init medium among the disks; no disk can have this name."""
 
+MEMORY: Final = "memory"
+"""How the virtio-mem device is called among the ports."""
+
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -49,6 +52,11 @@ def needs_scsi(hardware: Hardware) -> bool:
     return hardware.cloud_init_digest is not None or any(disk.bus is DiskBus.SCSI for disk in hardware.disks)
 
 
+def needs_memory_device(hardware: Hardware) -> bool:
+    """Tell whether the running guest may be given more memory, for which it has a device from the beginning."""
+    return hardware.memory_ceiling_bytes > hardware.memory_bytes
+
+
 def assign(kept: Places, hardware: Hardware) -> Places:
     """Give a place to each device that has none; those that are not there any more keep theirs."""
     return Places(ports=_ports(kept.ports, hardware), targets=_targets(kept.targets, hardware))
@@ -71,6 +79,8 @@ def _on_ports(hardware: Hardware) -> Iterable[str]:
     yield from (disk_key(disk.name) for disk in hardware.disks if disk.bus is DiskBus.VIRTIO)
     yield from ("balloon", "rng")
     yield from (device_key(device.name) for device in hardware.devices)
+    if needs_memory_device(hardware):
+        yield MEMORY
 
 
 def _named(hardware: Hardware) -> Iterable[tuple[str, str]]:

@@ -194,6 +194,8 @@ def _plan_absent(desired: Machine, observed: Observed, record: Record, now: date
     if observed.wanted_by:
         return Plan()
     if observed.domain.active:
+        if observed.domain.stored is None:
+            return Plan((Destroy(),))  # undefined while it was started: nothing can tell for how long it has been asked
         return _plan_stop(desired, observed, record, now)
     there = {(disk.pool, disk.name) for disk in observed.disks}
     doomed = [d for d in reclaimable(desired, record) if (d.pool, d.name) in there]

@@ -5,14 +5,24 @@ from datetime import datetime
 
 from virtfleet_api.machine import Machine, MachineDisk
 from virtfleet_node.core.actions import Action, AttachDisk, ChangeMedium, DetachDisk, LimitDisk, PrepareDisk, ResizeDisk
-from virtfleet_node.core.attached import attachable, attached, detachable, is_inserted, unwanted
-from virtfleet_node.core.desired.io_tune import build_tuning, effective
+from virtfleet_node.core.attached import (
+    attachable,
+    attached,
+    detachable,
+    is_inserted,
+    limits_differ,
+    limits_field,
+    unwanted,
+)
+from virtfleet_node.core.desired.io_tune import build_tuning
 from virtfleet_node.core.due import Change, ask
-from virtfleet_node.core.observed import AttachedDisk, Observed
+from virtfleet_node.core.observed import Observed
 from virtfleet_node.core.plan_cards import plan_cards
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.plan_devices import plan_devices
 from virtfleet_node.core.plan_flatten import plan_flatten
+from virtfleet_node.core.plan_memory import plan_memory
+from virtfleet_node.core.plan_vcpus import plan_vcpus
 from virtfleet_node.core.stored import StoredDisk
 
 
@@ -25,6 +35,8 @@ def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tupl
         *(Change(action) for action in _plan_attached(desired, observed)),
         *_plan_media(desired, observed, now),
         *_plan_removals(desired, observed, now),
+        *plan_vcpus(desired, observed, now),
+        *plan_memory(desired, observed, now),
         *plan_cards(desired, observed, now),
         *plan_devices(desired, observed, now),
         *(Change(action) for action in _plan_new(desired, observed)),
@@ -43,14 +55,10 @@ def _plan_attached(desired: Machine, observed: Observed) -> Iterator[Action]:
     for disk in desired.hardware.own_disks:
         stored, seen = observed.stored_disk(disk), attached(disk, observed)
         if stored is not None and seen is not None:
-            yield from _plan_disk(disk, stored, seen, keep_size=keep_size)
-
-
-def _plan_disk(disk: MachineDisk, stored: StoredDisk, seen: AttachedDisk, *, keep_size: bool) -> Iterator[Action]:
-    if is_too_small(disk, stored) and disk.size_bytes is not None and not keep_size:
-        yield ResizeDisk(seen.target, disk.size_bytes)
-    if effective(build_tuning(disk)) != effective(dict(seen.tuning)):
-        yield LimitDisk(seen.target, tuple(build_tuning(disk).items()))
+            if is_too_small(disk, stored) and disk.size_bytes is not None and not keep_size:
+                yield ResizeDisk(seen.target, disk.size_bytes)
+            if limits_differ(disk, seen) and limits_field(disk) not in desired.hardware.deferred:
+                yield LimitDisk(seen.target, tuple(build_tuning(disk).items()))
 
 
 def _plan_media(desired: Machine, observed: Observed, now: datetime) -> Iterator[Change]:

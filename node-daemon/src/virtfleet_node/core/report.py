@@ -24,6 +24,7 @@ from virtfleet_node.core.attached import unwanted
 from virtfleet_node.core.backoff import next_start_at
 from virtfleet_node.core.cards import attached_card, card_name, unwanted_cards
 from virtfleet_node.core.changed import changed_fields, held_disks, held_interfaces
+from virtfleet_node.core.changed_compute import held_compute
 from virtfleet_node.core.desired.boot import build_machine_type
 from virtfleet_node.core.full_pool import explain
 from virtfleet_node.core.guest_devices import assigned_devices, device_waits, held_devices
@@ -34,6 +35,7 @@ from virtfleet_node.core.plan import media_missing, missing_images, restart_pend
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.record import Record
 from virtfleet_node.core.settle import settle, stays_off
+from virtfleet_node.core.wanted_compute import current_vcpus
 
 Standing = tuple[Phase, str, str]
 """Phase, reason and message."""
@@ -62,19 +64,31 @@ def build_report(
         last_stop=record.last_stop,
         machine_type=observed.domain.machine_type or build_machine_type(hardware),
         cpu_model=hardware.cpu_model,
-        vcpus=hardware.vcpus,
-        memory_bytes=hardware.memory_bytes,
+        **_compute(hardware, observed),
         disks=_disks(desired.hardware, observed),
         interfaces=_interfaces(desired.hardware, observed, facts),
         agent_connected=active and observed.domain.agent_connected,
         guest=facts.guest if active else None,
         restart_required=changed_fields(started, desired.hardware, observed) if started else (),
+        held_compute=held_compute(desired.hardware, observed, now) if active else (),
         held_disks=held_disks(desired.hardware, observed, now) if active else (),
         held_interfaces=held_interfaces(desired.hardware, observed, now) if active else (),
         devices=assigned_devices(observed),
         held_devices=held_devices(desired.hardware, observed, now) if active else (),
         kept_disks=_retained(desired, observed, record) if phase is Phase.ABSENT else (),
     )
+
+
+def _compute(hardware: Hardware, observed: Observed) -> dict[str, int]:
+    """Report vCPUs and memory: of a running guest what it has, else what it would be started with."""
+    vcpus, memory = observed.domain.vcpus, observed.domain.memory
+    return {
+        "vcpus": current_vcpus(vcpus, observed) if vcpus else hardware.vcpus,
+        "max_vcpus": vcpus.ceiling if vcpus else hardware.vcpu_ceiling,
+        "memory_bytes": memory.current_bytes if memory else hardware.memory_bytes,
+        "max_memory_bytes": memory.ceiling_bytes if memory else hardware.memory_ceiling_bytes,
+        "balloon_bytes": memory.balloon_bytes if memory else 0,
+    }
 
 
 def _stand(desired: Machine, observed: Observed, record: Record, now: datetime, trouble: Standing | None) -> Standing:

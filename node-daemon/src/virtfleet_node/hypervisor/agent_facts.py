@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import libvirt
 
-from virtfleet_node.core.guest_facts import GuestFacts, parse_guest_facts
-from virtfleet_node.hypervisor.execute import AGENT_SECONDS
+from virtfleet_node.core.guest_facts import GuestFacts, parse_guest_facts, parse_online
+from virtfleet_node.hypervisor.calls import AGENT_SECONDS
 
 _WANTED: Final = libvirt.VIR_DOMAIN_GUEST_INFO_OS | libvirt.VIR_DOMAIN_GUEST_INFO_HOSTNAME
 
@@ -21,4 +21,19 @@ def read_guest_facts(connect: libvirt.virConnect, uid: str) -> GuestFacts:
         info = domain.guestInfo(_WANTED, 0)
     with suppress(libvirt.libvirtError):
         interfaces = domain.interfaceAddresses(libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT, 0)
-    return parse_guest_facts(info, interfaces)
+    return parse_guest_facts(info, interfaces, _ask_vcpus(domain))
+
+
+def read_guest_vcpus(connect: libvirt.virConnect, uid: str) -> int | None:
+    """Return how many vCPUs are online by the guest agent, None when it does not say. Blocks for AGENT_SECONDS."""
+    domain = connect.lookupByUUIDString(uid)
+    domain.agentSetResponseTimeout(AGENT_SECONDS)
+    return parse_online(_ask_vcpus(domain))
+
+
+def _ask_vcpus(domain: libvirt.virDomain) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = domain.guestVcpus()
+    except libvirt.libvirtError:
+        return {}
+    return found

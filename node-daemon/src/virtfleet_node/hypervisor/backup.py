@@ -13,7 +13,7 @@ import libvirt
 from lxml import etree
 
 from virtfleet_node.core.errors import ConflictError
-from virtfleet_node.hypervisor.execute import AGENT_SECONDS
+from virtfleet_node.hypervisor.calls import AGENT_SECONDS
 
 PARTIAL: Final = ".partial"
 """Suffix of the files that our jobs write; a job with others is somebody else's."""

@@ -15,6 +15,9 @@ T = TypeVar("T")
 CALL_SECONDS: Final = 30.0
 """The slowest call is the start of a guest: 0.4 s alone, some seconds when many start at once on a busy host."""
 
+AGENT_SECONDS: Final = 5
+"""A guest agent that does not answer in this time is taken for absent."""
+
 _THREADS: Final = 8
 """As many calls as libvirtd works on for one client at a time (max_client_requests is 5, plus those queued)."""
 

@@ -33,6 +33,8 @@ _DEVICE_EVENTS: Final = (
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
     libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED,
     libvirt.VIR_DOMAIN_EVENT_ID_TRAY_CHANGE,
+    libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE,  # QEMU sends it and the next once a second at the most
+    libvirt.VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE,
 )
 
 _NODE_DEVICE_EVENTS: Final = (

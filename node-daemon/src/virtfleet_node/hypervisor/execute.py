@@ -9,28 +9,34 @@ from lxml import etree
 
 from virtfleet_api.names import METADATA_NAMESPACE
 from virtfleet_node.core.actions import (
+    AttachDimm,
     Destroy,
     DetachCard,
     DetachDevice,
+    DetachDimm,
     DetachDisk,
     DomainAction,
     LimitCard,
     LimitDisk,
     Pause,
+    PlugVcpus,
+    RequestMemory,
     RequestShutdown,
     ResizeDisk,
     Resume,
+    SetBalloon,
+    SetGuestVcpus,
     SetLink,
     ShutdownMode,
     Undefine,
+    UnplugVcpus,
 )
 from virtfleet_node.core.desired.metadata import METADATA_PREFIX, build_metadata_xml
 from virtfleet_node.core.record import Stored
+from virtfleet_node.hypervisor import compute
+from virtfleet_node.hypervisor.calls import AGENT_SECONDS
 from virtfleet_node.hypervisor.leaks import remove_leaks
 from virtfleet_node.hypervisor.observe import find_alias, find_card
-
-AGENT_SECONDS: Final = 5
-"""A guest agent that does not answer in this time is taken for absent."""
 
 _UNDEFINE: Final = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
@@ -178,6 +184,13 @@ _STEPS: Final[dict[type[DomainAction], Callable[[libvirt.virDomain, DomainAction
     DetachDevice: _detach_device,
     DetachCard: _detach_card,
     SetLink: _set_link,
+    PlugVcpus: compute.plug_vcpus,
+    UnplugVcpus: compute.unplug_vcpus,
+    SetGuestVcpus: compute.set_guest_vcpus,
+    RequestMemory: compute.request_memory,
+    SetBalloon: compute.set_balloon,
+    AttachDimm: compute.attach_dimm,
+    DetachDimm: compute.detach_dimm,
     LimitCard: _limit_card,
     Undefine: _undefine,
 }

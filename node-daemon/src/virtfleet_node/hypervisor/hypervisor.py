@@ -6,7 +6,7 @@ from pathlib import Path
 
 import libvirt
 
-from virtfleet_node.core.actions import DomainAction
+from virtfleet_node.core.actions import DomainAction, SetGuestVcpus
 from virtfleet_node.core.desired.domain import build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
 from virtfleet_node.core.desired.identity import parse_domain_name
@@ -17,7 +17,7 @@ from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import Stored
 from virtfleet_node.core.traffic import Traffic
 from virtfleet_node.hypervisor import backup, execute, node_devices, observe, pull
-from virtfleet_node.hypervisor.agent_facts import read_guest_facts
+from virtfleet_node.hypervisor.agent_facts import read_guest_facts, read_guest_vcpus
 from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
 from virtfleet_node.hypervisor.console import Console, open_stream
@@ -111,7 +111,8 @@ class Hypervisor:
     async def execute(self, uid: str, action: DomainAction) -> None:
         """Carry out one action on a domain; no error when it is so already."""
         connect = self._connection.get()
-        await self._calls.run(lambda: execute.execute(connect, uid, action), CALL_SECONDS)
+        calls = self._agent_calls if isinstance(action, SetGuestVcpus) else self._calls
+        await calls.run(lambda: execute.execute(connect, uid, action), CALL_SECONDS)
 
     async def attach_device(self, uid: str, xml: str) -> None:
         """Give a running guest a device."""
@@ -147,6 +148,11 @@ class Hypervisor:
         """Ask the guest agent; what it does not answer is left out."""
         connect = self._connection.get()
         return await self._agent_calls.run(lambda: read_guest_facts(connect, uid))
+
+    async def read_guest_vcpus(self, uid: str) -> int | None:
+        """Ask the guest agent how many vCPUs are online; None when it does not say."""
+        connect = self._connection.get()
+        return await self._agent_calls.run(lambda: read_guest_vcpus(connect, uid))
 
     async def read_traffic(self) -> dict[str, dict[str, Traffic]]:
         """Return what has passed through the cards of running guests, by machine and device of the node."""

@@ -25,6 +25,7 @@ from virtfleet_node.core.observed import (
     OffReason,
 )
 from virtfleet_node.core.record import Stored
+from virtfleet_node.hypervisor.observe_compute import parse_memory, parse_vcpus
 
 ABSENT: Final = ObservedDomain(DomainState.ABSENT)
 
@@ -68,12 +69,15 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         full_disks=_full_disks(domain) if paused and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR else (),
         agent_connected=bool(xml.xpath(f"devices/channel/target[@name='{AGENT_CHANNEL}'][@state='connected']")),
         stored=_stored(domain),
+        persistent=bool(domain.isPersistent()),
         machine_type=_machine_type(xml),
         disks=_disks(xml),
         cards=tuple(_card(card) for card in xml.findall("devices/interface")),
         devices=tuple(_devices(xml)),
         free_ports=_free_ports(xml),
         has_scsi=xml.find("devices/controller[@type='scsi']") is not None,
+        vcpus=parse_vcpus(xml),
+        memory=parse_memory(xml),
     )
 
 
@@ -92,6 +96,8 @@ def find_card(domain: libvirt.virDomain, alias: str) -> etree._Element | None:
 
 def _stored(domain: libvirt.virDomain) -> Stored | None:
     """Return what the domain's metadata keeps, None when it holds nothing of ours that can be read."""
+    if not domain.isPersistent():
+        return None  # somebody has undefined it while it ran
     flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
     try:
         return parse_metadata_xml(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, METADATA_NAMESPACE, flags))

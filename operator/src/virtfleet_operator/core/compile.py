@@ -141,6 +141,7 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, origins: Origins) -> Hardware:
         cores=sizing.cores,
         threads=sizing.threads,
         cpu_model=sizing.cpu_model,
+        scheduling=sizing.scheduling,
         memory_bytes=sizing.memory_bytes,
         disks=tuple(_disk(vm, disk, origins, sizing.io_tune) for disk in vm.spec.disks),
         interfaces=tuple(_interface(vm, nic, cards.get(nic.name)) for nic in vm.spec.networks),

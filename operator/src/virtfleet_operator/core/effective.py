@@ -1,10 +1,11 @@
 """What a machine is given: its spec, completed by its VMClass and the defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from virtfleet_api.compute import Cpu, Memory
 from virtfleet_api.io_tune import IoTune
+from virtfleet_api.machine import CpuScheduling
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
 from virtfleet_operator.core.validate.sizes import size_problems
@@ -26,6 +27,8 @@ class Sizing:
     memory_bytes: int
     io_tune: IoTune | None = None
     """Of disks that have none of their own."""
+    scheduling: CpuScheduling = field(default_factory=CpuScheduling)
+    """What the vCPUs together get of the host's CPUs."""
 
     @property
     def vcpus(self) -> int:
@@ -51,6 +54,7 @@ def resolve(vm: VirtualMachine, vm_class: VMClass | None) -> Sizing | Waiting | 
         cpu_model=cpu.model or DEFAULT_CPU_MODEL,
         memory_bytes=-(-memory.guest // _MIB) * _MIB,
         io_tune=vm_class.spec.io_tune if vm_class else None,
+        scheduling=CpuScheduling(limit_hz=cpu.limit, reservation_hz=cpu.reservation or 0, shares=cpu.shares),
     )
 
 

@@ -36,6 +36,7 @@ class Need:
     """The node with the disks that the machine's own are copied from."""
     uplinks: frozenset[str] = frozenset()
     """Network devices of the switches that its cards are on; "" for an Overlay."""
+    reserved_hz: int = 0
     devices: Mapping[str, int] = field(default_factory=dict)
     """How many devices of the host it needs, see `asked_devices`."""
 
@@ -49,6 +50,7 @@ class Load:
     memory_bytes: int = 0
     disks: Mapping[str, int] = field(default_factory=dict)
     """Sizes in bytes, by pool, of disks that their node does not report yet."""
+    reserved_hz: int = 0
     devices: Mapping[str, int] = field(default_factory=dict)
     """How many devices of the host machines have that shall run, see `asked_devices`."""
 
@@ -64,6 +66,7 @@ class Load:
             self.vcpus + sign * other.vcpus,
             self.memory_bytes + sign * other.memory_bytes,
             _sums(self.disks, other.disks, sign),
+            self.reserved_hz + sign * other.reserved_hz,
             _sums(self.devices, other.devices, sign),
         )
 
@@ -109,6 +112,10 @@ class Candidate:
     load: Load = Load()
     uplinks: frozenset[str] = frozenset()
     """Physical networks that are connected, and "" where tunnels are."""
+    reserved_hz: int = 0
+    """What may be reserved of its CPUs."""
+    cpu_hz: int = 0
+    """Nominal frequency of one of its CPUs."""
     devices: Units = field(default_factory=dict)
 
 
@@ -128,20 +135,34 @@ def need(
 ) -> Need:
     """Return what a machine asks of its node; `disks` are the sizes by pool, see `disk_sizes`."""
     uplinks = frozenset(card.switch.spec.uplink.interface if card.switch.spec.uplink else "" for card in cards)
-    devices = asked_devices(vm)
-    return Need(sizing.vcpus, sizing.memory_bytes, disks, vm.spec.node_selector, node_name, uplinks, devices)
+    return Need(
+        sizing.vcpus,
+        sizing.memory_bytes,
+        disks,
+        vm.spec.node_selector,
+        node_name,
+        uplinks,
+        sizing.scheduling.reservation_hz,
+        asked_devices(vm),
+    )
 
 
 def load_of(sizing: Sizing, disks: Mapping[str, int], devices: Mapping[str, int] | None = None) -> Load:
     """Return what one machine adds to its node; `devices` are those it is promised, see `promised_devices`."""
-    return Load(1, sizing.vcpus, sizing.memory_bytes, disks, devices or {})
+    return Load(1, sizing.vcpus, sizing.memory_bytes, disks, sizing.scheduling.reservation_hz, devices or {})
 
 
 def allocatable(node: VMNode, report: NodeReport) -> Load:
-    """Return what a node may promise: what it has, less the reserve, times the overcommit."""
+    """Return what a node may promise: what it has, less the reserve, times the overcommit.
+
+    What is reserved of CPUs is never promised twice.
+    """
     reserved = node.spec.system_reserved.memory or 0
     cpu, memory = Decimal(node.spec.overcommit.cpu), Decimal(node.spec.overcommit.memory)
-    return Load(0, int(report.cpus * cpu), int(max(0, report.memory_bytes - reserved) * memory))
+    frequencies = max(0, report.cpus * report.cpu_frequency_hz)
+    return Load(
+        0, int(report.cpus * cpu), int(max(0, report.memory_bytes - reserved) * memory), reserved_hz=frequencies
+    )
 
 
 def candidate(view: NodeView) -> Candidate:
@@ -160,6 +181,8 @@ def candidate(view: NodeView) -> Candidate:
         vcpus=promised.vcpus,
         memory_bytes=promised.memory_bytes,
         load=view.load,
+        reserved_hz=promised.reserved_hz,
+        cpu_hz=max(0, view.report.cpu_frequency_hz),
     )
 
 
@@ -222,6 +245,10 @@ def _shortage(asked: Need, node: Candidate) -> str:
         return "with too few free vCPUs"
     if node.load.memory_bytes + asked.memory_bytes > node.memory_bytes:
         return "with too little free memory"
+    if asked.reserved_hz > asked.vcpus * node.cpu_hz:
+        return "with CPUs too slow for the reservation"
+    if asked.reserved_hz and node.load.reserved_hz + asked.reserved_hz > node.reserved_hz:
+        return "with too little unreserved CPU"
     return ""
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from virtfleet_node.core.desired.addresses import add_port
+from virtfleet_node.core.desired.cpu import queue_count
 from virtfleet_node.core.desired.element import Element, add, devices
 from virtfleet_node.core.desired.guest import DomainType, Guest
 from virtfleet_node.core.places import needs_scsi
@@ -29,6 +30,6 @@ def configure_controllers(domain: Element, guest: Guest) -> None:
     add(parent, "controller", type_="usb", model="none")
     if needs_scsi(guest.hardware):
         scsi = add(parent, "controller", type_="scsi", index=0, model="virtio-scsi")
-        add(scsi, "driver", queues=guest.hardware.vcpus)
+        add(scsi, "driver", queues=queue_count(guest.hardware))
         add_port(scsi, guest, "scsi")
     add_port(add(parent, "controller", type_="virtio-serial", index=0), guest, "serial")

@@ -9,6 +9,7 @@ from virtfleet_api.machine import MachineDisk
 from virtfleet_api.virtual_machine import DiskBus
 from virtfleet_node.core.desired.addresses import add_port
 from virtfleet_node.core.desired.boot import build_boot_order
+from virtfleet_node.core.desired.cpu import queue_count
 from virtfleet_node.core.desired.element import Element, add, devices
 from virtfleet_node.core.desired.guest import DomainType, FileLayer, Guest
 from virtfleet_node.core.desired.io_tune import add_io_tune
@@ -66,7 +67,7 @@ def _fill_disk(element: Element, guest: Guest, disk: MachineDisk) -> None:
     resolved = guest.paths.disks[disk.name]
     driver = add(element, "driver", name="qemu", type_=resolved.file.format, cache=disk.cache, discard="unmap")
     if disk.bus is DiskBus.VIRTIO:
-        driver.set("queues", str(guest.hardware.vcpus))  # each vCPU sends its requests by a queue of its own
+        driver.set("queues", str(queue_count(guest.hardware)))  # each vCPU sends its requests by a queue of its own
     add(element, "source", file=str(resolved.file.path))
     _add_backing(element, resolved.backing)
     add(element, "target", dev=guest.places.targets[disk.name], bus=disk.bus)

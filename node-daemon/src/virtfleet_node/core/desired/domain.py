@@ -40,6 +40,7 @@ CONFIGURATORS: Final[tuple[Callable[[Element, Guest], None], ...]] = (
     host_devices.configure_drawing,
     serial.configure_serial,
     serial.configure_agent_channel,
+    memory.configure_memory_device,
     paravirtual.configure_balloon,
     paravirtual.configure_rng,
     paravirtual.configure_panic,

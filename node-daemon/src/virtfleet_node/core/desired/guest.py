@@ -8,7 +8,7 @@ from pathlib import Path
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import Hardware, Machine
 from virtfleet_node.core.chosen import ChosenDevice
-from virtfleet_node.core.places import Places
+from virtfleet_node.core.places import Places, needs_memory_device
 
 
 class DomainType(StrEnum):
@@ -82,3 +82,13 @@ class Guest:
     def is_q35(self) -> bool:
         """Tell whether the machine type has PCI Express."""
         return "q35" in self.hardware.machine_type
+
+    @property
+    def is_test(self) -> bool:
+        """Tell whether this is for libvirt's test driver, which has neither devices nor guests."""
+        return self.facts.domain_type is DomainType.TEST
+
+    @property
+    def has_memory_device(self) -> bool:
+        """Tell whether the running guest may be given more memory."""
+        return needs_memory_device(self.hardware) and not self.is_test

@@ -80,7 +80,7 @@ def _tune(card: Element, guest: Guest) -> None:
     Open vSwitch's datapath in user space takes packets from the tap device as they are: what a guest leaves to the
     card, checksums and the cutting of large packets, is done by nobody there. libvirt can turn it off for virtio alone.
     """
-    queues = min(guest.hardware.vcpus, MAX_QUEUES)
+    queues = min(guest.hardware.vcpu_ceiling, MAX_QUEUES)
     if queues == 1 and not guest.user_space_switch:
         return
     driver = add(card, "driver")

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from virtfleet_api.quantity import Bytes
+from virtfleet_api.quantity import Bytes, Frequency
 
 _MAX_COUNT: Final = 2**31 - 1  # of CPUs, machines, restarts: what every client reads as an integer
 
@@ -10,6 +10,11 @@ _MAX_COUNT: Final = 2**31 - 1  # of CPUs, machines, restarts: what every client 
 def size_of(count: int | None) -> Bytes | None:
     """Return a size in bytes; None for none."""
     return Bytes(min(count, Bytes.largest)) if count and count > 0 else None
+
+
+def frequency_of(hertz: int) -> Frequency | None:
+    """Return a frequency; None for none."""
+    return Frequency(min(hertz, Frequency.largest)) if hertz > 0 else None
 
 
 def count_of(count: int) -> int:

@@ -7,7 +7,6 @@ from typing import Final
 
 from virtfleet_api.conditions import ConditionType
 from virtfleet_api.device import DeviceClassRule
-from virtfleet_api.quantity import Frequency
 from virtfleet_api.report import NetworkReport, NodeReport
 from virtfleet_api.vm_node import (
     NodeResources,
@@ -17,7 +16,7 @@ from virtfleet_api.vm_node import (
     VMNodeStatus,
 )
 from virtfleet_operator.core.place import Load, allocatable
-from virtfleet_operator.core.summarise.bounds import count_of, size_of
+from virtfleet_operator.core.summarise.bounds import count_of, frequency_of, size_of
 from virtfleet_operator.core.summarise.conditions import NO, NOBODY_KNOWS, YES, Saying, Says, conditions
 from virtfleet_operator.core.summarise.devices import node_device_statuses
 from virtfleet_operator.core.summarise.pools import pool_statuses, pools_said, pools_say
@@ -55,7 +54,7 @@ def summarise_node(node: VMNode, facts: NodeFacts, now: datetime) -> VMNodeStatu
         | {
             "observed_generation": meta.generation,
             "address": facts.address or old.address,
-            "allocated": NodeResources(cpus=count_of(facts.load.vcpus), memory=size_of(facts.load.memory_bytes)),
+            "allocated": _resources(facts.load),
             "machines": facts.load.machines,
             "orphans": tuple(facts.orphans),
             "conditions": conditions(old.conditions, now, said),
@@ -72,11 +71,9 @@ def _inventory(node: VMNode, facts: NodeFacts, report: NodeReport) -> dict[str, 
             libvirt=plain(report.libvirt_version, _MAX_WORD),
             qemu=plain(report.qemu_version, _MAX_WORD),
         ),
-        "cpu_frequency": Frequency(min(report.cpu_frequency_hz, Frequency.largest))
-        if report.cpu_frequency_hz > 0
-        else None,
+        "cpu_frequency": frequency_of(report.cpu_frequency_hz),
         "capacity": NodeResources(cpus=count_of(report.cpus), memory=size_of(report.memory_bytes)),
-        "allocatable": NodeResources(cpus=count_of(promised.vcpus), memory=size_of(promised.memory_bytes)),
+        "allocatable": _resources(promised),
         "numa": tuple(
             NumaCellStatus(cell=count_of(cell.cell), cpus=plain(cell.cpus, _MAX_WORD), memory=memory)
             for cell in report.numa[:_MAX_CELLS]
@@ -85,6 +82,12 @@ def _inventory(node: VMNode, facts: NodeFacts, report: NodeReport) -> dict[str, 
         "devices": node_device_statuses(node, facts.device_rules, report, facts.machine_names),
         "pools": tuple(pool_statuses(node.status, report.pools)),
     }
+
+
+def _resources(load: Load) -> NodeResources:
+    return NodeResources(
+        cpus=count_of(load.vcpus), memory=size_of(load.memory_bytes), reserved=frequency_of(load.reserved_hz)
+    )
 
 
 def _says(generation: int, facts: NodeFacts) -> Iterator[Says]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from virtfleet_api.compute import Cpu, Memory
-from virtfleet_api.quantity import Bytes
+from virtfleet_api.quantity import Bytes, Frequency
 from virtfleet_api.vm_class import VMClass
 from virtfleet_operator.core.validate.io_tune import io_tune_problems
 
@@ -17,6 +17,9 @@ MIN_MEMORY: Final = Bytes(16 * 2**20)
 
 MAX_MEMORY: Final = Bytes(8 * 2**40)
 """More than the 43 bits of address that QEMU's machine types give a guest without further settings."""
+
+MIN_LIMIT: Final = Frequency(10_000_000)
+"""Of one vCPU. Less is a forgotten unit, and on a fast host shorter than the millisecond that the kernel can give."""
 
 
 def vcpus_of(cpu: Cpu) -> int:
@@ -31,11 +34,29 @@ def size_problems(cpu: Cpu, memory: Memory) -> Iterator[str]:
             f"spec.cpu: sockets x cores x threads make {vcpus_of(cpu)} vCPUs: "
             f"write at most {MAX_VCPUS} in total, such as cores: 8"
         )
+    yield from _scheduling_problems(cpu)
     guest = memory.guest
     if guest is not None and guest < MIN_MEMORY:
         yield f'spec.memory.guest: \'{guest}\' is too small for a guest: write at least "{MIN_MEMORY}", such as "1Gi"'
     if guest is not None and guest > MAX_MEMORY:
         yield f"spec.memory.guest: '{guest}' is more than a guest can have: write at most \"{MAX_MEMORY}\""
+
+
+def _scheduling_problems(cpu: Cpu) -> Iterator[str]:
+    """Check limit and reservation; what a CPU has is known on the node alone."""
+    if cpu.limit is None:
+        return
+    least = Frequency(MIN_LIMIT * vcpus_of(cpu))
+    if cpu.limit < least:
+        yield (
+            f"spec.cpu.limit: '{cpu.limit}' is less than {MIN_LIMIT} for each of {vcpus_of(cpu)} vCPUs: "
+            f'write at least "{least}"'
+        )
+    if cpu.reservation is not None and cpu.limit < cpu.reservation:
+        yield (
+            f"spec.cpu.limit: '{cpu.limit}' is below the reservation of '{cpu.reservation}': "
+            f'write at least "{cpu.reservation}", or reserve less'
+        )
 
 
 def class_problems(vm_class: VMClass) -> tuple[str, ...]:
