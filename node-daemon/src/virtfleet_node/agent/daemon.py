@@ -19,6 +19,7 @@ from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.flattener import Flattener
 from virtfleet_node.agent.give_devices import hold_devices
 from virtfleet_node.agent.guests import Guests
+from virtfleet_node.agent.numa_watch import NumaWatch
 from virtfleet_node.agent.observe import observe, observe_around
 from virtfleet_node.agent.performers import Performers
 from virtfleet_node.agent.queue import KeyedQueue
@@ -37,6 +38,7 @@ from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import with_desired
 from virtfleet_node.core.report import build_report
 from virtfleet_node.core.traffic import CardFigure, build_traffic
+from virtfleet_node.host.cpu_times import read_cpu_times
 from virtfleet_node.hypervisor.console_log import read_tail
 
 _LOG = logging.getLogger(__name__)
@@ -58,6 +60,8 @@ class NodeDaemon:
         self._queue = KeyedQueue(self._work, _WORKERS)
         self._storage = StorageWatch(around, self._entries.values, describe)
         self._traffic = TrafficWatch(around, self._entries)
+        self.numa = NumaWatch(around, self._entries, self._queue.add, read_cpu_times)
+        around.cells.subscribe(self._look_at_all)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._copier = Copier(around, self._entries, self._queue.add)
         around.images.copy_disks_with(self._copier.export)
@@ -82,10 +86,9 @@ class NodeDaemon:
             await self._load(uid, domain)
         await self._copier.recover()
         self._queue.start()
-        for uid in self._entries:
-            self._queue.add(uid)
-        looks = (self._storage.run(), self._traffic.run(), self._around.switch.run(), self._around.devices.run())
-        background = (self._resync(), *looks)
+        self._look_at_all()
+        watches = (self._storage.run(), self._traffic.run(), self.numa.run(), self._around.devices.run())
+        background = (self._resync(), *watches, self._around.switch.run())
         self._tasks += [asyncio.create_task(work) for work in background]
 
     async def stop(self) -> None:
@@ -196,8 +199,7 @@ class NodeDaemon:
         self._around.journal.publish_node(self._describe())
         self._begin(self._copier.recover())
         self._begin(self._take_up())
-        for uid in self._entries:
-            self._queue.add(uid)
+        self._look_at_all()
 
     def enrolled(self) -> None:
         """Look at the network: ovn-controller may have got its certificate."""
@@ -316,6 +318,7 @@ class NodeDaemon:
 
     def _forget(self, uid: str) -> None:
         self._entries.pop(uid, None)
+        self._around.cells.forget(uid)
         self._queue.forget_timer(uid)
         self._guests.watch(uid, connected=False)
         self._wake_removals()
@@ -367,8 +370,11 @@ class NodeDaemon:
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
-            for uid in tuple(self._entries):
-                self._queue.add(uid)
+            self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        for uid in self._entries:
+            self._queue.add(uid)
 
 
 async def _forgive(work: Coroutine[Any, Any, None]) -> None:

@@ -1,4 +1,4 @@
-"""What the host has: CPUs, memory, NUMA cells. Read from /proc and /sys once, when the daemon starts."""
+"""What the host has: CPUs and memory. Read from /proc and /sys once, when the daemon starts."""
 
 import os
 import platform
@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-from virtfleet_api.report import NumaCell
 
 _KIB: Final = 1024
 _MHZ: Final = 1_000_000
@@ -22,7 +20,6 @@ class Inventory:
     cpus: int
     cpu_frequency_hz: int
     memory_bytes: int
-    numa: tuple[NumaCell, ...]
 
 
 def read_inventory(root: Path = Path("/")) -> Inventory:
@@ -32,7 +29,6 @@ def read_inventory(root: Path = Path("/")) -> Inventory:
         cpus=os.cpu_count() or 1,
         cpu_frequency_hz=_read_frequency(root),
         memory_bytes=parse_memory(_read(root / "proc/meminfo")),
-        numa=_read_numa(root / "sys/devices/system/node"),
     )
 
 
@@ -52,14 +48,6 @@ def _read_frequency(root: Path) -> int:
     """Return the highest frequency, which is stable, else the present one."""
     highest = _read(root / "sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq").strip()
     return int(highest) * _KHZ if highest.isdigit() else parse_frequency(_read(root / "proc/cpuinfo"))
-
-
-def _read_numa(folder: Path) -> tuple[NumaCell, ...]:
-    found = ((int(path.name.removeprefix("node")), path) for path in folder.glob("node[0-9]*"))
-    return tuple(
-        NumaCell(cell=cell, cpus=_read(path / "cpulist").strip(), memory_bytes=parse_memory(_read(path / "meminfo")))
-        for cell, path in sorted(found)
-    )
 
 
 def _read(path: Path) -> str:

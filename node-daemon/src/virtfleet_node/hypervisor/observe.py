@@ -26,6 +26,7 @@ from virtfleet_node.core.observed import (
 )
 from virtfleet_node.core.record import Stored
 from virtfleet_node.hypervisor.observe_compute import parse_memory, parse_vcpus
+from virtfleet_node.hypervisor.pins import parse_pins
 
 ABSENT: Final = ObservedDomain(DomainState.ABSENT)
 
@@ -78,6 +79,7 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         has_scsi=xml.find("devices/controller[@type='scsi']") is not None,
         vcpus=parse_vcpus(xml),
         memory=parse_memory(xml),
+        pins=parse_pins(xml),
     )
 
 

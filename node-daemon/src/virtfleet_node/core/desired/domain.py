@@ -14,6 +14,7 @@ from virtfleet_node.core.desired import (
     identity,
     interfaces,
     memory,
+    numa,
     paravirtual,
     serial,
 )
@@ -26,7 +27,10 @@ from virtfleet_node.core.record import Stored
 CONFIGURATORS: Final[tuple[Callable[[Element, Guest], None], ...]] = (
     identity.configure_identity,
     memory.configure_memory,
+    numa.configure_hugepages,
     cpu.configure_cpu,
+    numa.configure_guest_cells,
+    numa.configure_pins,
     boot.configure_boot,
     features.configure_features,
     features.configure_clock,
