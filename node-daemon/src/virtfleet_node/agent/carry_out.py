@@ -170,9 +170,12 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
         await entry.end_readers()
         await around.cells.look()
         placement = around.cells.reserve(desired.uid, desired.hardware)
-        devices = choose_devices(around, desired, stored)
-        if devices is None or isinstance(placement, Refused):
+        if isinstance(placement, Refused):
             return  # another machine came first
+        devices = choose_devices(around, desired, stored)
+        if devices is None:
+            around.cells.release(desired.uid)
+            return
         places = reassign(stored.places, desired.hardware)
         starting = _with_record(stored, action.record).model_copy(
             update={"started": desired.hardware, "places": places, "devices": devices, "placement": placement}

@@ -178,8 +178,8 @@ def _candidates(
 ) -> tuple[_Candidate, ...]:
     had = {(device.name, device.address) for device in before}
 
-    def rank(one: FoundDevice) -> tuple[bool, int, str]:
-        return (wanted.name, one.report.address) not in had, _distance(one.report, view.cells), one.report.address
+    def rank(one: FoundDevice) -> tuple[int, bool, str]:
+        return _distance(one.report, view.cells), (wanted.name, one.report.address) not in had, one.report.address
 
     ranked = sorted(matching(wanted, view.devices), key=rank)
     if wanted.mode is GpuMode.MEDIATED:
