@@ -82,6 +82,14 @@ def starts_from_the_drive_and_is_changed_while_it_runs(fleet: Fleet) -> None:
     fleet.delete("installer-iso", kind="vmimage")  # nobody needs it any more
 
 
+def says_which_device_is_missing(fleet: Fleet) -> None:
+    eventually(lambda: fleet.status("trainer").get("printableStatus") == "Unschedulable", "no node has such a GPU")
+    ready = fleet.condition("trainer", "Ready")
+    assert ready["reason"] == "Unschedulable"
+    nodes = len(fleet.cluster.nodes)
+    assert ready["message"] == f"0/{nodes} nodes fit: {nodes} without device nvidia.com/A10"
+
+
 def clone_is_a_machine_of_its_own(fleet: Fleet) -> None:
     golden, clone = fleet.wait_ready("golden"), fleet.wait_ready("worker-1")
     assert clone["status"]["nodeName"] == golden["status"]["nodeName"]
@@ -110,6 +118,7 @@ def only_members_reach_the_web_server(fleet: Fleet) -> None:
 
 
 PROOFS: dict[str, Callable[[Fleet], object]] = {
+    "gpu.yaml": says_which_device_is_missing,
     "network.yaml": only_members_reach_the_web_server,
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
