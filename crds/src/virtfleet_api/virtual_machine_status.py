@@ -51,7 +51,7 @@ class MemoryStatus(Model):
     balloon: Annotated[
         Bytes | None,
         Field(
-            description="What the balloon has taken back of what the guest was started with; absent when it has nothing."
+            description="What the balloon has taken back of what the guest started with; absent when it has nothing."
         ),
     ] = None
     max: Annotated[Bytes | None, Field(description="Memory the guest may be given without a restart.")] = None
