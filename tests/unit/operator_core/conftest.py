@@ -45,6 +45,9 @@ class Objects:
     def image_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
         return self.users
 
+    def cpu_room(self, _namespace: str, _name: str) -> None:
+        return None
+
     def node_machines(self, _name: str) -> tuple[str, ...]:
         return self.machines
 
