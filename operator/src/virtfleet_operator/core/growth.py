@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from virtfleet_api.quantity import Bytes, Frequency
+from virtfleet_api.quantity import Bytes
 from virtfleet_operator.core.place import Load
 from virtfleet_operator.core.room import Room
 
 
 def growth_problems(before: Load, after: Load, room: Room) -> tuple[str, ...]:
-    """Return why a machine cannot grow; what does not grow is never refused, however full the node is."""
+    """Return why a machine cannot have more vCPUs or memory; what does not grow is never refused."""
     return tuple(_problems(before, after, room))
 
 
@@ -22,12 +22,3 @@ def _problems(before: Load, after: Load, room: Room) -> Iterator[str]:
             f"spec.memory.guest: '{Bytes(after.memory_bytes)}' is {where}: "
             f'write at most "{Bytes(least >> 20 << 20)}", or move other machines away'
         )
-    if after.reserved_hz > (least := max(before.reserved_hz, room.reserved_hz)):
-        yield (
-            f"spec.cpu.reservation: '{Frequency(after.reserved_hz)}' is {where}: "
-            f"{_reserve(least)}, or move other machines away"
-        )
-
-
-def _reserve(most_hz: int) -> str:
-    return f'write at most "{Frequency(most_hz)}"' if most_hz > 0 else "leave it out"

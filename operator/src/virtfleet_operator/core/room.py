@@ -10,4 +10,3 @@ class Room:
     node_name: str
     vcpus: int
     memory_bytes: int
-    reserved_hz: int
