@@ -169,12 +169,13 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
             return
         await entry.end_readers()
         await around.cells.look()
-        devices = choose_devices(around, desired, stored)
-        if devices is None:
-            return
         placement = around.cells.reserve(desired.uid, desired.hardware)
         if isinstance(placement, Refused):
             return  # another machine came first
+        devices = choose_devices(around, desired, stored)
+        if devices is None:
+            around.cells.release(desired.uid)
+            return
         places = reassign(stored.places, desired.hardware)
         given = {"places": places, "devices": devices, "placement": placement}
         starting = _with_record(stored, action.record).model_copy(update={"started": desired.hardware, **given})

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.devices import Rules, rules_of
-from virtfleet_operator.core.place import Candidate, Strategy, Surroundings
+from virtfleet_operator.core.place import Candidate, Strategy, Surroundings, left
+from virtfleet_operator.core.room import Room
 from virtfleet_operator.fleet.members import Fleet
 from virtfleet_operator.fleet.state import Contact
 from virtfleet_operator.kube.cache import Cache
@@ -70,6 +71,13 @@ class Context:
     def surroundings(self, images: Collection[str] = ()) -> Surroundings:
         """Return what else placing depends on, for a machine that is made from these images."""
         return Surroundings(self.loads.neighbours, self.offers.holders(images), self.strategy)
+
+    def room(self, node: str, key: Key) -> Room | None:
+        """Return what a node has for one machine, None as long as the node is not heard."""
+        stored, state = self.cache.get(Key(NODE, "", node)), self.fleet.node(node)
+        if stored is None or not isinstance(stored.resource, VMNode) or state is None or state.report is None:
+            return None
+        return Room(node, *left(stored.resource, state.report, self.loads.others(node, key)))
 
     def fleet_complete(self) -> bool:
         """Say whether every node is heard, so that no report can be missing."""

@@ -6,6 +6,7 @@ Changes of objects come from the cache, changes at nodes from the fleet; both on
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
+from virtfleet_api.quantity import Frequency
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_image import ImagePhase
@@ -226,6 +227,8 @@ class Controller:
         for uid in {stored.uid for stored in (old, new) if stored is not None}:
             self._add(self._cache.find(DISK, BY_USER, uid))
             self._add(self._cache.find(ADDRESS, BY_HOLDER, uid))
+        if old is not None and new is not None and _reserved(old) != _reserved(new):
+            self.queue.add(Key(NODE, "", bound_node(new)))
         if _room_may_change(old, new):
             self._room_changed()
         if new is None and old is not None:
@@ -254,6 +257,11 @@ class Controller:
             self.queue.add(stored.key)
 
 
+def _reserved(machine: Stored) -> Frequency | None:
+    """Return what the machine's node says it keeps for it."""
+    return machine.status.machine.reservation if machine.status.machine else None
+
+
 def _is_settled(context: Context, node: str, uid: str) -> bool:
     state = context.fleet.node(node)
     report = state.images.get(uid) if state else None
@@ -272,8 +280,8 @@ def _offers_change(old: Stored | None, new: Stored | None) -> bool:
 def _room_may_change(old: Stored | None, new: Stored | None) -> bool:
     """Say whether a machine's change may make room for another, or bring it the neighbour that it waits for.
 
-    A machine that is on no node takes no room; its binding and its labels count once it is. Disks are counted by the
-    node's report as soon as the machine's status names them.
+    A machine that is on no node takes no room; its binding and its labels count once it is. Its status says what the
+    guest still has, and which disks the node's report counts from then on.
     """
     if new is None:
         return old is not None and bound_node(old) != UNBOUND
@@ -283,7 +291,8 @@ def _room_may_change(old: Stored | None, new: Stored | None) -> bool:
         return False
     if old.body.get("spec") != new.body.get("spec") or old.meta.labels != new.meta.labels:
         return True
-    return bool(old.status.disks != new.status.disks or old.status.devices != new.status.devices)
+    was, is_ = ((stored.status.disks, stored.status.devices, stored.status.machine) for stored in (old, new))
+    return bool(was != is_)
 
 
 def _device_rules(node: Stored) -> object:
