@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
+from virtfleet_api.device import GpuMode
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import (
     BlankSource,
@@ -16,6 +17,7 @@ from virtfleet_api.machine import (
     IoLimits,
     IsoSource,
     Machine,
+    MachineDevice,
     MachineDisk,
     MachineInterface,
     MachineKernel,
@@ -23,6 +25,7 @@ from virtfleet_api.machine import (
 )
 from virtfleet_api.network import LinkState, NicModel
 from virtfleet_api.virtual_machine import DiskBus, DiskCache
+from virtfleet_node.core.chosen import ChosenDevice
 from virtfleet_node.core.desired.domain import build_domain_xml, build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, FileLayer, Guest, HostFacts, ResolvedDisk, ResolvedPaths
 from virtfleet_node.core.numa.choose import choose_cells
@@ -49,6 +52,15 @@ def disk(name: str, bus: DiskBus = DiskBus.VIRTIO, **more: object) -> MachineDis
 def image_disk(name: str, **more: object) -> MachineDisk:
     return MachineDisk(name=name, pool="default", source=ImageDiskSource(image_uid=IMAGE), **more)
 
+
+CHOSEN = {
+    device.name: device
+    for device in (
+        ChosenDevice(name="gpu", address="0000:81:00.0", companions=("0000:81:00.1",)),
+        ChosenDevice(name="nic", address="0001:04:10.2"),
+        ChosenDevice(name="part", mode=GpuMode.MEDIATED, address="0000:82:00.0", mediated_uuid=IMAGE),
+    )
+}
 
 CASES = {
     "minimal": Hardware(memory_bytes=128 << 20, guest_agent=False),
@@ -113,7 +125,27 @@ CASES = {
             ),
         ),
     ),
+    "devices": Hardware(
+        memory_bytes=1 << 30,
+        disks=(disk("root"),),
+        devices=(
+            MachineDevice(name="gpu"),
+            MachineDevice(name="nic"),
+            MachineDevice(name="part", mode=GpuMode.MEDIATED),
+            MachineDevice(name="screen", mode=GpuMode.VIRGL),
+        ),
+    ),
+    "devices-i440fx": Hardware(memory_bytes=1 << 30, machine_type="i440fx", devices=(MachineDevice(name="gpu"),)),
     "cpu": Hardware(memory_bytes=1 << 30, sockets=2, cores=3, threads=2, cpu_model="Skylake-Server"),
+    "ceilings": Hardware(
+        memory_bytes=1 << 30,
+        max_memory_bytes=(2 << 30) + 1,
+        sockets=2,
+        cores=1,
+        max_vcpus=8,
+        disks=(disk("root"), disk("data", DiskBus.SCSI)),
+        interfaces=(MachineInterface(name="eth0", mac="52:54:00:00:00:01", port=PORT),),
+    ),
     "i440fx": Hardware(memory_bytes=1 << 30, machine_type="i440fx", disks=(disk("root"),)),
     "numa": Hardware(memory_bytes=1 << 30, cores=2),
     "numa-wide": Hardware(memory_bytes=3 << 30, cores=5, hugepage_bytes=2 << 20),
@@ -154,7 +186,9 @@ def guest(hardware: Hardware, domain_type: DomainType) -> Guest:
         cloud_init=Path("/state/machines") / UID / "cloud-init.iso" if hardware.cloud_init_digest else None,
     )
     emulator = None if domain_type is DomainType.TEST else "/usr/bin/qemu-system-x86_64"
-    return Guest(machine, HostFacts(domain_type, emulator), paths, assign(Places(), hardware))
+    facts = HostFacts(domain_type, emulator, render_node="/dev/dri/renderD128")
+    given = tuple(CHOSEN[device.name] for device in hardware.devices if device.name in CHOSEN)
+    return Guest(machine, facts, paths, assign(Places(), hardware), devices=given)
 
 
 @pytest.mark.parametrize("domain_type", DomainType)

@@ -17,7 +17,6 @@ from virtfleet_node.core.actions import (
     ChangeMedium,
     DetachCard,
     DetachDevice,
-    DetachDimm,
     DetachDisk,
     DiskAction,
     DomainAction,
@@ -25,17 +24,20 @@ from virtfleet_node.core.actions import (
     PrepareDisk,
     RemoveDisk,
     RemoveMedia,
-    RequestMemory,
     RequestShutdown,
     Resume,
-    SetBalloon,
-    SetGuestVcpus,
     ShortAction,
     Start,
     Undefine,
+    WriteRecord,
+)
+from virtfleet_node.core.compute_actions import (
+    DetachDimm,
+    RequestMemory,
+    SetBalloon,
+    SetGuestVcpus,
     UnplugVcpus,
     VcpuAction,
-    WriteRecord,
 )
 from virtfleet_node.core.desired.disks import build_disk_xml
 from virtfleet_node.core.desired.domain import build_domain_xml
@@ -167,12 +169,13 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
             return
         await entry.end_readers()
         await around.cells.look()
-        devices = choose_devices(around, desired, stored)
-        if devices is None:
-            return
         placement = around.cells.reserve(desired.uid, desired.hardware)
         if isinstance(placement, Refused):
             return  # another machine came first
+        devices = choose_devices(around, desired, stored)
+        if devices is None:
+            around.cells.release(desired.uid)
+            return
         places = reassign(stored.places, desired.hardware)
         given = {"places": places, "devices": devices, "placement": placement}
         starting = _with_record(stored, action.record).model_copy(update={"started": desired.hardware, **given})

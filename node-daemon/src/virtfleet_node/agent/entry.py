@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from virtfleet_api.machine import Machine
+from virtfleet_api.machine import CpuScheduling, Machine
 from virtfleet_api.report import MachineReport
 from virtfleet_node.core.actions import LongAction
 from virtfleet_node.core.errors import ConflictError, NodeError, UnavailableError
@@ -45,6 +45,10 @@ class Entry:
     """What the guest was asked for, see `Observed.asked`."""
     cards: dict[str, str] = field(default_factory=dict)
     """Names of the running guest's network cards, by the node's devices."""
+    scheduling: CpuScheduling | None = None
+    """What holds for the running guest's vCPUs; None when none runs."""
+    vcpus: int = 1
+    """Of the running guest."""
     paused_at: datetime | None = None
     resumes: Resumes = field(default_factory=Resumes)
     facts: GuestFacts = field(default_factory=GuestFacts)

@@ -11,7 +11,7 @@ from virtfleet_api.network import LinkState
 from virtfleet_node.core.compute import AttachedMemory, AttachedVcpus
 from virtfleet_node.core.devices import HostView
 from virtfleet_node.core.full_pool import Resumes
-from virtfleet_node.core.limits import NO_LIMIT, CardLimit
+from virtfleet_node.core.limits import NO_LIMIT, NO_QUOTA, CardLimit, CpuQuota
 from virtfleet_node.core.numa.choose import Refused
 from virtfleet_node.core.numa.pins import NOT_PINNED, Pinning, SeenPins
 from virtfleet_node.core.numa.placement import Placement
@@ -111,6 +111,8 @@ class ObservedDomain:
     """Those of a running guest."""
     cards: tuple[AttachedCard, ...] = ()
     """Those of a running guest."""
+    quota: CpuQuota = NO_QUOTA
+    """Of a running guest."""
     devices: tuple[AttachedDevice, ...] = ()
     """Devices of the host that a running guest has, those of ours."""
     free_ports: frozenset[int] = frozenset()
@@ -166,7 +168,7 @@ class Observed:
     """The cloud-init medium that is there, of those the machine wants."""
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     asked: Mapping[str, Asking] = field(default_factory=dict)
-    """What the guest was asked for: disks and media by target, cards, devices and DIMMs by alias, figures by key."""
+    """What the guest was asked for: disks and media by target, others by alias, figures by their key."""
     host: HostView = field(default_factory=HostView)
     """The host's devices, and who has them."""
     guest_vcpus: int | None = None
@@ -183,6 +185,8 @@ class Observed:
     """The running guest's disks are being copied just now, and must keep their size."""
     wanted_by: tuple[str, ...] = ()
     """Machines, as namespace/name, that have yet to copy disks of this one; looked up when it is to be removed."""
+    cpu_frequency_hz: int = 0
+    """Of one CPU of the host; 0 when it is not known."""
     network_problem: str = ""
     """Why no card can be plugged into a switch on this node, as a sentence."""
     placement: Placement | None = None

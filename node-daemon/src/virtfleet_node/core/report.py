@@ -36,7 +36,7 @@ from virtfleet_node.core.plan import media_missing, missing_images, restart_pend
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.record import Record
 from virtfleet_node.core.settle import settle, stays_off
-from virtfleet_node.core.wanted_compute import current_vcpus
+from virtfleet_node.core.wanted_compute import current_vcpus, memory_ceiling
 
 Standing = tuple[Phase, str, str]
 """Phase, reason and message."""
@@ -88,7 +88,7 @@ def _compute(hardware: Hardware, observed: Observed) -> dict[str, int]:
         "vcpus": current_vcpus(vcpus, observed) if vcpus else hardware.vcpus,
         "max_vcpus": vcpus.ceiling if vcpus else hardware.vcpu_ceiling,
         "memory_bytes": memory.current_bytes if memory else hardware.memory_bytes,
-        "max_memory_bytes": memory.ceiling_bytes if memory else hardware.memory_ceiling_bytes,
+        "max_memory_bytes": memory_ceiling(memory, observed) if memory else hardware.memory_ceiling_bytes,
         "balloon_bytes": memory.balloon_bytes if memory else 0,
     }
 

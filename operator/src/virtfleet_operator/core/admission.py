@@ -19,11 +19,13 @@ from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.adoption import adoption_problems, find_adoptions
 from virtfleet_operator.core.catalog import Catalog
-from virtfleet_operator.core.effective import resolve
+from virtfleet_operator.core.effective import Sizing, resolve
+from virtfleet_operator.core.growth import growth_problems
 from virtfleet_operator.core.network.addresses import address_clashes
 from virtfleet_operator.core.network.cards import find_cards, network_reference_problems
 from virtfleet_operator.core.network.plans import build_group
 from virtfleet_operator.core.parse import parse, parse_metadata, parse_status
+from virtfleet_operator.core.place import load_of
 from virtfleet_operator.core.references import find_images, reference_problems
 from virtfleet_operator.core.sources import find_image_source, find_sources, image_source_problems, source_problems
 from virtfleet_operator.core.validate import (
@@ -62,6 +64,8 @@ def review_write(body: Body, old_body: Body | None, catalog: Catalog, now: datet
         return Review(new)
     old = parse(kind, old_body) if old_body is not None else None
     refusal = check(new, now, None if isinstance(old, Invalid) else old)
+    if refusal is None and isinstance(new, VirtualMachine) and isinstance(old, VirtualMachine):
+        refusal = _refusal(_growth(old, new, catalog))
     return Review(refusal) if refusal else _review_lookups(new, catalog)
 
 
@@ -105,6 +109,17 @@ def _review_lookups(new: Resource, catalog: Catalog) -> Review:
         case SecurityGroup():
             return Review(warnings=build_group(new, catalog)[1])
     return Review()
+
+
+def _growth(old: VirtualMachine, new: VirtualMachine, catalog: Catalog) -> tuple[str, ...]:
+    """Return why the machine's node has no room for what it is to be, as far as that is known."""
+    room = catalog.room(new)
+    before, after = (
+        resolve(vm, catalog.vm_class(vm.spec.class_name) if vm.spec.class_name else None) for vm in (old, new)
+    )
+    if room is None or not isinstance(before, Sizing) or not isinstance(after, Sizing):
+        return ()
+    return growth_problems(load_of(before, {}), load_of(after, {}), room)
 
 
 def _review_machine(vm: VirtualMachine, catalog: Catalog) -> Review:

@@ -11,6 +11,7 @@ from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_operator.core.network.topology import IpAddress
+from virtfleet_operator.core.room import Room
 
 
 class Catalog(Protocol):
@@ -54,6 +55,9 @@ class Catalog(Protocol):
 
     def address(self, switch: str, address: IpAddress) -> VMAddress | None:
         """Return the VMAddress of an address, or None."""
+
+    def room(self, vm: VirtualMachine) -> Room | None:
+        """Return what the machine's node has, None for a machine without a node, or a node that is not known."""
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""

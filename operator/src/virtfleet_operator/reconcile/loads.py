@@ -7,6 +7,7 @@ at the same moment must not both get the last room.
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.virtual_machine_status import VirtualMachineStatus
@@ -38,6 +39,11 @@ class Loads:
                 total += load
         return total
 
+    def others(self, node: str, key: Key) -> Load:
+        """Return what the node is promised to all machines but one."""
+        where, part = self._parts.get(key, (UNBOUND, Load()))
+        return self.of(node) - part if where == node else self.of(node)
+
     @contextmanager
     def reserve(self, key: Key, node: str, load: Load) -> Iterator[None]:
         """Count a machine at a node while its binding is being written."""
@@ -67,12 +73,22 @@ class Loads:
         if isinstance(vm, VirtualMachine):
             sizing = resolve(vm, self._catalog.class_of(vm))
             if isinstance(sizing, Sizing):
-                return load_of(sizing, missing_sizes(vm, self._catalog), promised_devices(vm))
-        return _running_load(stored.status)
+                return _at_least(
+                    load_of(sizing, missing_sizes(vm, self._catalog), promised_devices(vm)),
+                    running_load(stored.status),
+                )
+        return running_load(stored.status)
 
 
-def _running_load(status: VirtualMachineStatus) -> Load:
-    """Return what a machine takes whose spec does not say it any more: what it was last seen with."""
+def _at_least(load: Load, running: Load) -> Load:
+    """Return a load with the vCPUs and the memory that the guest still has, though it shall have less."""
+    return replace(
+        load, vcpus=max(load.vcpus, running.vcpus), memory_bytes=max(load.memory_bytes, running.memory_bytes)
+    )
+
+
+def running_load(status: VirtualMachineStatus) -> Load:
+    """Return what a machine was last seen with."""
     if status.machine is None:
         return Load(machines=1)
     return Load(1, status.machine.vcpus.current, int(status.machine.memory.current))

@@ -28,6 +28,7 @@ from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import Key
 from virtfleet_operator.reconcile.catalog import IMAGE
 from virtfleet_operator.reconcile.context import Context
+from virtfleet_operator.reconcile.growth import grows_too_much
 from virtfleet_operator.reconcile.hand_over import take_over
 from virtfleet_operator.reconcile.image import hold_image
 from virtfleet_operator.reconcile.machine_status import Verdict, write_machine
@@ -92,6 +93,9 @@ async def _advance(context: Context, stored: Stored, where: Binding) -> float | 
         verdict = placed
     if isinstance(where, Bound):
         document = _with_devices(context, prepared, where.node_name) if isinstance(prepared, Prepared) else None
+        if document and isinstance(prepared, Prepared):
+            verdict = grows_too_much(context, stored, where.node_name, prepared.sizing, document)
+            document = None if verdict else document
         delay = await _instruct_and_write(context, stored, where.node_name, document, verdict)
     else:
         delay = await write_machine(context, stored, None, verdict)

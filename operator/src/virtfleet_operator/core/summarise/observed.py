@@ -77,8 +77,10 @@ def _machine(report: MachineReport) -> MachineStatus | None:
         uuid=plain(report.uid, _MAX_WORD),
         machine_type=plain(report.machine_type, _MAX_WORD),
         cpu_model=plain(report.cpu_model, _MAX_WORD),
-        vcpus=VcpuStatus(current=vcpus, max=vcpus),
-        memory=MemoryStatus(current=memory),
+        vcpus=VcpuStatus(current=vcpus, max=max(vcpus, count_of(report.max_vcpus))),
+        memory=MemoryStatus(
+            current=memory, balloon=size_of(report.balloon_bytes), max=size_of(report.max_memory_bytes)
+        ),
         numa=_numa(report.numa),
         restarts=count_of(report.restarts),
         started_at=report.started_at.replace(microsecond=0) if report.started_at else None,
