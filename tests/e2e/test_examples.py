@@ -117,6 +117,19 @@ def only_members_reach_the_web_server(fleet: Fleet) -> None:
     eventually(lambda: fleet.inside("web-client", ask.format(port=80))[0] != 0, "who is no client is not", 10)
 
 
+def runs_on_cpus_of_their_own(fleet: Fleet) -> None:
+    pins = {}
+    for name, policy in (("undisturbed", "Bound"), ("pinned", "Pinned")):
+        found = fleet.wait_ready(name)
+        assert found["status"]["machine"]["numa"] == {"cells": [0], "policy": policy}
+        node = next(n for n in fleet.cluster.nodes if n.name == found["status"]["nodeName"])
+        xml = etree.fromstring(fleet.domain_xml(node, found["metadata"]["uid"]))
+        pins[name] = xml.find("cputune/vcpupin[@vcpu='0']").get("cpuset")
+    assert pins["undisturbed"].isdigit(), "one CPU"
+    assert pins == {"undisturbed": pins["undisturbed"], "pinned": "0"}
+    assert pins["undisturbed"] != "0"
+
+
 def vcpus_and_memory_change_while_it_runs(fleet: Fleet) -> None:
     found = fleet.wait_ready("elastic")
     eventually(lambda: fleet.condition("elastic", "AgentConnected").get("status") == "True", "the agent answers")
@@ -154,6 +167,7 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "network.yaml": only_members_reach_the_web_server,
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
+    "cpu-placement.yaml": runs_on_cpus_of_their_own,
     "data-disk.yaml": data_disk_is_kept,
     "disk-limits.yaml": limits_change_while_it_runs,
     "hotplug.yaml": vcpus_and_memory_change_while_it_runs,
