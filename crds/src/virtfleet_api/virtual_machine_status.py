@@ -50,9 +50,7 @@ class MemoryStatus(Model):
     current: Annotated[Bytes, Field(description="Memory that the running guest has.")]
     balloon: Annotated[
         Bytes | None,
-        Field(
-            description="What the balloon has taken back of what the guest was started with; absent when nothing."
-        ),
+        Field(description="What the balloon has taken back of what the guest was started with; absent when nothing."),
     ] = None
     max: Annotated[Bytes | None, Field(description="Memory the guest may be given without a restart.")] = None
 
