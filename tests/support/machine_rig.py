@@ -27,6 +27,7 @@ from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.switch import Edges, NodeSwitch
 from virtfleet_node.agent.taken_devices import TakenDevices
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
+from virtfleet_node.core.host_cpu import CGROUP_V1, HostCpu
 from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.stored import ImageFiles
 from virtfleet_node.host.devices import Devices
@@ -47,7 +48,11 @@ KERNEL = "aaaaaaaa-0000-4000-8000-000000000000"
 GENERIC_KERNEL = "aaaaaaaa-0000-4000-8000-000000000001"
 """It has a driver for SATA."""
 DISK = "bbbbbbbb-0000-4000-8000-000000000000"
-FACTS = HostFacts(DomainType.QEMU, "/usr/bin/qemu-system-x86_64")
+FREQUENCY = 2_800_000_000
+"""What a CPU of the node is said to have."""
+FACTS = HostFacts(
+    DomainType.QEMU, "/usr/bin/qemu-system-x86_64", cpu=HostCpu(FREQUENCY, os.cpu_count() or 1, CGROUP_V1)
+)
 _MEMORY = 128 << 20
 _NUMBERS = itertools.count(1)
 
@@ -308,8 +313,8 @@ class Rig:
     def _new_daemon(self) -> NodeDaemon:
         self.images = PreparedImages(self.pools, self.disks, self.known)
         self.switch = self._new_switch()
-        self.devices = DeviceTable(self.hypervisor, TakenDevices(self.state / "devices.json"), draws=False)
         self.cells = Cells(self.read_cells)
+        self.devices = DeviceTable(self.hypervisor, TakenDevices(self.state / "devices.json"), draws=False)
         around = Surroundings(
             hypervisor=self.hypervisor,
             facts=FACTS,

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import signal
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from prometheus_client import REGISTRY, start_http_server
 
 from virtfleet_api.report import NodeReport
 from virtfleet_node.agent.cells import Cells
+from virtfleet_node.agent.cpu_metrics import CpuMetrics
 from virtfleet_node.agent.daemon import NodeDaemon
 from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.agent.network_metrics import NetworkMetrics
@@ -31,6 +33,7 @@ from virtfleet_node.api.metrics import ApiMetrics
 from virtfleet_node.api.server import Server
 from virtfleet_node.config import Config, read_config
 from virtfleet_node.core.desired.guest import DomainType
+from virtfleet_node.core.host_cpu import HostCpu
 from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.pool_rules import PoolRules
 from virtfleet_node.host.devices import Devices
@@ -103,22 +106,17 @@ async def build_daemon(
     wanted_pools = WantedPools(pools, config.state_directory / "pools.json", config.roots)
     wanted_pools.start()
     disks = DiskStore(pools)
-    facts, switch = await hypervisor.read_facts(config.state_directory), build_switch(config, identity)
+    inventory = read_inventory(cpu_frequency_hz=config.cpu_frequency)
+    cpu = HostCpu(inventory.cpu_frequency_hz, inventory.cpus, inventory.weight_scale)
+    facts = replace(await hypervisor.read_facts(config.state_directory), cpu=cpu)
+    switch = build_switch(config, identity)
     versions = await hypervisor.read_versions()
-    taken = TakenDevices(config.state_directory / "devices.json")
-    devices = DeviceTable(hypervisor, taken, draws=bool(facts.render_node))
     # libvirt's test driver has no threads to pin and no memory to place.
     cells = Cells(tuple if facts.domain_type is DomainType.TEST else read_cells)
-    node = NodeDescription(
-        config,
-        read_inventory(),
-        facts,
-        versions,
-        pools,
-        lambda: switch.report,
-        devices.reports,
-        lambda: cells.found or read_cells(),
-    )
+    taken = TakenDevices(config.state_directory / "devices.json")
+    devices = DeviceTable(hypervisor, taken, draws=bool(facts.render_node))
+    node = NodeDescription(config, inventory, facts, versions, pools, lambda: switch.report, devices.reports)
+    node.read_cells = lambda: cells.found or read_cells()
 
     def describe() -> NodeReport:
         return node.report(connected=hypervisor.connected)
@@ -141,6 +139,7 @@ async def build_daemon(
     )
     daemon = NodeDaemon(around, describe)
     StorageMetrics(REGISTRY, pools.reports, daemon.disk_figures)
+    CpuMetrics(REGISTRY, daemon.cpu_figures)
     NetworkMetrics(REGISTRY, daemon.card_figures)
     NumaMetrics(REGISTRY, lambda: cells.found, lambda: daemon.numa.moves)
     return daemon, journal, images

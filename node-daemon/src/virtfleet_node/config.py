@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from virtfleet_api.base import Model
 from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
 from virtfleet_api.pool import DEFAULT_WATERMARK, OVERCOMMIT_PATTERN, WATERMARK_PATTERN, PoolType
+from virtfleet_api.quantity import Frequency
 
 
 class ConfigError(ValueError):
@@ -80,6 +81,8 @@ class Config(Model):
     pools: Annotated[tuple[PoolConfig, ...], Field(min_length=1)]
     pool_roots: tuple[Path, ...] | None = None
     """Folders below which a VMNode may ask for pools; None for `pools` in the state directory."""
+    cpu_frequency: Frequency | None = None
+    """Nominal frequency of one CPU, where what the kernel says is not what machines shall be promised."""
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
     enrolment: EnrolmentConfig
     metrics: Listen | None = None

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from virtfleet_api.machine import Hardware, InterfaceLimit, Machine, MachineInterface, Run
 from virtfleet_api.network import LinkState, NicModel
-from virtfleet_node.core.actions import Action, AttachCard, DetachCard, LimitCard, SetLink
+from virtfleet_node.core.actions import Action, AttachCard, DetachCard, SetLink
 from virtfleet_node.core.changed import changed_fields, held_interfaces
 from virtfleet_node.core.desired.interfaces import ALIAS_PREFIX, build_limit
 from virtfleet_node.core.due import ASK_AGAIN
 from virtfleet_node.core.guest_facts import GuestFacts
+from virtfleet_node.core.limit_actions import LimitCard
 from virtfleet_node.core.observed import HOLDS_AFTER, Asking, AttachedCard, DomainState, Observed, ObservedDomain
 from virtfleet_node.core.places import card_key
 from virtfleet_node.core.plan import plan

@@ -21,7 +21,6 @@ from virtfleet_node.core.actions import (
     DiskAction,
     DomainAction,
     GrowDisk,
-    Pin,
     PrepareDisk,
     RemoveDisk,
     RemoveMedia,
@@ -48,6 +47,7 @@ from virtfleet_node.core.due import balloon_key, memory_key, unplug_key, vcpus_k
 from virtfleet_node.core.errors import NodeError, UnavailableError
 from virtfleet_node.core.numa.choose import Refused
 from virtfleet_node.core.numa.host import build_wish
+from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.numa.pins import build_guest_cells, is_everywhere
 from virtfleet_node.core.places import Places, assign, reassign
 from virtfleet_node.core.record import Life, Record, Stored
@@ -65,10 +65,10 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
             await _start(around, entry, desired, action)
         case PrepareDisk() | GrowDisk() | AttachDisk() | ChangeMedium() | RemoveDisk():
             await _carry_out_disk(around, entry, desired, action)
-        case AttachCard() | AttachDevice():
-            await _attach(around, entry, desired, action)
         case Pin():
             await around.hypervisor.pin(desired.uid, action)
+        case AttachCard() | AttachDevice():
+            await _attach(around, entry, desired, action)
         case RemoveMedia():
             await asyncio.to_thread(around.disks.remove_leftovers, desired.uid)
             await asyncio.to_thread(around.media.remove, desired.uid)
@@ -177,9 +177,8 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
             around.cells.release(desired.uid)
             return
         places = reassign(stored.places, desired.hardware)
-        starting = _with_record(stored, action.record).model_copy(
-            update={"started": desired.hardware, "places": places, "devices": devices, "placement": placement}
-        )
+        given = {"places": places, "devices": devices, "placement": placement}
+        starting = _with_record(stored, action.record).model_copy(update={"started": desired.hardware, **given})
         try:
             await _start_now(around, desired, starting, paused=action.paused)
         except UnavailableError:

@@ -15,6 +15,7 @@ from virtfleet_api.report import MachineReport, NetworkReport, NodeReport, Phase
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
+from virtfleet_node.agent.cpu_watch import CpuWatch
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.flattener import Flattener
 from virtfleet_node.agent.give_devices import hold_devices
@@ -30,6 +31,7 @@ from virtfleet_node.agent.traffic_watch import TrafficWatch
 from virtfleet_node.agent.wiper import Wiper
 from virtfleet_node.agent.works import Works
 from virtfleet_node.core.actions import ShortAction
+from virtfleet_node.core.cpu_figure import CpuFigure
 from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, ObservedDomain
@@ -38,7 +40,6 @@ from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import with_desired
 from virtfleet_node.core.report import build_report
 from virtfleet_node.core.traffic import CardFigure, build_traffic
-from virtfleet_node.host.cpu_times import read_cpu_times
 from virtfleet_node.hypervisor.console_log import read_tail
 
 _LOG = logging.getLogger(__name__)
@@ -60,8 +61,9 @@ class NodeDaemon:
         self._queue = KeyedQueue(self._work, _WORKERS)
         self._storage = StorageWatch(around, self._entries.values, describe)
         self._traffic = TrafficWatch(around, self._entries)
-        self.numa = NumaWatch(around, self._entries, self._queue.add, read_cpu_times)
+        self.numa = NumaWatch(around, self._entries, self._queue.add)
         around.cells.subscribe(self._look_at_all)
+        self._cpu = CpuWatch(around, self._entries)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._copier = Copier(around, self._entries, self._queue.add)
         around.images.copy_disks_with(self._copier.export)
@@ -87,8 +89,8 @@ class NodeDaemon:
         await self._copier.recover()
         self._queue.start()
         self._look_at_all()
-        watches = (self._storage.run(), self._traffic.run(), self.numa.run(), self._around.devices.run())
-        background = (self._resync(), *watches, self._around.switch.run())
+        watches = (self._storage.run(), self._traffic.run(), self._cpu.run(), self.numa.run())
+        background = (self._resync(), *watches, self._around.switch.run(), self._around.devices.run())
         self._tasks += [asyncio.create_task(work) for work in background]
 
     async def stop(self) -> None:
@@ -118,7 +120,7 @@ class NodeDaemon:
 
     def get_machine(self, uid: str) -> MachineReport:
         """Return the report of a machine; NotFoundError."""
-        return _reported(self._entry(uid))
+        return self._entry(uid).reported
 
     async def delete_machine(self, uid: str) -> MachineReport:
         """Have a machine removed by the document that is kept; NotFoundError."""
@@ -159,6 +161,10 @@ class NodeDaemon:
     def card_figures(self) -> tuple[CardFigure, ...]:
         """Return the traffic of network cards as last seen; may be called by any thread."""
         return self._traffic.figures
+
+    def cpu_figures(self) -> tuple[CpuFigure, ...]:
+        """Return the CPU of machines as last measured; may be called by any thread."""
+        return self._cpu.figures
 
     async def list_interfaces(self, uid: str) -> InterfaceList:
         """Return the network cards of a machine with their traffic; NotFoundError."""
@@ -253,7 +259,7 @@ class NodeDaemon:
         return report
 
     async def _update(self, entry: Entry, machine: Machine) -> MachineReport:
-        _check_same(entry.desired, machine)
+        entry.check_same(machine)
         desired = machine.without_secrets()
         if machine.cloud_init is not None and self._lacks_medium(machine):
             await self._around.media.write_cloud_init(machine.uid, machine.cloud_init)
@@ -380,18 +386,3 @@ class NodeDaemon:
 async def _forgive(work: Coroutine[Any, Any, None]) -> None:
     with contextlib.suppress(NodeError):
         await work
-
-
-def _reported(entry: Entry) -> MachineReport:
-    if entry.report is None:
-        raise UnavailableError("The machine has not been looked at yet.")
-    return entry.report
-
-
-def _check_same(kept: Machine, machine: Machine) -> None:
-    """Refuse a document of another machine under this UID."""
-    if (kept.namespace, kept.name) != (machine.namespace, machine.name):
-        raise ConflictError(
-            f"UID {machine.uid} belongs to {kept.namespace}/{kept.name} on this node, not to "
-            f"{machine.namespace}/{machine.name}."
-        )

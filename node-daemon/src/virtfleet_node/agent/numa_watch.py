@@ -11,6 +11,7 @@ from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.errors import NodeError
 from virtfleet_node.core.numa.load import CpuTimes, busy_cpus, loads
 from virtfleet_node.core.numa.rebalance import Balance, Move, rebalance
+from virtfleet_node.host.cpu_times import read_cpu_times
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class NumaWatch:
         around: Surroundings,
         entries: Mapping[str, Entry],
         wake: Callable[[str], None],
-        read_times: Callable[[], Mapping[int, CpuTimes]],
+        read_times: Callable[[], Mapping[int, CpuTimes]] = read_cpu_times,
     ) -> None:
         self._around = around
         self._entries = entries

@@ -8,6 +8,7 @@ from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import FlattenDisk
 from virtfleet_node.core.cards import card_name
+from virtfleet_node.core.desired.cpu_tune import live_scheduling, running_vcpus
 from virtfleet_node.core.due import asked_again, outstanding
 from virtfleet_node.core.errors import NodeError
 from virtfleet_node.core.full_pool import Resumes, remembered
@@ -32,12 +33,13 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
     disks = await asyncio.to_thread(around.disks.read_disks, desired.uid)
     needed = desired.image_uids() | {disk.backing_image_uid for disk in disks if disk.backing_image_uid}
     offered = None if domain.active else around.cells.offer(desired.uid, desired.hardware)
-    return Observed(
+    observed = Observed(
         domain=domain,
         disks=disks,
         ready_images=frozenset(uid for uid in needed if around.images.files(uid) is not None),
         media_digest=digest if digest and around.media.path(desired.uid, digest) is not None else None,
         shutdown=entry.shutdown,
+        cpu_frequency_hz=around.facts.cpu.frequency_hz,
         asked=dict(entry.asked),
         host=around.devices.view(desired.uid),
         guest_vcpus=entry.facts.vcpus,
@@ -53,6 +55,9 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         pinning=around.cells.pinning(desired.uid),
         no_place=offered if isinstance(offered, Refused) else None,
     )
+    entry.scheduling = live_scheduling(desired, domain.stored) if domain.active else None
+    entry.vcpus = running_vcpus(desired, observed)
+    return observed
 
 
 async def _full_pools(

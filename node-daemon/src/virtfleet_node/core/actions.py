@@ -6,8 +6,8 @@ from enum import StrEnum
 from virtfleet_api.machine import MachineDevice, MachineDisk, MachineInterface
 from virtfleet_api.network import LinkState
 from virtfleet_node.core.compute_actions import MemoryAction, VcpuAction
-from virtfleet_node.core.limits import CardLimit
-from virtfleet_node.core.numa.cpu_set import format_cpus
+from virtfleet_node.core.limit_actions import LimitCard, LimitCpu
+from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.record import Record
 
 
@@ -256,35 +256,6 @@ class SetLink:
 
 
 @dataclass(frozen=True)
-class LimitCard:
-    """Change the limit towards a running guest's network card."""
-
-    device: str
-    limit: CardLimit
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        limit = f"{self.limit.peak} kB/s, burst {self.limit.burst} KiB" if self.limit.peak else "none"
-        return f"limit network card {self.device} ({limit})"
-
-
-@dataclass(frozen=True)
-class Pin:
-    """Have a running guest's threads run on other CPUs, then its memory moved to other cells."""
-
-    vcpus: tuple[tuple[int, frozenset[int]], ...] = ()
-    emulator: frozenset[int] | None = None
-    nodes: frozenset[int] | None = None
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        vcpus = (f"vCPU {vcpu} to {format_cpus(cpus)}" for vcpu, cpus in self.vcpus)
-        emulator = (f"emulator to {format_cpus(self.emulator)}",) if self.emulator is not None else ()
-        memory = (f"memory to cells {format_cpus(self.nodes)}",) if self.nodes is not None else ()
-        return f"pin {', '.join((*vcpus, *emulator, *memory))}"
-
-
-@dataclass(frozen=True)
 class RemoveDisk:
     """Remove a disk for good."""
 
@@ -320,7 +291,7 @@ PowerAction = Pause | Resume | RequestShutdown | Destroy
 
 DiskChange = LimitDisk | ResizeDisk | DetachDisk
 
-DomainAction = PowerAction | DiskChange | CardAction | DetachDevice | VcpuAction | MemoryAction | Undefine
+DomainAction = PowerAction | DiskChange | DetachDevice | CardAction | LimitCpu | VcpuAction | MemoryAction | Undefine
 """Actions that the hypervisor carries out as they are."""
 
 LongAction = CloneDisks | FlattenDisk | WipeDisk

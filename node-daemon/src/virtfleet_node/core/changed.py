@@ -31,6 +31,8 @@ _PLAIN: Final = {
     "guest_agent": "guestAgent",
 }
 
+_SCHEDULING: Final = {"limit_hz": "cpu.limit", "reservation_hz": "cpu.reservation", "shares": "cpu.shares"}
+
 _KERNEL: Final = {"image_uid": "kernelBoot.image", "cmdline": "kernelBoot.cmdline"}
 
 
@@ -38,8 +40,9 @@ def changed_fields(started: Hardware, desired: Hardware, observed: Observed) -> 
     """Return the spec fields that take effect at the next start, such as "cpu.cores" or "disks[root].cache"."""
     return (
         *_differences(started, desired, _PLAIN),
-        *compute_fields(started, desired, observed),
+        *_scheduling(started, desired),
         *(("cpu.affinity",) if _is_pinned_later(started, desired, observed) else ()),
+        *compute_fields(started, desired, observed),
         *_kernel(started, desired),
         *_disks(started, desired, observed),
         *_cards(desired, observed),
@@ -56,6 +59,11 @@ def _is_pinned_later(started: Hardware, desired: Hardware, observed: Observed) -
     if started.affinity == desired.affinity:
         return False
     return "affinity" in desired.deferred or started.dedicated_cpus or is_memory_elsewhere(observed)
+
+
+def _scheduling(started: Hardware, desired: Hardware) -> Iterator[str]:
+    if "scheduling" in desired.deferred:
+        yield from _differences(started.scheduling, desired.scheduling, _SCHEDULING)
 
 
 def _kernel(started: Hardware, desired: Hardware) -> Iterator[str]:

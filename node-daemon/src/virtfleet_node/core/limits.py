@@ -1,4 +1,4 @@
-"""The limit towards a network card, as libvirt takes it and shows it."""
+"""Limits of network cards and vCPUs, as libvirt takes them and shows them."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -17,3 +17,23 @@ class CardLimit:
 
 
 NO_LIMIT: Final = CardLimit()
+
+UNLIMITED: Final = -1
+"""libvirt's quota without a limit."""
+
+PERIOD: Final = 100_000
+"""Microseconds; the kernel's default."""
+
+
+@dataclass(frozen=True)
+class CpuQuota:
+    """Microseconds of CPU in each period."""
+
+    period: int = PERIOD
+    vcpu: int = UNLIMITED
+    """For each vCPU."""
+    total: int = UNLIMITED
+    """For all of QEMU."""
+
+
+NO_QUOTA: Final = CpuQuota()

@@ -11,7 +11,7 @@ from virtfleet_api.network import LinkState
 from virtfleet_node.core.compute import AttachedMemory, AttachedVcpus
 from virtfleet_node.core.devices import HostView
 from virtfleet_node.core.full_pool import Resumes
-from virtfleet_node.core.limits import NO_LIMIT, CardLimit
+from virtfleet_node.core.limits import NO_LIMIT, NO_QUOTA, CardLimit, CpuQuota
 from virtfleet_node.core.numa.choose import Refused
 from virtfleet_node.core.numa.pins import NOT_PINNED, Pinning, SeenPins
 from virtfleet_node.core.numa.placement import Placement
@@ -111,18 +111,20 @@ class ObservedDomain:
     """Those of a running guest."""
     cards: tuple[AttachedCard, ...] = ()
     """Those of a running guest."""
+    quota: CpuQuota = NO_QUOTA
+    """Of a running guest."""
     devices: tuple[AttachedDevice, ...] = ()
     """Devices of the host that a running guest has, those of ours."""
     free_ports: frozenset[int] = frozenset()
     """PCI Express ports of a running guest with nothing in them."""
     has_scsi: bool = False
     """The running guest has a SCSI controller."""
+    pins: SeenPins = NOT_PINNED
+    """Of a running guest."""
     vcpus: AttachedVcpus | None = None
     """Those of a running guest; None where nothing can be changed of them."""
     memory: AttachedMemory | None = None
     """That of a running guest; None where nothing can be changed of it."""
-    pins: SeenPins = NOT_PINNED
-    """Of a running guest."""
 
     @property
     def active(self) -> bool:
@@ -183,6 +185,8 @@ class Observed:
     """The running guest's disks are being copied just now, and must keep their size."""
     wanted_by: tuple[str, ...] = ()
     """Machines, as namespace/name, that have yet to copy disks of this one; looked up when it is to be removed."""
+    cpu_frequency_hz: int = 0
+    """Of one CPU of the host; 0 when it is not known."""
     network_problem: str = ""
     """Why no card can be plugged into a switch on this node, as a sentence."""
     placement: Placement | None = None

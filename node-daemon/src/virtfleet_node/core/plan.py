@@ -179,7 +179,7 @@ def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetim
     due = next_start_at(record, now)
     if not asked and (record.ended or record.start_error) and now < due:
         return Plan(wake_at=due)
-    if _lacks_something(desired, observed):
+    if _lacks(desired, observed):
         return Plan()
     if observed.no_place is not None:
         return Plan(wake_at=now + LOOK_FOR_PLACE)
@@ -189,8 +189,8 @@ def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetim
     return Plan((*missing, *small, Start(starting(desired, record, now), paused=desired.run is Run.PAUSED)))
 
 
-def _lacks_something(desired: Machine, observed: Observed) -> bool:
-    """Tell whether something is missing whose coming wakes the machine."""
+def _lacks(desired: Machine, observed: Observed) -> bool:
+    """Tell whether a start waits for something that will be told when it is there."""
     missing = missing_images(desired, observed) or media_missing(desired, observed) or switch_missing(desired, observed)
     return bool(missing or choose_for_start(desired, observed).obstacle)
 

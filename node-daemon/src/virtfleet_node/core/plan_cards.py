@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from virtfleet_api.machine import Machine, MachineInterface
-from virtfleet_node.core.actions import Action, AttachCard, DetachCard, LimitCard, SetLink
+from virtfleet_node.core.actions import Action, AttachCard, DetachCard, SetLink
 from virtfleet_node.core.cards import attachable_card, attached_card, unwanted_cards, waiting_for_switch
 from virtfleet_node.core.desired.interfaces import build_limit
 from virtfleet_node.core.due import Change, ask
+from virtfleet_node.core.limit_actions import LimitCard
 from virtfleet_node.core.observed import AttachedCard, Observed
 
 

@@ -14,8 +14,10 @@ from virtfleet_node.core.attached import (
     limits_field,
     unwanted,
 )
+from virtfleet_node.core.desired.cpu_tune import build_quota, live_scheduling, running_vcpus
 from virtfleet_node.core.desired.io_tune import build_tuning
 from virtfleet_node.core.due import Change, ask
+from virtfleet_node.core.limit_actions import LimitCpu
 from virtfleet_node.core.observed import Observed
 from virtfleet_node.core.plan_cards import plan_cards
 from virtfleet_node.core.plan_clones import plan_clones
@@ -33,18 +35,26 @@ def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tupl
     What is quick comes first: a disk that cannot be made must not keep another from being limited.
     """
     changes = (
+        *(Change(action) for action in _plan_cpu(desired, observed)),
         *(Change(action) for action in _plan_attached(desired, observed)),
         *_plan_media(desired, observed, now),
         *_plan_removals(desired, observed, now),
         *plan_vcpus(desired, observed, now),
         *plan_memory(desired, observed, now),
         *plan_cards(desired, observed, now),
-        *plan_devices(desired, observed, now),
         *(Change(action) for action in plan_pins(observed)),
+        *plan_devices(desired, observed, now),
         *(Change(action) for action in _plan_new(desired, observed)),
     )
     later = tuple(change.due for change in changes if change.due is not None)
     return tuple(change.action for change in changes if change.due is None), min(later, default=None)
+
+
+def _plan_cpu(desired: Machine, observed: Observed) -> Iterator[Action]:
+    limit = live_scheduling(desired, observed.domain.stored).limit_hz
+    quota = build_quota(limit, running_vcpus(desired, observed), observed.cpu_frequency_hz)
+    if quota != observed.domain.quota:
+        yield LimitCpu(quota)
 
 
 def is_too_small(disk: MachineDisk, stored: StoredDisk) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from virtfleet_node.core.actions import Pin
+from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.numa.pins import MemoryMode, Pinning, SeenPins
 from virtfleet_node.core.observed import Observed
 

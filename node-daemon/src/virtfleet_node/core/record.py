@@ -59,10 +59,10 @@ class Stored(Document):
     record: Record = Record()
     places: Places = Places()
     """Where the devices sit, for the machine's life."""
-    devices: tuple[ChosenDevice, ...] = ()
-    """Devices of the host that the guest has, had last, or is about to get."""
     placement: Placement | None = None
     """Where the running guest lies on the host's NUMA cells."""
+    devices: tuple[ChosenDevice, ...] = ()
+    """Devices of the host that the guest has, had last, or is about to get."""
 
     def to_json(self) -> str:
         """Return the form that is kept, without secrets."""

@@ -65,8 +65,9 @@ def build_report(
         last_stop=record.last_stop,
         machine_type=observed.domain.machine_type or build_machine_type(hardware),
         cpu_model=hardware.cpu_model,
-        **_compute(hardware, observed),
         numa=_numa(observed),
+        reservation_hz=desired.hardware.scheduling.reservation_hz,
+        **_compute(hardware, observed),
         disks=_disks(desired.hardware, observed),
         interfaces=_interfaces(desired.hardware, observed, facts),
         agent_connected=active and observed.domain.agent_connected,
@@ -156,10 +157,10 @@ def _stand_ready(desired: Machine, observed: Observed) -> Standing:
         return Phase.PROVISIONING, "WaitingForImage", f"Waiting for {len(images)} image(s) to be ready on the node."
     if switch_missing(desired, observed):
         return Phase.PROVISIONING, WAITING_FOR_NETWORK, observed.network_problem
-    if waits := device_waits(desired, observed):
-        return Phase.PROVISIONING, WAITING_FOR_DEVICE, waits
     if observed.no_place is not None:
         return Phase.PROVISIONING, observed.no_place.reason, observed.no_place.message
+    if waits := device_waits(desired, observed):
+        return Phase.PROVISIONING, WAITING_FOR_DEVICE, waits
     complete = all(observed.stored_disk(disk) is not None for disk in desired.hardware.own_disks)
     return (Phase.STARTING if complete else Phase.PROVISIONING), "", ""
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from virtfleet_node.core.host_cpu import CGROUP_V1, CGROUP_V2, WeightScale
+
 _KIB: Final = 1024
 _MHZ: Final = 1_000_000
 _KHZ: Final = 1000
@@ -19,15 +21,22 @@ class Inventory:
     architecture: str
     cpus: int
     cpu_frequency_hz: int
+    """Nominal, of one CPU; 0 when it cannot be found out."""
+    weight_scale: WeightScale | None
+    """How control groups count CPU weights; None where there are none."""
     memory_bytes: int
 
 
-def read_inventory(root: Path = Path("/")) -> Inventory:
-    """Return what the kernel says below `root` (proc/cpuinfo, proc/meminfo, sys/devices/system)."""
+def read_inventory(root: Path = Path("/"), cpu_frequency_hz: int | None = None) -> Inventory:
+    """Return what the kernel says below `root` (proc/cpuinfo, proc/meminfo, sys/devices/system, sys/fs/cgroup).
+
+    `cpu_frequency_hz` is what the administrator says of it.
+    """
     return Inventory(
         architecture=platform.machine(),
         cpus=os.cpu_count() or 1,
-        cpu_frequency_hz=_read_frequency(root),
+        cpu_frequency_hz=cpu_frequency_hz or _read_frequency(root),
+        weight_scale=_read_weight_scale(root / "sys/fs/cgroup"),
         memory_bytes=parse_memory(_read(root / "proc/meminfo")),
     )
 
@@ -45,9 +54,22 @@ def parse_frequency(cpuinfo: str) -> int:
 
 
 def _read_frequency(root: Path) -> int:
-    """Return the highest frequency, which is stable, else the present one."""
-    highest = _read(root / "sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq").strip()
-    return int(highest) * _KHZ if highest.isdigit() else parse_frequency(_read(root / "proc/cpuinfo"))
+    """Return the frequency that all CPUs can keep up; else the highest, which is stable; else the present one.
+
+    https://docs.kernel.org/admin-guide/pm/intel_pstate.html (base_frequency), .../cpufreq.html (cpuinfo_max_freq).
+    """
+    for name in ("base_frequency", "cpuinfo_max_freq"):
+        found = _read(root / "sys/devices/system/cpu/cpu0/cpufreq" / name).strip()
+        if found.isdigit() and int(found):
+            return int(found) * _KHZ
+    return parse_frequency(_read(root / "proc/cpuinfo"))
+
+
+def _read_weight_scale(folder: Path) -> WeightScale | None:
+    """Choose as libvirt does: version 2 where it has the CPUs, else version 1."""
+    if "cpu" in _read(folder / "cgroup.controllers").split():
+        return CGROUP_V2
+    return CGROUP_V1 if (folder / "cpu" / "cgroup.procs").exists() else None
 
 
 def _read(path: Path) -> str:

@@ -14,7 +14,6 @@ from virtfleet_node.core.actions import (
     DetachDevice,
     DetachDisk,
     DomainAction,
-    LimitCard,
     LimitDisk,
     Pause,
     RequestShutdown,
@@ -34,6 +33,8 @@ from virtfleet_node.core.compute_actions import (
     UnplugVcpus,
 )
 from virtfleet_node.core.desired.metadata import METADATA_PREFIX, build_metadata_xml
+from virtfleet_node.core.limit_actions import LimitCard, LimitCpu
+from virtfleet_node.core.limits import UNLIMITED
 from virtfleet_node.core.record import Stored
 from virtfleet_node.hypervisor import compute
 from virtfleet_node.hypervisor.calls import AGENT_SECONDS
@@ -134,6 +135,15 @@ def _limit_disk(domain: libvirt.virDomain, action: DomainAction) -> None:
         domain.setBlockIoTune(action.target, dict(action.tuning), libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
+def _limit_cpu(domain: libvirt.virDomain, action: DomainAction) -> None:
+    """Change the quotas. No vCPU may have more than the whole, at no moment: the whole is freed for that long."""
+    if isinstance(action, LimitCpu):
+        quota, live = action.quota, libvirt.VIR_DOMAIN_AFFECT_LIVE
+        domain.setSchedulerParametersFlags({"global_quota": UNLIMITED}, live)
+        domain.setSchedulerParametersFlags({"vcpu_period": quota.period, "vcpu_quota": quota.vcpu}, live)
+        domain.setSchedulerParametersFlags({"global_period": quota.period, "global_quota": quota.total}, live)
+
+
 def _resize_disk(domain: libvirt.virDomain, action: DomainAction) -> None:
     if isinstance(action, ResizeDisk):
         domain.blockResize(action.target, action.size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
@@ -180,6 +190,7 @@ _STEPS: Final[dict[type[DomainAction], Callable[[libvirt.virDomain, DomainAction
     Resume: lambda domain, _: domain.resume(),
     RequestShutdown: _request_shutdown,
     Destroy: lambda domain, _: domain.destroy(),
+    LimitCpu: _limit_cpu,
     LimitDisk: _limit_disk,
     ResizeDisk: _resize_disk,
     DetachDisk: _detach_disk,

@@ -6,18 +6,20 @@ from pathlib import Path
 
 import libvirt
 
-from virtfleet_node.core.actions import DomainAction, Pin
+from virtfleet_node.core.actions import DomainAction
 from virtfleet_node.core.compute_actions import SetGuestVcpus
+from virtfleet_node.core.demand import CpuCounters
 from virtfleet_node.core.desired.domain import build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
 from virtfleet_node.core.desired.identity import parse_domain_name
 from virtfleet_node.core.errors import UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
+from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import Stored
 from virtfleet_node.core.traffic import Traffic
-from virtfleet_node.hypervisor import backup, execute, node_devices, observe, pull
+from virtfleet_node.hypervisor import backup, cpu, execute, node_devices, observe, pull
 from virtfleet_node.hypervisor.agent_facts import read_guest_facts, read_guest_vcpus
 from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
@@ -173,6 +175,26 @@ class Hypervisor:
         """Return the CPU time that running guests have had, by machine."""
         connect = self._connection.get()
         return await self._calls.run(lambda: read_cpu_seconds(connect))
+
+    async def read_cpu_counters(self) -> dict[str, CpuCounters]:
+        """Return what running guests have used of the host's CPUs."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: cpu.read_counters(connect))
+
+    async def read_cpu_sets(self, uids: tuple[str, ...]) -> dict[str, frozenset[int]]:
+        """Return the CPUs that guests may run on, of those that run."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: cpu.read_cpu_sets(connect, uids))
+
+    async def read_cpu_weight(self, uid: str) -> int | None:
+        """Return a guest's weight, None when it does not run."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: cpu.read_weight(connect, uid))
+
+    async def write_cpu_weight(self, uid: str, weight: int) -> None:
+        """Give a guest a weight, if it runs."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: cpu.write_weight(connect, uid, weight))
 
     async def begin_backup(self, uid: str, files: Mapping[str, str], *, freeze: bool) -> object:
         """Begin to copy disks of a running guest, by their files, into other files that exist; return the job."""

@@ -8,6 +8,7 @@ from lxml import etree
 
 from virtfleet_api.names import METADATA_NAMESPACE
 from virtfleet_api.network import LinkState
+from virtfleet_node.core.desired.cpu_tune import parse_quota
 from virtfleet_node.core.desired.devices import DEVICE_PREFIX
 from virtfleet_node.core.desired.disks import ALIAS_PREFIX
 from virtfleet_node.core.desired.interfaces import ALIAS_PREFIX as CARD_PREFIX
@@ -74,12 +75,13 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         machine_type=_machine_type(xml),
         disks=_disks(xml),
         cards=tuple(_card(card) for card in xml.findall("devices/interface")),
+        quota=parse_quota(xml),
         devices=tuple(_devices(xml)),
         free_ports=_free_ports(xml),
         has_scsi=xml.find("devices/controller[@type='scsi']") is not None,
+        pins=parse_pins(xml),
         vcpus=parse_vcpus(xml),
         memory=parse_memory(xml),
-        pins=parse_pins(xml),
     )
 
 

@@ -6,9 +6,9 @@ from typing import Final
 import libvirt
 from lxml import etree
 
-from virtfleet_node.core.actions import Pin
 from virtfleet_node.core.desired.identity import parse_domain_name
 from virtfleet_node.core.numa.cpu_set import format_cpus, parse_cpus
+from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.numa.pins import SeenPins
 
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE

@@ -6,6 +6,7 @@ Changes of objects come from the cache, changes at nodes from the fleet; both on
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
+from virtfleet_api.quantity import Frequency
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_image import ImagePhase
@@ -221,6 +222,9 @@ class Controller:
             self._add(self._cache.find(ADDRESS, BY_HOLDER, uid))
         if old is not None and new is not None and old.status.disks != new.status.disks:
             self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)  # they are counted by the node's report from now on
+        if old is not None and new is not None and _reserved(old) != _reserved(new):
+            self.queue.add(Key(NODE, "", bound_node(new)))
+            self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
         if new is None and old is not None:
             self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
             if self._context and self._context.network:
@@ -242,6 +246,11 @@ class Controller:
     def _add(self, found: Iterable[Stored]) -> None:
         for stored in found:
             self.queue.add(stored.key)
+
+
+def _reserved(machine: Stored) -> Frequency | None:
+    """Return what the machine's node says it keeps for it."""
+    return machine.status.machine.reservation if machine.status.machine else None
 
 
 def _is_settled(context: Context, node: str, uid: str) -> bool:

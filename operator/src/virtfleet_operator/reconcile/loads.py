@@ -7,6 +7,7 @@ at the same moment must not both get the last room.
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.virtual_machine_status import VirtualMachineStatus
@@ -14,9 +15,10 @@ from virtfleet_operator.core.devices import promised_devices
 from virtfleet_operator.core.disk_sizes import missing_sizes
 from virtfleet_operator.core.effective import Sizing, resolve
 from virtfleet_operator.core.place import Load, load_of
+from virtfleet_operator.core.reservation import CpuRoom, kept_reservation, reservation_problems
 from virtfleet_operator.kube.cache import Cache, Stored
 from virtfleet_operator.kube.paths import Key
-from virtfleet_operator.reconcile.catalog import BY_CLASS, CLASS, MACHINE, UNBOUND, CacheCatalog, bound_node
+from virtfleet_operator.reconcile.catalog import BY_CLASS, CLASS, MACHINE, NODE, UNBOUND, CacheCatalog, bound_node
 
 
 class Loads:
@@ -28,7 +30,10 @@ class Loads:
         self._parts: dict[Key, tuple[str, Load]] = {}
         self._totals: defaultdict[str, Load] = defaultdict(Load)
         self._reserved: dict[Key, tuple[str, Load]] = {}
+        self._kept: dict[Key, tuple[str, int]] = {}
+        """What of its node's CPUs is reserved for each machine since it was looked at, in hertz."""
         cache.listen(self._take)
+        catalog.find_cpu_room = self.cpu_room
 
     def of(self, node: str) -> Load:
         """Return what the node is promised."""
@@ -38,14 +43,43 @@ class Loads:
                 total += load
         return total
 
+    def others(self, node: str, key: Key) -> Load:
+        """Return what the node is promised to all machines but one."""
+        where, part = self._parts.get(key, (UNBOUND, Load()))
+        return self.of(node) - part if where == node else self.of(node)
+
     @contextmanager
     def reserve(self, key: Key, node: str, load: Load) -> Iterator[None]:
         """Count a machine at a node while its binding is being written."""
         self._reserved[key] = (node, load)
+        self._kept[key] = (node, load.reserved_hz)
         try:
             yield
         finally:
             del self._reserved[key]
+
+    def cpu_room(self, stored: Stored) -> CpuRoom | None:
+        """Return what the machine's node can reserve for it; None while nothing is known of the node."""
+        name, part = bound_node(stored), self._parts.get(stored.key)
+        node = self._cache.get(Key(NODE, "", name))
+        status = node.status if node else None
+        if part is None or status is None or status.allocatable is None:
+            return None
+        held = part[1].reserved_hz
+        capacity = int(status.allocatable.reserved or 0)
+        return CpuRoom(name, int(status.cpu_frequency or 0), capacity, self.of(name).reserved_hz - held, held)
+
+    def keep_reservation(self, stored: Stored, sizing: Sizing) -> tuple[int, str]:
+        """Reserve at the machine's node what it asks for, or leave it at what it has; say why, if so."""
+        room = self.cpu_room(stored)
+        if room is None:
+            return min(
+                sizing.scheduling.reservation_hz, self._parts.get(stored.key, (UNBOUND, Load()))[1].reserved_hz
+            ), ""
+        hertz = kept_reservation(sizing, room)
+        self._kept[stored.key] = (room.node, hertz)
+        self._count(stored.key, self._cache.get(stored.key))
+        return hertz, next(reservation_problems(sizing, room), "")
 
     def _take(self, key: Key, _: Stored | None, new: Stored | None) -> None:
         if key.kind == MACHINE:
@@ -58,6 +92,8 @@ class Loads:
         if old := self._parts.pop(key, None):
             self._totals[old[0]] -= old[1]
         node = bound_node(stored) if stored else UNBOUND
+        if stored is None:
+            self._kept.pop(key, None)
         if stored and node != UNBOUND:
             self._parts[key] = (node, self._load(stored))
             self._totals[node] += self._parts[key][1]
@@ -67,12 +103,30 @@ class Loads:
         if isinstance(vm, VirtualMachine):
             sizing = resolve(vm, self._catalog.class_of(vm))
             if isinstance(sizing, Sizing):
-                return load_of(sizing, missing_sizes(vm, self._catalog), promised_devices(vm))
-        return _running_load(stored.status)
+                load = load_of(sizing, missing_sizes(vm, self._catalog), promised_devices(vm))
+                load = replace(load, reserved_hz=self._held(stored, load.reserved_hz))
+                return _at_least(load, running_load(stored.status))
+        return running_load(stored.status)
+
+    def _held(self, stored: Stored, asked_hz: int) -> int:
+        """Return what its node keeps for a machine: as was decided, else as the node says, else as it was placed."""
+        node, kept = self._kept.get(stored.key, (UNBOUND, 0))
+        if node == bound_node(stored):
+            return kept
+        status: VirtualMachineStatus = stored.status
+        return int(status.machine.reservation or 0) if status.machine else asked_hz
 
 
-def _running_load(status: VirtualMachineStatus) -> Load:
-    """Return what a machine takes whose spec does not say it any more: what it was last seen with."""
+def _at_least(load: Load, running: Load) -> Load:
+    """Return a load with the vCPUs and the memory that the guest still has, though it shall have less."""
+    return replace(
+        load, vcpus=max(load.vcpus, running.vcpus), memory_bytes=max(load.memory_bytes, running.memory_bytes)
+    )
+
+
+def running_load(status: VirtualMachineStatus) -> Load:
+    """Return what a machine was last seen with."""
     if status.machine is None:
         return Load(machines=1)
-    return Load(1, status.machine.vcpus.current, int(status.machine.memory.current))
+    kept = int(status.machine.reservation or 0)
+    return Load(1, status.machine.vcpus.current, int(status.machine.memory.current), reserved_hz=kept)

@@ -8,6 +8,7 @@ from pathlib import Path
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import Hardware, Machine
 from virtfleet_node.core.chosen import ChosenDevice
+from virtfleet_node.core.host_cpu import HostCpu
 from virtfleet_node.core.numa.pins import GuestCell, Pinning
 from virtfleet_node.core.places import Places, needs_memory_device
 
@@ -28,6 +29,7 @@ class HostFacts:
     emulator: str | None
     """Path of QEMU; None with the test driver."""
     arch: str = "x86_64"
+    cpu: HostCpu = field(default_factory=HostCpu)
     render_node: str = ""
     """Device by which the host's GPU draws for guests; empty where there is none."""
 
@@ -76,7 +78,7 @@ class Guest:
     pinning: Pinning | None = None
     """Where it runs on the host; None for anywhere."""
     cells: tuple[GuestCell, ...] = ()
-    """NUMA cells that it sees; none for an ordinary guest."""
+    """Cells of the host's that it sees as its own; none for an ordinary guest."""
 
     @property
     def hardware(self) -> Hardware:

@@ -5,7 +5,7 @@ from typing import Final
 from virtfleet_node.core.desired.element import Element, add, section
 from virtfleet_node.core.desired.guest import Guest
 from virtfleet_node.core.numa.cpu_set import format_cpus
-from virtfleet_node.core.numa.pins import MemoryMode, Pinning
+from virtfleet_node.core.numa.pins import GuestCell, MemoryMode, Pinning
 
 _KIB: Final = 1024
 
@@ -32,13 +32,20 @@ def _add_memory(tune: Element, guest: Guest, pinning: Pinning) -> None:
 
 
 def configure_guest_cells(domain: Element, guest: Guest) -> None:
-    """Write <cpu><numa>: guest cells with their vCPUs and memory, in KiB; nothing for a guest without cells."""
-    cpu = domain.find("cpu")
-    if not guest.cells or cpu is None:
+    """Write <cpu><numa>: guest cells with their vCPUs and memory, in bytes; nothing for a guest without cells."""
+    cpu, cells = domain.find("cpu"), _guest_cells(guest)
+    if not cells or cpu is None:
         return
     numa = section(cpu, "numa")
-    for index, cell in enumerate(guest.cells):
-        add(numa, "cell", id=index, cpus=format_cpus(cell.vcpus), memory=cell.memory_bytes // _KIB, unit="KiB")
+    for index, cell in enumerate(cells):
+        add(numa, "cell", id=index, cpus=format_cpus(cell.vcpus), memory=cell.memory_bytes, unit="b")
+
+
+def _guest_cells(guest: Guest) -> tuple[GuestCell, ...]:
+    """Return the cells of a guest that lies on several; one if it may be given memory: QEMU plugs that into cells."""
+    if guest.cells or not guest.has_memory_device:
+        return guest.cells
+    return (GuestCell(frozenset(range(guest.hardware.vcpu_ceiling)), guest.hardware.memory_bytes),)
 
 
 def configure_hugepages(domain: Element, guest: Guest) -> None:

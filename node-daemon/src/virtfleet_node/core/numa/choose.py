@@ -54,7 +54,7 @@ def _placed(wish: Wish, cells: tuple[int, ...], cpus: dict[int, int]) -> Placeme
     return Placement(
         policy=NumaPolicy.SPREAD if spread else NumaPolicy.BOUND,
         cells=tuple(sorted(cells)),
-        vnuma=spread and wish.vcpus >= len(cells),
+        vnuma=spread and wish.used_vcpus >= len(cells),
         cpus=cpus,
     )
 
@@ -73,7 +73,7 @@ def _groups(wish: Wish, ledger: Ledger, count: int) -> Iterator[tuple[Cell, ...]
 
 def fits(wish: Wish, ledger: Ledger, cell: Cell, count: int = 1) -> bool:
     """Tell whether a cell can take its part of a machine that lies on so many cells."""
-    vcpus = -(-wish.vcpus // count)
+    vcpus = -(-wish.used_vcpus // count)
     room = len(ledger.free_cpus(cell)) if wish.dedicated else len(ledger.shared_cpus(cell))
     if wish.dedicated:
         room = min(room, len(ledger.shared_cpus(cell)) - KEPT_CPUS)
@@ -87,7 +87,7 @@ def _part_bytes(wish: Wish, count: int) -> int:
 
 def strain(wish: Wish, ledger: Ledger, cell: Cell, count: int = 1) -> tuple[float, float]:
     """Return how full a cell is with its part of the machine: the scarcer of CPUs and memory, then vCPUs promised."""
-    cpu = ledger.cpu_share(cell, wish.vcpus / count)
+    cpu = ledger.cpu_share(cell, wish.used_vcpus / count)
     return max(cpu, ledger.memory_share(cell, wish.memory_bytes / count)), ledger.vcpu_share(cell)
 
 

@@ -27,7 +27,7 @@ def _cell_cpus(vcpu: int, wish: Wish, group: tuple[Cell, ...]) -> frozenset[int]
     """Return the CPUs of the cell whose turn it is, or of all where some vCPUs are pinned by the user."""
     if wish.affinity:
         return frozenset(cpu for cell in group for cpu in cell.cpus)
-    return group[guest_cell(vcpu, wish.vcpus, len(group))].cpus
+    return group[guest_cell(vcpu, wish.vcpus, len(group), grows=wish.spare_vcpus > 0)].cpus
 
 
 def _match(allowed: Mapping[int, list[int]]) -> dict[int, int] | None:

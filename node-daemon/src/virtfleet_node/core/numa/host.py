@@ -67,13 +67,21 @@ class Wish:
     """What a machine asks of the host's CPUs and memory."""
 
     vcpus: int
+    """Those that it may be given as well."""
     memory_bytes: int
     hugepage_bytes: int | None = None
     dedicated: bool = False
     affinity: Mapping[int, frozenset[int]] = field(default_factory=dict)
     """CPUs by vCPU, as the user wants them."""
+    spare_vcpus: int = 0
+    """vCPUs that it is not started with."""
     immovable: bool = False
     """A device holds the memory where it is."""
+
+    @property
+    def used_vcpus(self) -> int:
+        """Return the vCPUs that CPUs are looked for: all of them, if each needs its own."""
+        return self.vcpus if self.dedicated else self.vcpus - self.spare_vcpus
 
     @property
     def is_plain(self) -> bool:
@@ -126,6 +134,7 @@ def build_wish(hardware: Hardware) -> Wish:
     affinity = {vcpu: parse_cpus(cpus) for vcpu, cpus in hardware.affinity.items() if vcpu < hardware.vcpu_ceiling}
     return Wish(
         vcpus=hardware.vcpu_ceiling,
+        spare_vcpus=hardware.vcpu_ceiling - hardware.vcpus,
         memory_bytes=hardware.memory_bytes,
         hugepage_bytes=hardware.hugepage_bytes,
         dedicated=hardware.dedicated_cpus,

@@ -70,4 +70,4 @@ def _part(resident: Resident) -> int:
 
 
 def _vcpus(resident: Resident) -> float:
-    return resident.wish.vcpus / len(resident.placement.cells)
+    return resident.wish.used_vcpus / len(resident.placement.cells)

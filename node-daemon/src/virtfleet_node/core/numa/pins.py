@@ -77,7 +77,9 @@ def build_pinning(wish: Wish, placement: Placement, host: Host, others: tuple[Re
             wanted = wish.affinity[vcpu] & host.cpus
             return wanted - taken or wanted or everywhere
         if placement.vnuma:
-            return shared[placement.cells[guest_cell(vcpu, wish.vcpus, len(placement.cells))]]
+            return shared[
+                placement.cells[guest_cell(vcpu, wish.vcpus, len(placement.cells), grows=wish.spare_vcpus > 0)]
+            ]
         return everywhere
 
     return Pinning(
@@ -112,7 +114,7 @@ def build_guest_cells(wish: Wish, placement: Placement | None) -> tuple[GuestCel
         return ()
     count = len(placement.cells)
     memory = split_memory(wish.memory_bytes, count, max(wish.hugepage_bytes or 0, _MIB))
-    places = [guest_cell(vcpu, wish.vcpus, count) for vcpu in range(wish.vcpus)]
+    places = [guest_cell(vcpu, wish.vcpus, count, grows=wish.spare_vcpus > 0) for vcpu in range(wish.vcpus)]
     return tuple(
         GuestCell(frozenset(vcpu for vcpu, place in enumerate(places) if place == index), memory[index], cell)
         for index, cell in enumerate(placement.cells)

@@ -20,9 +20,12 @@ class Placement(Document):
     """Why it was moved last."""
 
 
-def guest_cell(vcpu: int, vcpus: int, cells: int) -> int:
-    """Return the guest's cell of a vCPU: neighbours share one, and each has as many as the others, or one more."""
-    return vcpu * cells // vcpus
+def guest_cell(vcpu: int, vcpus: int, cells: int, *, grows: bool = False) -> int:
+    """Return the guest's cell of a vCPU: neighbours share one, and each has as many as the others, or one more.
+
+    Of a guest that may be given more they go to cells by turns, so that those of its beginning are even, too.
+    """
+    return vcpu % cells if grows else vcpu * cells // vcpus
 
 
 def split_memory(memory_bytes: int, cells: int, page_bytes: int) -> tuple[int, ...]:

@@ -83,17 +83,17 @@ def _inventory(node: VMNode, facts: NodeFacts, report: NodeReport) -> dict[str, 
     }
 
 
-def _resources(load: Load) -> NodeResources:
-    return NodeResources(
-        cpus=count_of(load.vcpus), memory=size_of(load.memory_bytes), reserved=frequency_of(load.reserved_hz)
-    )
-
-
 def _cell(cell: NumaCell, memory: Bytes) -> NumaCellStatus:
     free = size_of(cell.free_bytes // _MIB * _MIB)
     load = f"{min(100, count_of(cell.load_percent))}%"
     return NumaCellStatus(
         cell=count_of(cell.cell), cpus=plain(cell.cpus, _MAX_WORD), memory=memory, free=free, load=load
+    )
+
+
+def _resources(load: Load) -> NodeResources:
+    return NodeResources(
+        cpus=count_of(load.vcpus), memory=size_of(load.memory_bytes), reserved=frequency_of(load.reserved_hz)
     )
 
 

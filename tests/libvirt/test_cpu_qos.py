@@ -1,0 +1,139 @@
+"""Shares, reservation and limit of busy guests on one CPU of the host, changed while they run.
+
+Other work may want the CPU, too: the node is preferred to it meanwhile, and shares and reservations are judged by what
+the guests have in proportion to each other; a limit is judged by the clock.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import libvirt
+import pytest
+import pytest_asyncio
+
+from machine_rig import FREQUENCY, Rig, new_machine
+from virtfleet_api.machine import CpuScheduling, Machine, Run
+from virtfleet_api.report import Phase
+from virtfleet_node.core.host_cpu import CGROUP_V1
+
+SETTLE_SECONDS = 3.0
+MEASURE_SECONDS = 3.0
+TOLERANCE = 0.05
+IDLES = 0.1
+"""Most of a CPU that an idle guest takes."""
+
+CPU = 1
+PREFERRED = 65536
+"""Weight of the node among the host's other work."""
+
+BUSY = "while :; do :; done &"
+IDLE = "kill $!"
+
+
+class Guests:
+    """Three guests on one CPU."""
+
+    def __init__(self, rig: Rig, machines: list[Machine]) -> None:
+        self.rig = rig
+        self.machines = machines
+
+    async def schedule(self, *schedulings: CpuScheduling) -> None:
+        """Change what the guests ask for while they run."""
+        for number, scheduling in enumerate(schedulings):
+            machine = self.machines[number]
+            hardware = machine.hardware.model_copy(update={"scheduling": scheduling})
+            self.machines[number] = await self.rig.put(machine, hardware=hardware)
+
+    async def use(self, seconds: float = MEASURE_SECONDS) -> tuple[float, ...]:
+        """Return what each has of a CPU."""
+        begin, before = time.monotonic(), self._used()
+        await asyncio.sleep(seconds)
+        took, after = time.monotonic() - begin, self._used()
+        return tuple((b - a) / 1e9 / took for a, b in zip(before, after, strict=True))
+
+    async def divide(self, *parts: float) -> None:
+        """See that the guests divide what they have like this, three seconds from now; who idles has part 0."""
+        await asyncio.sleep(SETTLE_SECONDS)
+        used = await self.use()
+        busy = tuple(one if part else 0.0 for one, part in zip(used, parts, strict=True))
+        had, wanted = (tuple(one / sum(all_) for one in all_) for all_ in (busy, parts))
+        assert had == pytest.approx(wanted, rel=TOLERANCE), (used, [self.weight(n) for n in range(len(parts))])
+        assert sum(used) < sum(busy) + IDLES, used
+
+    def weight(self, number: int) -> int:
+        domain = self.rig.domain(self.machines[number])
+        return int(domain.schedulerParametersFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE)["cpu_shares"])
+
+    def _used(self) -> list[int]:
+        return [self.rig.domain(machine).getCPUStats(total=True)[0]["cpu_time"] for machine in self.machines]
+
+
+@contextmanager
+def preferred(rig: Rig) -> Iterator[None]:
+    """Prefer the node to other work of this host."""
+    weight = Path("/sys/fs/cgroup/cpu") / rig.node.namespace / "cpu.shares"
+    before = weight.read_text()
+    weight.write_text(str(PREFERRED))
+    try:
+        yield
+    finally:
+        weight.write_text(before)
+
+
+def pin(rig: Rig, machine: Machine) -> None:
+    """Keep a guest, and QEMU's own threads, to one CPU."""
+    domain, only = rig.domain(machine), tuple(cpu == CPU for cpu in range(rig.libvirt.getInfo()[2]))
+    domain.pinVcpu(0, only)
+    domain.pinEmulator(only)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def guests(rig: Rig) -> AsyncIterator[Guests]:
+    machines = [new_machine(grace_period_seconds=0) for _ in range(3)]
+    with preferred(rig):
+        for machine in machines:
+            await rig.put(machine)
+        for machine in machines:
+            await rig.until_console(machine, "/ # ")
+            pin(rig, machine)
+            await rig.type(machine, BUSY)
+        yield Guests(rig, machines)
+        for machine in machines:
+            await rig.remove(machine)
+
+
+@pytest.fixture(autouse=True)
+def tidy() -> None:
+    """Leave the guests to the next test of this module."""
+
+
+async def test_shares_then_a_reservation_divide_one_cpu_and_an_idle_one_costs_nothing(guests: Guests) -> None:
+    await guests.schedule(CpuScheduling(shares=1000), CpuScheduling(shares=2000), CpuScheduling(shares=4000))
+    await guests.divide(1, 2, 4)
+    assert [guests.weight(n) for n in range(3)] == [CGROUP_V1.per_share * share for share in (1000, 2000, 4000)]
+    await guests.schedule(CpuScheduling(shares=1000, reservation_hz=FREQUENCY // 4))
+    await guests.divide(1, 1, 2)
+    first = guests.machines[0]
+    await guests.rig.type(first, IDLE, prompts=2)
+    await guests.divide(0, 1, 2)
+    await guests.rig.type(first, BUSY, prompts=3)
+    await guests.divide(1, 1, 2)
+
+
+async def test_a_limit_holds_whatever_else_is_free_and_goes_again(guests: Guests) -> None:
+    half = CpuScheduling(limit_hz=FREQUENCY // 2)
+    for number in (1, 2):
+        guests.machines[number] = await guests.rig.put(guests.machines[number], run=Run.PAUSED)
+        await guests.rig.until_phase(guests.machines[number], Phase.PAUSED)
+    await guests.schedule(half)
+    await asyncio.sleep(SETTLE_SECONDS)
+    assert (await guests.use())[0] == pytest.approx(0.5, abs=0.02)
+    await guests.schedule(CpuScheduling())
+    await asyncio.sleep(SETTLE_SECONDS)
+    assert (await guests.use())[0] > 0.6
+    report = guests.rig.last(guests.machines[0])
+    assert report is not None
+    assert report.restart_required == ()
