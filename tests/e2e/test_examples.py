@@ -82,6 +82,14 @@ def starts_from_the_drive_and_is_changed_while_it_runs(fleet: Fleet) -> None:
     fleet.delete("installer-iso", kind="vmimage")  # nobody needs it any more
 
 
+def says_which_device_is_missing(fleet: Fleet) -> None:
+    eventually(lambda: fleet.status("trainer").get("printableStatus") == "Unschedulable", "no node has such a GPU")
+    ready = fleet.condition("trainer", "Ready")
+    assert ready["reason"] == "Unschedulable"
+    nodes = len(fleet.cluster.nodes)
+    assert ready["message"] == f"0/{nodes} nodes fit: {nodes} without device nvidia.com/A10"
+
+
 def clone_is_a_machine_of_its_own(fleet: Fleet) -> None:
     golden, clone = fleet.wait_ready("golden"), fleet.wait_ready("worker-1")
     assert clone["status"]["nodeName"] == golden["status"]["nodeName"]
@@ -109,12 +117,41 @@ def only_members_reach_the_web_server(fleet: Fleet) -> None:
     eventually(lambda: fleet.inside("web-client", ask.format(port=80))[0] != 0, "who is no client is not", 10)
 
 
+def vcpus_and_memory_change_while_it_runs(fleet: Fleet) -> None:
+    found = fleet.wait_ready("elastic")
+    eventually(lambda: fleet.condition("elastic", "AgentConnected").get("status") == "True", "the agent answers")
+
+    def shown(cores: int, memory: str) -> bool:
+        machine = fleet.status("elastic")["machine"]
+        return (machine["vcpus"], machine["memory"]["current"]) == ({"current": cores, "max": 4}, memory)
+
+    _, before = fleet.inside("elastic", "sed -n 's/MemTotal: *//p' /proc/meminfo")
+    for cores, memory in ((3, "384Mi"), (1, "160Mi"), (2, "192Mi")):
+        fleet.patch("elastic", {"cpu": {"cores": cores}, "memory": {"guest": memory}})
+        eventually(lambda want=(cores, memory): shown(*want), f"the status shows {cores} vCPUs and {memory}")
+        assert fleet.inside("elastic", "grep -c ^processor /proc/cpuinfo")[1].strip() == str(cores)
+        _, after = fleet.inside("elastic", "sed -n 's/MemTotal: *//p' /proc/meminfo")
+        grown = int(memory.removesuffix("Mi")) - 192
+        assert abs(int(after.split()[0]) - int(before.split()[0]) - grown * 1024) < 12 << 10
+    assert fleet.condition("elastic", "RestartRequired").get("status") != "True"
+    row = fleet.cluster.kubectl.run("get", "vm", "elastic").splitlines()[1].split()
+    assert row[-3:-1] == ["2", "192Mi"]
+
+    fleet.patch("elastic", {"cpu": {"cores": 8, "maxVcpus": 8}})
+    waits = eventually(lambda: (c := fleet.condition("elastic", "RestartRequired")).get("status") == "True" and c, "it")
+    assert "cpu.maxVcpus, cpu.cores (8 vCPUs, and the running guest can have 4)" in waits["message"]
+    after = fleet.status("elastic")["machine"]
+    assert after["startedAt"] == found["status"]["machine"]["startedAt"]
+
+
 PROOFS: dict[str, Callable[[Fleet], object]] = {
+    "gpu.yaml": says_which_device_is_missing,
     "network.yaml": only_members_reach_the_web_server,
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
     "data-disk.yaml": data_disk_is_kept,
     "disk-limits.yaml": limits_change_while_it_runs,
+    "hotplug.yaml": vcpus_and_memory_change_while_it_runs,
     "installer.yaml": starts_from_the_drive_and_is_changed_while_it_runs,
     "clone.yaml": clone_is_a_machine_of_its_own,
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),

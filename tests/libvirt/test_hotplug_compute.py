@@ -1,6 +1,7 @@
 """vCPUs and memory of a running guest, changed by its document, and seen inside the guest."""
 
 import asyncio
+import os
 import random
 import re
 import time
@@ -18,6 +19,9 @@ MIB = 1 << 20
 BOOT = 192 * MIB
 CEILING = 768 * MIB
 ROUNDS = 20
+SEED = int(os.environ.get("VIRTFLEET_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+NOISE_KIB = 8 << 10
+"""What the kernel takes of memory it is given, and gives back, besides 2 % for its tables of pages."""
 
 
 @dataclass
@@ -67,9 +71,7 @@ async def grown(rig: Rig) -> AsyncIterator[Grown]:
 
 
 async def test_twenty_changes_in_any_order_are_seen_inside_without_a_restart(grown: Grown) -> None:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
+    chance = random.Random(SEED)
     took: list[float] = []
     for number in range(ROUNDS):
         cores, size = chance.randint(1, 4), chance.randint(BOOT // (2 * MIB) - 16, CEILING // (2 * MIB)) * 2 * MIB
@@ -80,11 +82,10 @@ async def test_twenty_changes_in_any_order_are_seen_inside_without_a_restart(gro
         await grown.until_has(cores, size)
         took.append(time.monotonic() - begin)
         counted, total_kib = await grown.seen_inside()
-        assert counted == cores, seed
-        assert abs(total_kib - grown.base_kib - (size - BOOT) // 1024) <= 8 * 1024 + abs(size - BOOT) // 1024 // 50, (
-            seed
-        )
-        assert not grown.report().restart_required, seed
-        assert not grown.report().held_compute, seed
-    print(f"each took {sorted(took)[ROUNDS // 2]:.2f} s, {max(took):.2f} s at the most")
-    assert grown.rig.qemu_pids() == grown.pids, seed
+        assert counted == cores, SEED
+        grown_kib = (size - BOOT) // 1024
+        assert abs(total_kib - grown.base_kib - grown_kib) <= NOISE_KIB + abs(grown_kib) // 50, SEED
+        assert not grown.report().restart_required, SEED
+        assert not grown.report().held_compute, SEED
+    assert sorted(took)[ROUNDS // 2] < 10, (SEED, took)
+    assert grown.rig.qemu_pids() == grown.pids, SEED

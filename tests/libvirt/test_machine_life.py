@@ -114,7 +114,7 @@ async def test_a_new_token_restarts_once_with_the_new_hardware(rig: Rig) -> None
     machine = await rig.put(machine, hardware=hardware)
     report = rig.last(machine)
     assert report is not None
-    assert report.restart_required == ("cpu.cores", "disks[root].cache")
+    assert report.restart_required == ("cpu.cores (2 vCPUs, and the running guest can have 1)", "disks[root].cache")
     assert report.vcpus == 1
     machine = await rig.put(machine, start_token="again")
     await rig.until_console(machine, "cpus=2")

@@ -19,6 +19,7 @@ from virtfleet_api.image import Image, ImageFormat, ImageReport
 from virtfleet_api.machine import CloudInitFiles, Hardware, Machine, MachineKernel, Run
 from virtfleet_api.report import MachineReport, NodeReport, Phase
 from virtfleet_dev.guest_image import CMDLINE, guest_files
+from virtfleet_node.agent.cells import Cells
 from virtfleet_node.agent.daemon import NodeDaemon
 from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.agent.relay import Relay
@@ -32,6 +33,7 @@ from virtfleet_node.core.stored import ImageFiles
 from virtfleet_node.host.devices import Devices
 from virtfleet_node.host.firewall import Firewall
 from virtfleet_node.host.nftables import Nftables
+from virtfleet_node.host.numa import read_cells
 from virtfleet_node.host.open_vswitch import OpenVSwitch
 from virtfleet_node.host.programs import Programs
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
@@ -180,6 +182,8 @@ class Rig:
         self.reports = Reports()
         self.relay = Relay()
         self.hypervisor = Hypervisor(node.uri, NodesLibvirtd(node))
+        self.read_cells = read_cells
+        self.cells = Cells()
         self.switch = self._new_switch()
         self.daemon = self._new_daemon()
         self.libvirt = libvirt.open(node.uri)
@@ -309,6 +313,7 @@ class Rig:
     def _new_daemon(self) -> NodeDaemon:
         self.images = PreparedImages(self.pools, self.disks, self.known)
         self.switch = self._new_switch()
+        self.cells = Cells(self.read_cells)
         self.devices = DeviceTable(self.hypervisor, TakenDevices(self.state / "devices.json"), draws=False)
         around = Surroundings(
             hypervisor=self.hypervisor,
@@ -323,6 +328,7 @@ class Rig:
             journal=self.reports,
             state_directory=self.state,
             now=lambda: datetime.now(UTC),
+            cells=self.cells,
         )
         return NodeDaemon(around, self._describe)
 

@@ -40,16 +40,19 @@ class NumaPolicy(StrEnum):
 class VcpuStatus(Model):
     """Virtual CPUs as the hypervisor runs them."""
 
-    current: Annotated[int, Field(description="vCPUs of the running guest.")]
+    current: Annotated[int, Field(description="vCPUs that the running guest uses.")]
     max: Annotated[int, Field(description="vCPUs the guest may be given without a restart.")]
 
 
 class MemoryStatus(Model):
     """Memory as the hypervisor runs it."""
 
-    current: Annotated[Bytes, Field(description="Memory of the running guest.")]
+    current: Annotated[Bytes, Field(description="Memory that the running guest has.")]
     balloon: Annotated[
-        Bytes | None, Field(description="What of it the balloon has taken back; absent when it has nothing.")
+        Bytes | None,
+        Field(
+            description="What the balloon has taken back of what the guest started with; absent when it has nothing."
+        ),
     ] = None
     max: Annotated[Bytes | None, Field(description="Memory the guest may be given without a restart.")] = None
 
@@ -65,6 +68,7 @@ class NumaStatus(Model):
             "the cells of the CPUs that the spec names."
         ),
     ]
+    message: Annotated[str | None, Field(description="Why the node moved it last.")] = None
 
 
 class MachineStatus(Model):

@@ -13,11 +13,13 @@ from pathlib import Path
 from prometheus_client import REGISTRY, start_http_server
 
 from virtfleet_api.report import NodeReport
+from virtfleet_node.agent.cells import Cells
 from virtfleet_node.agent.cpu_metrics import CpuMetrics
 from virtfleet_node.agent.daemon import NodeDaemon
 from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.agent.network_metrics import NetworkMetrics
 from virtfleet_node.agent.node import NodeDescription
+from virtfleet_node.agent.numa_metrics import NumaMetrics
 from virtfleet_node.agent.relay import Relay
 from virtfleet_node.agent.storage_metrics import StorageMetrics
 from virtfleet_node.agent.surroundings import Surroundings
@@ -30,6 +32,7 @@ from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
 from virtfleet_node.api.server import Server
 from virtfleet_node.config import Config, read_config
+from virtfleet_node.core.desired.guest import DomainType
 from virtfleet_node.core.host_cpu import HostCpu
 from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.pool_rules import PoolRules
@@ -37,6 +40,7 @@ from virtfleet_node.host.devices import Devices
 from virtfleet_node.host.firewall import Firewall
 from virtfleet_node.host.inventory import read_inventory
 from virtfleet_node.host.nftables import Nftables
+from virtfleet_node.host.numa import read_cells
 from virtfleet_node.host.open_vswitch import OpenVSwitch
 from virtfleet_node.host.programs import Programs
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
@@ -107,9 +111,12 @@ async def build_daemon(
     facts = replace(await hypervisor.read_facts(config.state_directory), cpu=cpu)
     switch = build_switch(config, identity)
     versions = await hypervisor.read_versions()
+    # libvirt's test driver has no threads to pin and no memory to place.
+    cells = Cells(tuple if facts.domain_type is DomainType.TEST else read_cells)
     taken = TakenDevices(config.state_directory / "devices.json")
     devices = DeviceTable(hypervisor, taken, draws=bool(facts.render_node))
     node = NodeDescription(config, inventory, facts, versions, pools, lambda: switch.report, devices.reports)
+    node.read_cells = lambda: cells.found or read_cells()
 
     def describe() -> NodeReport:
         return node.report(connected=hypervisor.connected)
@@ -128,11 +135,13 @@ async def build_daemon(
         journal=journal,
         state_directory=config.state_directory,
         now=lambda: datetime.now(UTC),
+        cells=cells,
     )
     daemon = NodeDaemon(around, describe)
     StorageMetrics(REGISTRY, pools.reports, daemon.disk_figures)
     CpuMetrics(REGISTRY, daemon.cpu_figures)
     NetworkMetrics(REGISTRY, daemon.card_figures)
+    NumaMetrics(REGISTRY, lambda: cells.found, lambda: daemon.numa.moves)
     return daemon, journal, images
 
 

@@ -131,7 +131,7 @@ class Leading:
     def _build_context(
         self, authority: Authority, fleet: Fleet, events: EventRecorder, network: Network | None
     ) -> Context:
-        return Context(
+        context = Context(
             client=self._client,
             cache=self._cache,
             catalog=self._catalog,
@@ -148,6 +148,8 @@ class Leading:
             network=network,
             copy_key=authority.derive_key("copies of images"),
         )
+        self._catalog.find_room = context.room
+        return context
 
     def _build_registry(self, activity: WatchActivity) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()

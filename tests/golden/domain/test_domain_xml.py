@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
+from virtfleet_api.device import GpuMode
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import (
     BlankSource,
+    CpuScheduling,
     EmptySource,
     Hardware,
     ImageDiskSource,
@@ -16,6 +18,7 @@ from virtfleet_api.machine import (
     IoLimits,
     IsoSource,
     Machine,
+    MachineDevice,
     MachineDisk,
     MachineInterface,
     MachineKernel,
@@ -23,11 +26,20 @@ from virtfleet_api.machine import (
 )
 from virtfleet_api.network import LinkState, NicModel
 from virtfleet_api.virtual_machine import DiskBus, DiskCache
+from virtfleet_node.core.chosen import ChosenDevice
 from virtfleet_node.core.desired.domain import build_domain_xml, build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, FileLayer, Guest, HostFacts, ResolvedDisk, ResolvedPaths
+from virtfleet_node.core.host_cpu import HostCpu
+from virtfleet_node.core.numa.choose import choose_cells
+from virtfleet_node.core.numa.host import Cell, Host, Pages, build_wish
+from virtfleet_node.core.numa.pins import build_guest_cells, build_pinning
+from virtfleet_node.core.numa.placement import Placement
 from virtfleet_node.core.places import Places, assign
 from virtfleet_node.core.record import new_stored
 
+TWO_CELLS = Host(
+    tuple(Cell(number, frozenset(range(4 * number, 4 * number + 4)), 8 << 30, 8 << 30) for number in (0, 1))
+)
 UID = "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0"
 IMAGE = "aaaaaaaa-0000-4000-8000-000000000000"
 PORT = "bbbbbbbb-0000-4000-8000-000000000000"
@@ -42,6 +54,15 @@ def disk(name: str, bus: DiskBus = DiskBus.VIRTIO, **more: object) -> MachineDis
 def image_disk(name: str, **more: object) -> MachineDisk:
     return MachineDisk(name=name, pool="default", source=ImageDiskSource(image_uid=IMAGE), **more)
 
+
+CHOSEN = {
+    device.name: device
+    for device in (
+        ChosenDevice(name="gpu", address="0000:81:00.0", companions=("0000:81:00.1",)),
+        ChosenDevice(name="nic", address="0001:04:10.2"),
+        ChosenDevice(name="part", mode=GpuMode.MEDIATED, address="0000:82:00.0", mediated_uuid=IMAGE),
+    )
+}
 
 CASES = {
     "minimal": Hardware(memory_bytes=128 << 20, guest_agent=False),
@@ -106,10 +127,50 @@ CASES = {
             ),
         ),
     ),
+    "devices": Hardware(
+        memory_bytes=1 << 30,
+        disks=(disk("root"),),
+        devices=(
+            MachineDevice(name="gpu"),
+            MachineDevice(name="nic"),
+            MachineDevice(name="part", mode=GpuMode.MEDIATED),
+            MachineDevice(name="screen", mode=GpuMode.VIRGL),
+        ),
+    ),
+    "devices-i440fx": Hardware(memory_bytes=1 << 30, machine_type="i440fx", devices=(MachineDevice(name="gpu"),)),
     "cpu": Hardware(memory_bytes=1 << 30, sockets=2, cores=3, threads=2, cpu_model="Skylake-Server"),
+    "cpu-limited": Hardware(
+        memory_bytes=1 << 30,
+        cores=2,
+        scheduling=CpuScheduling(limit_hz=3_000_000_000, reservation_hz=700_000_000, shares=500),
+    ),
+    "ceilings": Hardware(
+        memory_bytes=1 << 30,
+        max_memory_bytes=(2 << 30) + 1,
+        sockets=2,
+        cores=1,
+        max_vcpus=8,
+        disks=(disk("root"), disk("data", DiskBus.SCSI)),
+        interfaces=(MachineInterface(name="eth0", mac="52:54:00:00:00:01", port=PORT),),
+    ),
     "i440fx": Hardware(memory_bytes=1 << 30, machine_type="i440fx", disks=(disk("root"),)),
+    "numa": Hardware(memory_bytes=1 << 30, cores=2),
+    "numa-wide": Hardware(memory_bytes=3 << 30, cores=5, hugepage_bytes=2 << 20),
+    "numa-pinned": Hardware(memory_bytes=1 << 30, cores=3, affinity={0: "1", 2: "3-4"}),
+    "numa-dedicated": Hardware(memory_bytes=1 << 30, cores=2, dedicated_cpus=True, hugepage_bytes=1 << 30),
     "versioned": Hardware(memory_bytes=1 << 30, machine_type="q35-7.2", cpu_model="host-passthrough"),
 }
+
+
+def with_cells(made: Guest) -> Guest:
+    """Return the guest as it is started on a host with two cells."""
+    pages = {size: Pages(1024, 1024) for size in (2 << 20, 1 << 30)}
+    host = Host(tuple(replace(cell, memory_bytes=4 << 40, hugepages=pages) for cell in TWO_CELLS.cells))
+    wish = build_wish(made.hardware)
+    placement = choose_cells(wish, host)
+    assert isinstance(placement, Placement)
+    pinning = build_pinning(wish, placement, host)
+    return replace(made, pinning=pinning, cells=build_guest_cells(wish, placement))
 
 
 def guest(hardware: Hardware, domain_type: DomainType) -> Guest:
@@ -132,13 +193,17 @@ def guest(hardware: Hardware, domain_type: DomainType) -> Guest:
         cloud_init=Path("/state/machines") / UID / "cloud-init.iso" if hardware.cloud_init_digest else None,
     )
     emulator = None if domain_type is DomainType.TEST else "/usr/bin/qemu-system-x86_64"
-    return Guest(machine, HostFacts(domain_type, emulator), paths, assign(Places(), hardware))
+    facts = HostFacts(domain_type, emulator, cpu=HostCpu(2_800_000_000, 8), render_node="/dev/dri/renderD128")
+    given = tuple(CHOSEN[device.name] for device in hardware.devices if device.name in CHOSEN)
+    return Guest(machine, facts, paths, assign(Places(), hardware), devices=given)
 
 
 @pytest.mark.parametrize("domain_type", DomainType)
 @pytest.mark.parametrize("name", CASES)
 def test_domain(name: str, domain_type: DomainType, golden: Callable[[Path, str], None]) -> None:
     made = guest(CASES[name], domain_type)
+    if name.startswith("numa"):
+        made = with_cells(made)
     xml = build_domain_xml(made, new_stored(made.machine))
     # The document in the metadata has its own tests; here it would bury the devices.
     text = re.sub(r"  <metadata>.*</metadata>\n", "", xml, flags=re.DOTALL)

@@ -11,6 +11,7 @@ from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
+from virtfleet_operator.core.room import Room
 
 UID = "11111111-2222-3333-4444-555555555555"
 
@@ -26,6 +27,7 @@ class Objects:
     machines: tuple[str, ...] = ()
     kept: dict[tuple[str, str], VMDisk] = field(default_factory=dict)
     disk_machines: tuple[str, ...] = ()
+    node_room: Room | None = None
 
     def image(self, namespace: str, name: str) -> VMImage | None:
         return self.images.get((namespace, name))
@@ -45,8 +47,8 @@ class Objects:
     def image_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
         return self.users
 
-    def cpu_room(self, _namespace: str, _name: str) -> None:
-        return None
+    def room(self, _vm: VirtualMachine) -> Room | None:
+        return self.node_room
 
     def node_machines(self, _name: str) -> tuple[str, ...]:
         return self.machines

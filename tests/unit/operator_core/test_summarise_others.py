@@ -163,7 +163,7 @@ def node_report(**more: Any) -> NodeReport:
         "cpus": 8,
         "cpu_frequency_hz": 2_800_000_000,
         "memory_bytes": 16 * GIB,
-        "numa": (NumaCell(cell=0, cpus="0-7", memory_bytes=16 * GIB),),
+        "numa": (NumaCell(cell=0, cpus="0-7", memory_bytes=16 * GIB, free_bytes=3 * GIB + 1, load_percent=40),),
         "pools": (PoolReport(name="default", capacity_bytes=100 * GIB, free_bytes=50 * GIB),),
     }
     return NodeReport.model_validate(base | more)
@@ -186,7 +186,7 @@ def test_a_node_shows_its_inventory_and_what_is_promised() -> None:
     assert shown["allocated"] == {"cpus": 6, "memory": "3Gi"}
     assert shown["machines"] == 3
     assert shown["cpuFrequency"] == "2800MHz"
-    assert shown["numa"] == [{"cell": 0, "cpus": "0-7", "memory": "16Gi"}]
+    assert shown["numa"] == [{"cell": 0, "cpus": "0-7", "memory": "16Gi", "free": "3Gi", "load": "40%"}]
     (pool,) = shown["pools"]  # type: ignore[misc]
     assert (pool["name"], pool["capacity"], pool["free"]) == ("default", "100Gi", "50Gi")
 

@@ -17,7 +17,6 @@ from virtfleet_node.core.actions import (
     ChangeMedium,
     DetachCard,
     DetachDevice,
-    DetachDimm,
     DetachDisk,
     DiskAction,
     DomainAction,
@@ -25,17 +24,20 @@ from virtfleet_node.core.actions import (
     PrepareDisk,
     RemoveDisk,
     RemoveMedia,
-    RequestMemory,
     RequestShutdown,
     Resume,
-    SetBalloon,
-    SetGuestVcpus,
     ShortAction,
     Start,
     Undefine,
+    WriteRecord,
+)
+from virtfleet_node.core.compute_actions import (
+    DetachDimm,
+    RequestMemory,
+    SetBalloon,
+    SetGuestVcpus,
     UnplugVcpus,
     VcpuAction,
-    WriteRecord,
 )
 from virtfleet_node.core.desired.disks import build_disk_xml
 from virtfleet_node.core.desired.domain import build_domain_xml
@@ -43,6 +45,10 @@ from virtfleet_node.core.desired.guest import Guest, ResolvedPaths
 from virtfleet_node.core.desired.interfaces import build_interface_xml
 from virtfleet_node.core.due import balloon_key, memory_key, unplug_key, vcpus_key
 from virtfleet_node.core.errors import NodeError, UnavailableError
+from virtfleet_node.core.numa.choose import Refused
+from virtfleet_node.core.numa.host import build_wish
+from virtfleet_node.core.numa.pin import Pin
+from virtfleet_node.core.numa.pins import build_guest_cells, is_everywhere
 from virtfleet_node.core.places import Places, assign, reassign
 from virtfleet_node.core.record import Life, Record, Stored
 from virtfleet_node.core.settle import failed_start
@@ -59,6 +65,8 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
             await _start(around, entry, desired, action)
         case PrepareDisk() | GrowDisk() | AttachDisk() | ChangeMedium() | RemoveDisk():
             await _carry_out_disk(around, entry, desired, action)
+        case Pin():
+            await around.hypervisor.pin(desired.uid, action)
         case AttachCard() | AttachDevice():
             await _attach(around, entry, desired, action)
         case RemoveMedia():
@@ -160,13 +168,17 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
         if stored is None or stored.desired != desired:
             return
         await entry.end_readers()
+        await around.cells.look()
+        placement = around.cells.reserve(desired.uid, desired.hardware)
+        if isinstance(placement, Refused):
+            return  # another machine came first
         devices = choose_devices(around, desired, stored)
         if devices is None:
+            around.cells.release(desired.uid)
             return
         places = reassign(stored.places, desired.hardware)
-        starting = _with_record(stored, action.record).model_copy(
-            update={"started": desired.hardware, "places": places, "devices": devices}
-        )
+        given = {"places": places, "devices": devices, "placement": placement}
+        starting = _with_record(stored, action.record).model_copy(update={"started": desired.hardware, **given})
         try:
             await _start_now(around, desired, starting, paused=action.paused)
         except UnavailableError:
@@ -174,6 +186,8 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
         except NodeError as error:
             _LOG.warning("Starting failed", extra={"uid": desired.uid, "reason": str(error)})
             await around.hypervisor.write_stored(_with_record(stored, _failed(around, stored, action, error)))
+        finally:
+            around.cells.release(desired.uid)
 
 
 async def _start_now(around: Surroundings, desired: Machine, starting: Stored, *, paused: bool) -> None:
@@ -184,7 +198,17 @@ async def _start_now(around: Surroundings, desired: Machine, starting: Stored, *
     await asyncio.to_thread(log.parent.mkdir, mode=0o711, parents=True, exist_ok=True)
     paths = resolve_paths(desired, disks, around.images.files, medium, log)
     confirmed = _with_record(starting, starting.record.model_copy(update={"life": Life.RUNNING}))
-    guest = Guest(desired, around.facts, paths, starting.places, around.switch.user_space, starting.devices)
+    pinning = around.cells.pinning(desired.uid)
+    guest = Guest(
+        desired,
+        around.facts,
+        paths,
+        starting.places,
+        around.switch.user_space,
+        starting.devices,
+        pinning=None if pinning is None or is_everywhere(pinning) else pinning,
+        cells=build_guest_cells(build_wish(desired.hardware), starting.placement),
+    )
     xml = build_domain_xml(guest, starting)
     await around.devices.prepare(starting.devices)
     await around.hypervisor.start_machine(xml, confirmed, paused=paused)

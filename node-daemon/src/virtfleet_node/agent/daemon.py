@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from virtfleet_api.image import Image, ImageReport
-from virtfleet_api.machine import Machine, Run
+from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.node_api import InterfaceList, PoolList
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
@@ -16,11 +16,13 @@ from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.cpu_watch import CpuWatch
-from virtfleet_node.agent.entry import Entry, Work
+from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.flattener import Flattener
 from virtfleet_node.agent.give_devices import hold_devices
 from virtfleet_node.agent.guests import Guests
+from virtfleet_node.agent.numa_watch import NumaWatch
 from virtfleet_node.agent.observe import observe, observe_around
+from virtfleet_node.agent.performers import Performers
 from virtfleet_node.agent.queue import KeyedQueue
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
 from virtfleet_node.agent.storage_watch import DiskFigure, StorageWatch
@@ -28,7 +30,7 @@ from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.traffic_watch import TrafficWatch
 from virtfleet_node.agent.wiper import Wiper
 from virtfleet_node.agent.works import Works
-from virtfleet_node.core.actions import CloneDisks, FlattenDisk, LongAction, ShortAction, WipeDisk
+from virtfleet_node.core.actions import ShortAction
 from virtfleet_node.core.cpu_figure import CpuFigure
 from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
@@ -59,13 +61,14 @@ class NodeDaemon:
         self._queue = KeyedQueue(self._work, _WORKERS)
         self._storage = StorageWatch(around, self._entries.values, describe)
         self._traffic = TrafficWatch(around, self._entries)
+        self.numa = NumaWatch(around, self._entries, self._queue.add)
+        around.cells.subscribe(self._look_at_all)
         self._cpu = CpuWatch(around, self._entries)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._copier = Copier(around, self._entries, self._queue.add)
         around.images.copy_disks_with(self._copier.export)
-        self._flattener = Flattener(around, self._queue.add)
-        self._wiper = Wiper(around, self._queue.add)
-        self._works = Works(self._entries, self._perform, self._describe_work, self._queue.add)
+        performers = Performers(self._copier, Flattener(around, self._queue.add), Wiper(around, self._queue.add))
+        self._works = Works(self._entries, performers.perform, performers.describe, self._queue.add)
         self._reconciler = Reconciler(around, self._works, self._guests.watch)
         self._taking_up = asyncio.Lock()
         """Held while it is decided whether a machine is new."""
@@ -85,10 +88,9 @@ class NodeDaemon:
             await self._load(uid, domain)
         await self._copier.recover()
         self._queue.start()
-        for uid in self._entries:
-            self._queue.add(uid)
-        looks = (self._storage.run(), self._traffic.run(), self._cpu.run(), self._around.switch.run())
-        background = (self._resync(), *looks, self._around.devices.run())
+        self._look_at_all()
+        watches = (self._storage.run(), self._traffic.run(), self._cpu.run(), self.numa.run())
+        background = (self._resync(), *watches, self._around.switch.run(), self._around.devices.run())
         self._tasks += [asyncio.create_task(work) for work in background]
 
     async def stop(self) -> None:
@@ -118,7 +120,7 @@ class NodeDaemon:
 
     def get_machine(self, uid: str) -> MachineReport:
         """Return the report of a machine; NotFoundError."""
-        return _reported(self._entry(uid))
+        return self._entry(uid).reported
 
     async def delete_machine(self, uid: str) -> MachineReport:
         """Have a machine removed by the document that is kept; NotFoundError."""
@@ -203,8 +205,7 @@ class NodeDaemon:
         self._around.journal.publish_node(self._describe())
         self._begin(self._copier.recover())
         self._begin(self._take_up())
-        for uid in self._entries:
-            self._queue.add(uid)
+        self._look_at_all()
 
     def enrolled(self) -> None:
         """Look at the network: ovn-controller may have got its certificate."""
@@ -213,24 +214,6 @@ class NodeDaemon:
     def disconnected(self) -> None:
         """Tell that nothing is known for now."""
         self._around.journal.publish_node(self._describe())
-
-    async def _perform(self, uid: str, work: Work) -> None:
-        match work.action:
-            case CloneDisks():
-                await self._copier.clone(uid, work, work.action)
-            case FlattenDisk():
-                await self._flattener.flatten(uid, work, work.action)
-            case WipeDisk():
-                await self._wiper.wipe(uid, work, work.action)
-
-    def _describe_work(self, action: LongAction) -> str:
-        match action:
-            case CloneDisks():
-                return self._copier.describe(action)
-            case FlattenDisk():
-                return "Making it independent of its image"
-            case WipeDisk():
-                return f"Overwriting disk {action.name}"
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the queue; what fails is done when the next event comes."""
@@ -276,7 +259,7 @@ class NodeDaemon:
         return report
 
     async def _update(self, entry: Entry, machine: Machine) -> MachineReport:
-        _check_same(entry.desired, machine)
+        entry.check_same(machine)
         desired = machine.without_secrets()
         if machine.cloud_init is not None and self._lacks_medium(machine):
             await self._around.media.write_cloud_init(machine.uid, machine.cloud_init)
@@ -341,6 +324,7 @@ class NodeDaemon:
 
     def _forget(self, uid: str) -> None:
         self._entries.pop(uid, None)
+        self._around.cells.forget(uid)
         self._queue.forget_timer(uid)
         self._guests.watch(uid, connected=False)
         self._wake_removals()
@@ -377,40 +361,28 @@ class NodeDaemon:
 
     def _network_changed(self) -> None:
         """Tell of it, and look at the machines that may have waited for a switch."""
-        self._around.journal.publish_node(self._describe())
-        for uid, entry in self._entries.items():
-            if any(interface.port for interface in entry.desired.hardware.interfaces):
-                self._queue.add(uid)
+        self._tell_and_wake(lambda hardware: any(interface.port for interface in hardware.interfaces))
 
     def _devices_told(self) -> None:
         """Tell of it, and look at the machines that may have waited for a device."""
+        self._tell_and_wake(lambda hardware: bool(hardware.devices))
+
+    def _tell_and_wake(self, concerns: Callable[[Hardware], bool]) -> None:
         self._around.journal.publish_node(self._describe())
         for uid, entry in self._entries.items():
-            if entry.desired.hardware.devices:
+            if concerns(entry.desired.hardware):
                 self._queue.add(uid)
 
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(RESYNC_SECONDS)
-            for uid in tuple(self._entries):
-                self._queue.add(uid)
+            self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        for uid in self._entries:
+            self._queue.add(uid)
 
 
 async def _forgive(work: Coroutine[Any, Any, None]) -> None:
     with contextlib.suppress(NodeError):
         await work
-
-
-def _reported(entry: Entry) -> MachineReport:
-    if entry.report is None:
-        raise UnavailableError("The machine has not been looked at yet.")
-    return entry.report
-
-
-def _check_same(kept: Machine, machine: Machine) -> None:
-    """Refuse a document of another machine under this UID."""
-    if (kept.namespace, kept.name) != (machine.namespace, machine.name):
-        raise ConflictError(
-            f"UID {machine.uid} belongs to {kept.namespace}/{kept.name} on this node, not to "
-            f"{machine.namespace}/{machine.name}."
-        )

@@ -53,10 +53,10 @@ class DeviceTable:
         """Return the devices, with the machines that have them."""
         return with_users(self._devices, self._holdings)
 
-    def view(self, uid: str) -> HostView:
-        """Return what a machine's devices are chosen from."""
+    def view(self, uid: str, cells: Iterable[int] = ()) -> HostView:
+        """Return what a machine's devices are chosen from; those near to its cells are better."""
         others = tuple(holding for other, holding in sorted(self._holdings.items()) if other != uid)
-        return HostView(self._devices, others, self._draws)
+        return HostView(self._devices, others, self._draws, frozenset(cells))
 
     def hold(self, uid: str, machine: str, devices: Sequence[ChosenDevice]) -> None:
         """Let a machine hold these devices and no others."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from virtfleet_api.machine import CpuScheduling, Machine
 from virtfleet_api.report import MachineReport
 from virtfleet_node.core.actions import LongAction
-from virtfleet_node.core.errors import NodeError
+from virtfleet_node.core.errors import ConflictError, NodeError, UnavailableError
 from virtfleet_node.core.full_pool import Resumes
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import Asking, ShutdownRequests
@@ -63,6 +63,22 @@ class Entry:
     is_copied: bool = False
     """QEMU copies disks of the running guest."""
     wanted_by: tuple[str, ...] = ()
+
+    @property
+    def reported(self) -> MachineReport:
+        """Return the report; UnavailableError while there is none."""
+        if self.report is None:
+            raise UnavailableError("The machine has not been looked at yet.")
+        return self.report
+
+    def check_same(self, machine: Machine) -> None:
+        """Refuse a document of another machine under this UID (ConflictError)."""
+        kept = self.desired
+        if (kept.namespace, kept.name) != (machine.namespace, machine.name):
+            raise ConflictError(
+                f"UID {machine.uid} belongs to {kept.namespace}/{kept.name} on this node, not to "
+                f"{machine.namespace}/{machine.name}."
+            )
 
     async def end_readers(self) -> None:
         """Have nobody read the files of the disks any more, before they are changed; `lock` must be held."""

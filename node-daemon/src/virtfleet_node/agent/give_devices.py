@@ -8,7 +8,7 @@ from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.chosen import ChosenDevice
 from virtfleet_node.core.desired.devices import build_device_xml
 from virtfleet_node.core.desired.guest import Guest, ResolvedPaths
-from virtfleet_node.core.devices import choose, keep
+from virtfleet_node.core.devices import HostView, choose, keep
 from virtfleet_node.core.guest_devices import held
 from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.places import assign
@@ -24,7 +24,7 @@ def hold_devices(around: Surroundings, desired: Machine, domain: ObservedDomain)
 
 def choose_devices(around: Surroundings, desired: Machine, stored: Stored) -> tuple[ChosenDevice, ...] | None:
     """Choose and hold the devices of a machine that starts; None when another was quicker."""
-    choice = choose(desired.uid, desired.hardware.devices, stored.devices, around.devices.view(desired.uid))
+    choice = choose(desired.uid, desired.hardware.devices, stored.devices, _view(around, desired.uid))
     if choice.obstacle:
         _LOG.info("Waiting for a device", extra={"uid": desired.uid, "reason": choice.obstacle})
         return None
@@ -40,7 +40,7 @@ async def attach_device(around: Surroundings, entry: Entry, desired: Machine, de
         if stored is None or not domain.active or stored.desired != desired:
             return
         has = held(desired, domain)
-        choice = keep(desired.uid, desired.hardware.devices, has, device, around.devices.view(desired.uid))
+        choice = keep(desired.uid, desired.hardware.devices, has, device, _view(around, desired.uid))
         if choice.obstacle:
             return
         chosen = next(iter(choice.devices))
@@ -52,6 +52,11 @@ async def attach_device(around: Surroundings, entry: Entry, desired: Machine, de
     paths = ResolvedPaths(console_log=around.console_log(desired.uid))
     xml = build_device_xml(Guest(desired, around.facts, paths, places, devices=devices), chosen)
     await around.hypervisor.attach_device(desired.uid, xml)
+
+
+def _view(around: Surroundings, uid: str) -> HostView:
+    placement = around.cells.placement(uid)
+    return around.devices.view(uid, placement.cells if placement else ())
 
 
 def _name(desired: Machine) -> str:

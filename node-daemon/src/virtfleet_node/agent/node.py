@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
-from virtfleet_api.report import HostDevice, NetworkReport, NodeReport, PoolReport
+from virtfleet_api.report import HostDevice, NetworkReport, NodeReport, NumaCell, PoolReport
 from virtfleet_node.config import Config
 from virtfleet_node.core.desired.guest import HostFacts
+from virtfleet_node.core.numa.load import steady_cells
 from virtfleet_node.core.ports import Pools
 from virtfleet_node.host.inventory import Inventory
 from virtfleet_node.hypervisor.hypervisor import Versions
@@ -27,11 +28,14 @@ class NodeDescription:
     pools: Pools
     read_network: Callable[[], NetworkReport | None]
     read_devices: Callable[[], tuple[HostDevice, ...]]
+    read_cells: Callable[[], tuple[NumaCell, ...]] = tuple
     told: tuple[PoolReport, ...] = ()
+    told_cells: tuple[NumaCell, ...] = ()
 
     def report(self, *, connected: bool) -> NodeReport:
         """Return the report as it is now."""
         self.told = tuple(_steady(self.told, pool) for pool in self.pools.reports())
+        self.told_cells = steady_cells(self.told_cells, self.read_cells())
         return NodeReport(
             name=self.config.node_name,
             daemon_version=version("virtfleet"),
@@ -42,7 +46,7 @@ class NodeDescription:
             cpus=self.inventory.cpus,
             cpu_frequency_hz=self.inventory.cpu_frequency_hz,
             memory_bytes=self.inventory.memory_bytes,
-            numa=self.inventory.numa,
+            numa=self.told_cells,
             devices=self.read_devices(),
             render_node=bool(self.facts.render_node),
             pools=self.told,

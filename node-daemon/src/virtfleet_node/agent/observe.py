@@ -13,6 +13,7 @@ from virtfleet_node.core.due import asked_again, outstanding
 from virtfleet_node.core.errors import NodeError
 from virtfleet_node.core.full_pool import Resumes, remembered
 from virtfleet_node.core.guest_facts import GuestFacts
+from virtfleet_node.core.numa.choose import Refused
 from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain, ShutdownRequests
 from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.stored import StoredDisk
@@ -31,6 +32,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
     digest = desired.hardware.cloud_init_digest
     disks = await asyncio.to_thread(around.disks.read_disks, desired.uid)
     needed = desired.image_uids() | {disk.backing_image_uid for disk in disks if disk.backing_image_uid}
+    offered = None if domain.active else around.cells.offer(desired.uid, desired.hardware)
     observed = Observed(
         domain=domain,
         disks=disks,
@@ -49,6 +51,9 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         is_copied=entry.is_copied,
         wanted_by=entry.wanted_by,
         network_problem=around.switch.problem,
+        placement=around.cells.placement(desired.uid),
+        pinning=around.cells.pinning(desired.uid),
+        no_place=offered if isinstance(offered, Refused) else None,
     )
     entry.scheduling = live_scheduling(desired, domain.stored) if domain.active else None
     entry.vcpus = running_vcpus(desired, observed)
@@ -77,6 +82,7 @@ def _flattening(entry: Entry) -> tuple[str, str, str] | None:
 
 
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:
+    around.cells.see(entry.desired.uid, entry.desired.hardware, domain)
     if not domain.active:
         entry.shutdown, entry.facts = ShutdownRequests(), GuestFacts()
     entry.asked = outstanding(entry.asked, domain, entry.facts.vcpus)

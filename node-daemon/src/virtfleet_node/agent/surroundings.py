@@ -1,10 +1,11 @@
 """Everything the agent works with, in one value."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from virtfleet_node.agent.cells import Cells
 from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.core.desired.guest import HostFacts
 from virtfleet_node.core.ports import DiskStore, ImageStore, Journal, MediaStore, Pools, Switch, WantedPools
@@ -27,6 +28,7 @@ class Surroundings:
     journal: Journal
     state_directory: Path
     now: Callable[[], datetime]
+    cells: Cells = field(default_factory=Cells)
 
     def console_log(self, uid: str) -> Path:
         """Return the path of a machine's console log."""

@@ -5,7 +5,9 @@ from enum import StrEnum
 
 from virtfleet_api.machine import MachineDevice, MachineDisk, MachineInterface
 from virtfleet_api.network import LinkState
+from virtfleet_node.core.compute_actions import MemoryAction, VcpuAction
 from virtfleet_node.core.limit_actions import LimitCard, LimitCpu
+from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.record import Record
 
 
@@ -254,85 +256,6 @@ class SetLink:
 
 
 @dataclass(frozen=True)
-class PlugVcpus:
-    """Give vCPUs to a running guest."""
-
-    count: int
-    """Those that it has then."""
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        return f"plug vCPUs up to {self.count}"
-
-
-@dataclass(frozen=True)
-class UnplugVcpus:
-    """Ask a running guest to let go of vCPUs."""
-
-    count: int
-    """Those that it has then."""
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        return f"unplug vCPUs down to {self.count}"
-
-
-@dataclass(frozen=True)
-class SetGuestVcpus:
-    """Have the guest agent bring vCPUs online, or turn them off, until so many are online."""
-
-    count: int
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        return f"have the guest use {self.count} vCPUs"
-
-
-@dataclass(frozen=True)
-class RequestMemory:
-    """Ask a running guest to have so much of its virtio-mem device."""
-
-    size_bytes: int
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        return f"request {self.size_bytes} bytes of virtio-mem"
-
-
-@dataclass(frozen=True)
-class SetBalloon:
-    """Ask a running guest's balloon to leave it so much of its memory and DIMMs."""
-
-    level_bytes: int
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        return f"set balloon to leave {self.level_bytes} bytes"
-
-
-@dataclass(frozen=True)
-class AttachDimm:
-    """Give a DIMM to a running guest."""
-
-    size_bytes: int
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        return f"attach DIMM of {self.size_bytes} bytes"
-
-
-@dataclass(frozen=True)
-class DetachDimm:
-    """Ask a running guest to let go of a DIMM."""
-
-    alias: str
-
-    def __str__(self) -> str:
-        """Say it in words."""
-        return f"detach DIMM {self.alias}"
-
-
-@dataclass(frozen=True)
 class RemoveDisk:
     """Remove a disk for good."""
 
@@ -364,10 +287,6 @@ class Undefine:
 
 CardAction = DetachCard | SetLink | LimitCard
 
-VcpuAction = PlugVcpus | UnplugVcpus | SetGuestVcpus
-
-MemoryAction = RequestMemory | SetBalloon | AttachDimm | DetachDimm
-
 PowerAction = Pause | Resume | RequestShutdown | Destroy
 
 DiskChange = LimitDisk | ResizeDisk | DetachDisk
@@ -381,7 +300,7 @@ LongAction = CloneDisks | FlattenDisk | WipeDisk
 DiskAction = PrepareDisk | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk
 """Actions for which files are looked up."""
 
-ShortAction = WriteRecord | Start | DomainAction | DiskAction | AttachCard | AttachDevice | RemoveMedia
+ShortAction = WriteRecord | Start | DomainAction | DiskAction | AttachCard | AttachDevice | Pin | RemoveMedia
 """Actions that are over when they have been carried out."""
 
 Action = ShortAction | LongAction

@@ -20,10 +20,13 @@ from virtfleet_node.core.cards import attachable_card, attached_card, card_name,
 from virtfleet_node.core.changed_compute import AT_RESTART, compute_fields
 from virtfleet_node.core.guest_devices import changed_devices
 from virtfleet_node.core.observed import HOLDS_AFTER, AttachedCard, Observed
+from virtfleet_node.core.plan_pins import is_memory_elsewhere
 
 _PLAIN: Final = {
     "machine_type": "machineType",
     "cpu_model": "cpu.model",
+    "dedicated_cpus": "cpu.dedicated",
+    "hugepage_bytes": "memory.hugepages",
     "cloud_init_digest": "cloudInit",
     "guest_agent": "guestAgent",
 }
@@ -38,6 +41,7 @@ def changed_fields(started: Hardware, desired: Hardware, observed: Observed) -> 
     return (
         *_differences(started, desired, _PLAIN),
         *_scheduling(started, desired),
+        *(("cpu.affinity",) if _is_pinned_later(started, desired, observed) else ()),
         *compute_fields(started, desired, observed),
         *_kernel(started, desired),
         *_disks(started, desired, observed),
@@ -48,6 +52,13 @@ def changed_fields(started: Hardware, desired: Hardware, observed: Observed) -> 
 
 def _differences(before: BaseModel, after: BaseModel, names: Mapping[str, str]) -> Iterator[str]:
     return (word for name, word in names.items() if getattr(before, name) != getattr(after, name))
+
+
+def _is_pinned_later(started: Hardware, desired: Hardware, observed: Observed) -> bool:
+    """Tell whether CPUs that the user names have memory that cannot follow to them now, or are dedicated ones."""
+    if started.affinity == desired.affinity:
+        return False
+    return "affinity" in desired.deferred or started.dedicated_cpus or is_memory_elsewhere(observed)
 
 
 def _scheduling(started: Hardware, desired: Hardware) -> Iterator[str]:

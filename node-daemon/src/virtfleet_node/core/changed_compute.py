@@ -15,6 +15,7 @@ from virtfleet_node.core.wanted_compute import (
     MEMORY,
     can_unplug,
     current_vcpus,
+    memory_ceiling,
     topology_differs,
     wanted_memory,
     wanted_vcpus,
@@ -38,7 +39,7 @@ def compute_fields(started: Hardware, desired: Hardware, observed: Observed) -> 
     elif started.cores != desired.cores:
         yield "cpu.cores"
     if observed.domain.memory is not None:
-        yield from _memory(desired, observed.domain.memory)
+        yield from _memory(desired, observed.domain.memory, observed)
     elif started.memory_bytes != desired.memory_bytes:
         yield "memory.guest"
 
@@ -57,13 +58,13 @@ def _vcpus(desired: Hardware, seen: AttachedVcpus, observed: Observed) -> Iterat
         yield "cpu.cores (vCPUs are taken back by the guest agent, which does not answer)"
 
 
-def _memory(desired: Hardware, seen: AttachedMemory) -> Iterator[str]:
-    wanted = desired.memory_bytes
+def _memory(desired: Hardware, seen: AttachedMemory, observed: Observed) -> Iterator[str]:
+    wanted, ceiling = desired.memory_bytes, memory_ceiling(seen, observed)
     if MEMORY in desired.deferred:
         if wanted not in {seen.current_bytes, _requested(seen)}:
             yield f"memory.guest ({AT_RESTART})"
-    elif wanted > seen.ceiling_bytes:
-        yield f"memory.guest ({Bytes(wanted)}, and the running guest can have {Bytes(seen.ceiling_bytes)})"
+    elif wanted > ceiling:
+        yield f"memory.guest ({Bytes(wanted)}, and the running guest can have {Bytes(ceiling)})"
 
 
 def _requested(seen: AttachedMemory) -> int:

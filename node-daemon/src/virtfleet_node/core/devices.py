@@ -106,15 +106,19 @@ def choose(uid: str, asked: Sequence[MachineDevice], before: Sequence[ChosenDevi
     """
     if any(wanted.mode is GpuMode.VIRGL for wanted in asked) and not view.draws:
         return Choice(obstacle=NO_RENDER_NODE)
-    wanted = [one for one in asked if one.mode is not GpuMode.VIRGL]
-    busy = _busy(view)
-    options = [_candidates(uid, one, before, view, busy) for one in wanted]
-    given: dict[str, tuple[int, ChosenDevice]] = {}
-    for index, one in enumerate(wanted):
-        if not _give(index, options, given, set()):
-            return Choice(obstacle=_obstacle(one, view, busy))
-    chosen = [device for _, device in sorted(given.values(), key=lambda item: item[0])]
-    return Choice(tuple(_without_doubles(chosen)))
+    busy, chosen = _busy(view), dict[str, ChosenDevice]()
+    for mode in (GpuMode.PASSTHROUGH, GpuMode.MEDIATED):
+        wanted = [one for one in asked if one.mode is mode]
+        own = {address for device in chosen.values() for address in device.whole}  # these are not divided
+        options = [
+            [c for c in _candidates(uid, one, before, view, busy) if c.chosen.address not in own] for one in wanted
+        ]
+        given: dict[str, tuple[int, ChosenDevice]] = {}
+        for index, one in enumerate(wanted):
+            if not _give(index, options, given, set()):
+                return Choice(obstacle=_obstacle(one, view, busy))
+        chosen |= {device.name: device for _, device in given.values()}
+    return Choice(tuple(_without_doubles([chosen[one.name] for one in asked if one.name in chosen])))
 
 
 def keep(
@@ -174,8 +178,8 @@ def _candidates(
 ) -> tuple[_Candidate, ...]:
     had = {(device.name, device.address) for device in before}
 
-    def rank(one: FoundDevice) -> tuple[bool, int, str]:
-        return (wanted.name, one.report.address) not in had, _distance(one.report, view.cells), one.report.address
+    def rank(one: FoundDevice) -> tuple[int, bool, str]:
+        return _distance(one.report, view.cells), (wanted.name, one.report.address) not in had, one.report.address
 
     ranked = sorted(matching(wanted, view.devices), key=rank)
     if wanted.mode is GpuMode.MEDIATED:

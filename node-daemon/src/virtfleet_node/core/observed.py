@@ -12,6 +12,9 @@ from virtfleet_node.core.compute import AttachedMemory, AttachedVcpus
 from virtfleet_node.core.devices import HostView
 from virtfleet_node.core.full_pool import Resumes
 from virtfleet_node.core.limits import NO_LIMIT, NO_QUOTA, CardLimit, CpuQuota
+from virtfleet_node.core.numa.choose import Refused
+from virtfleet_node.core.numa.pins import NOT_PINNED, Pinning, SeenPins
+from virtfleet_node.core.numa.placement import Placement
 from virtfleet_node.core.places import Places
 from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.record import Record, Stored
@@ -116,6 +119,8 @@ class ObservedDomain:
     """PCI Express ports of a running guest with nothing in them."""
     has_scsi: bool = False
     """The running guest has a SCSI controller."""
+    pins: SeenPins = NOT_PINNED
+    """Of a running guest."""
     vcpus: AttachedVcpus | None = None
     """Those of a running guest; None where nothing can be changed of them."""
     memory: AttachedMemory | None = None
@@ -163,7 +168,7 @@ class Observed:
     """The cloud-init medium that is there, of those the machine wants."""
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
     asked: Mapping[str, Asking] = field(default_factory=dict)
-    """What the guest was asked for: disks and media by target, cards, devices and DIMMs by alias, figures by key."""
+    """What the guest was asked for: disks and media by target, others by alias, figures by their key."""
     host: HostView = field(default_factory=HostView)
     """The host's devices, and who has them."""
     guest_vcpus: int | None = None
@@ -184,6 +189,12 @@ class Observed:
     """Of one CPU of the host; 0 when it is not known."""
     network_problem: str = ""
     """Why no card can be plugged into a switch on this node, as a sentence."""
+    placement: Placement | None = None
+    """Where the running guest shall lie."""
+    pinning: Pinning | None = None
+    """Where its threads shall run; None when nobody minds."""
+    no_place: Refused | None = None
+    """Why the node has no CPUs or memory for a machine that is off."""
 
     def stored_disk(self, disk: MachineDisk) -> StoredDisk | None:
         """Return the file of a disk, None when it is not there."""

@@ -36,6 +36,9 @@ from virtfleet_node.core.settle import settle, starting, stays_off
 REPEAT_SHUTDOWN: Final = timedelta(seconds=3)
 """A guest misses the power button while it boots, so it is pressed again."""
 
+LOOK_FOR_PLACE: Final = timedelta(seconds=10)
+"""Neighbours that end wake a machine that waits for their CPUs; nobody tells of huge pages that come by themselves."""
+
 ACPI_FIRST: Final = 2
 """Requests by the power button before the guest agent is asked as well: the button is what every guest understands."""
 
@@ -176,14 +179,20 @@ def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetim
     due = next_start_at(record, now)
     if not asked and (record.ended or record.start_error) and now < due:
         return Plan(wake_at=due)
-    if missing_images(desired, observed) or media_missing(desired, observed) or switch_missing(desired, observed):
+    if _lacks(desired, observed):
         return Plan()
-    if choose_for_start(desired, observed).obstacle:
-        return Plan()
+    if observed.no_place is not None:
+        return Plan(wake_at=now + LOOK_FOR_PLACE)
     found = [(disk, observed.stored_disk(disk)) for disk in desired.hardware.own_disks]
     missing = tuple(PrepareDisk(disk) for disk, stored in found if stored is None)
     small = tuple(GrowDisk(disk) for disk, stored in found if stored is not None and is_too_small(disk, stored))
     return Plan((*missing, *small, Start(starting(desired, record, now), paused=desired.run is Run.PAUSED)))
+
+
+def _lacks(desired: Machine, observed: Observed) -> bool:
+    """Tell whether a start waits for something that will be told when it is there."""
+    missing = missing_images(desired, observed) or media_missing(desired, observed) or switch_missing(desired, observed)
+    return bool(missing or choose_for_start(desired, observed).obstacle)
 
 
 def _plan_absent(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:

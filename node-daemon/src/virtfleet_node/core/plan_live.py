@@ -24,6 +24,7 @@ from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.plan_devices import plan_devices
 from virtfleet_node.core.plan_flatten import plan_flatten
 from virtfleet_node.core.plan_memory import plan_memory
+from virtfleet_node.core.plan_pins import plan_pins
 from virtfleet_node.core.plan_vcpus import plan_vcpus
 from virtfleet_node.core.stored import StoredDisk
 
@@ -41,6 +42,7 @@ def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tupl
         *plan_vcpus(desired, observed, now),
         *plan_memory(desired, observed, now),
         *plan_cards(desired, observed, now),
+        *(Change(action) for action in plan_pins(observed)),
         *plan_devices(desired, observed, now),
         *(Change(action) for action in _plan_new(desired, observed)),
     )

@@ -5,8 +5,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from virtfleet_api.machine import Machine
-from virtfleet_node.core.actions import AttachDimm, DetachDimm, RequestMemory, SetBalloon
 from virtfleet_node.core.compute import AttachedMemory
+from virtfleet_node.core.compute_actions import (
+    AttachDimm,
+    DetachDimm,
+    RequestMemory,
+    SetBalloon,
+)
 from virtfleet_node.core.due import Change, ask, balloon_key, memory_key
 from virtfleet_node.core.memory_target import MemoryTarget, memory_target, takes_nothing
 from virtfleet_node.core.observed import DomainState, Observed

@@ -4,8 +4,12 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from virtfleet_api.machine import Machine
-from virtfleet_node.core.actions import PlugVcpus, SetGuestVcpus, UnplugVcpus
 from virtfleet_node.core.compute import AttachedVcpus
+from virtfleet_node.core.compute_actions import (
+    PlugVcpus,
+    SetGuestVcpus,
+    UnplugVcpus,
+)
 from virtfleet_node.core.due import Change, ask, unplug_key, vcpus_key
 from virtfleet_node.core.observed import HOLDS_AFTER, DomainState, Observed
 from virtfleet_node.core.wanted_compute import can_unplug, wanted_vcpus

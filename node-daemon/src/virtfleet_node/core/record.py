@@ -10,6 +10,7 @@ from virtfleet_api.base import Document
 from virtfleet_api.machine import Hardware, Machine, MachineDisk, Run
 from virtfleet_api.report import StopReason
 from virtfleet_node.core.chosen import ChosenDevice
+from virtfleet_node.core.numa.placement import Placement
 from virtfleet_node.core.places import Places, assign
 
 ERROR_LENGTH: Final = 400
@@ -58,6 +59,8 @@ class Stored(Document):
     record: Record = Record()
     places: Places = Places()
     """Where the devices sit, for the machine's life."""
+    placement: Placement | None = None
+    """Where the running guest lies on the host's NUMA cells."""
     devices: tuple[ChosenDevice, ...] = ()
     """Devices of the host that the guest has, had last, or is about to get."""
 

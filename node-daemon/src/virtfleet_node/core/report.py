@@ -14,6 +14,7 @@ from virtfleet_api.report import (
     DiskReport,
     InterfaceReport,
     MachineReport,
+    NumaReport,
     Phase,
     RetainedDisk,
     StopReason,
@@ -35,7 +36,7 @@ from virtfleet_node.core.plan import media_missing, missing_images, restart_pend
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.record import Record
 from virtfleet_node.core.settle import settle, stays_off
-from virtfleet_node.core.wanted_compute import current_vcpus
+from virtfleet_node.core.wanted_compute import current_vcpus, memory_ceiling
 
 Standing = tuple[Phase, str, str]
 """Phase, reason and message."""
@@ -65,6 +66,7 @@ def build_report(
         machine_type=observed.domain.machine_type or build_machine_type(hardware),
         cpu_model=hardware.cpu_model,
         reservation_hz=desired.hardware.scheduling.reservation_hz,
+        numa=_numa(observed),
         **_compute(hardware, observed),
         disks=_disks(desired.hardware, observed),
         interfaces=_interfaces(desired.hardware, observed, facts),
@@ -87,7 +89,7 @@ def _compute(hardware: Hardware, observed: Observed) -> dict[str, int]:
         "vcpus": current_vcpus(vcpus, observed) if vcpus else hardware.vcpus,
         "max_vcpus": vcpus.ceiling if vcpus else hardware.vcpu_ceiling,
         "memory_bytes": memory.current_bytes if memory else hardware.memory_bytes,
-        "max_memory_bytes": memory.ceiling_bytes if memory else hardware.memory_ceiling_bytes,
+        "max_memory_bytes": memory_ceiling(memory, observed) if memory else hardware.memory_ceiling_bytes,
         "balloon_bytes": memory.balloon_bytes if memory else 0,
     }
 
@@ -155,6 +157,8 @@ def _stand_ready(desired: Machine, observed: Observed) -> Standing:
         return Phase.PROVISIONING, "WaitingForImage", f"Waiting for {len(images)} image(s) to be ready on the node."
     if switch_missing(desired, observed):
         return Phase.PROVISIONING, WAITING_FOR_NETWORK, observed.network_problem
+    if observed.no_place is not None:
+        return Phase.PROVISIONING, observed.no_place.reason, observed.no_place.message
     if waits := device_waits(desired, observed):
         return Phase.PROVISIONING, WAITING_FOR_DEVICE, waits
     complete = all(observed.stored_disk(disk) is not None for disk in desired.hardware.own_disks)
@@ -190,6 +194,14 @@ def _sentence(record: Record) -> str:
         StopReason.GUEST_SHUTDOWN: "The guest shut down by itself.",
     }
     return words.get(record.last_stop, "The guest ended.") if record.last_stop else "The guest ended."
+
+
+def _numa(observed: Observed) -> NumaReport | None:
+    """Report where a running machine lies, on a host that has cells."""
+    placement = observed.placement
+    if placement is None or not observed.domain.active:
+        return None
+    return NumaReport(cells=placement.cells, policy=placement.policy, message=placement.message)
 
 
 def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:

@@ -6,12 +6,14 @@ Each function returns None when nothing is to be changed while the guest runs; `
 from typing import Final
 
 from virtfleet_api.machine import Hardware
-from virtfleet_node.core.compute import AttachedVcpus
+from virtfleet_node.core.compute import AttachedMemory, AttachedVcpus
 from virtfleet_node.core.observed import Observed
 
 CORES: Final = "cores"
 MEMORY: Final = "memory_bytes"
 """Names of fields, as `Hardware.deferred` has them."""
+
+_MEBIBYTE: Final = 1 << 20  # QEMU's step of what a guest is started with
 
 
 def wanted_vcpus(desired: Hardware, observed: Observed) -> int | None:
@@ -27,7 +29,15 @@ def wanted_memory(desired: Hardware, observed: Observed) -> int | None:
     seen = observed.domain.memory
     if seen is None or MEMORY in desired.deferred:
         return None
-    return desired.memory_bytes if desired.memory_bytes <= seen.ceiling_bytes else None
+    wanted = -(-desired.memory_bytes // _MEBIBYTE) * _MEBIBYTE
+    return wanted if wanted <= memory_ceiling(seen, observed) else None
+
+
+def memory_ceiling(seen: AttachedMemory, observed: Observed) -> int:
+    """Return the bytes that the guest may have: its device may be larger than what it was started to have at most."""
+    started = observed.domain.stored.started if observed.domain.stored else None
+    most = started.memory_ceiling_bytes if started else seen.ceiling_bytes
+    return max(seen.boot_bytes, min(most, seen.ceiling_bytes))
 
 
 def topology_differs(desired: Hardware, observed: Observed) -> bool:

@@ -1,4 +1,4 @@
-"""What the host has: CPUs, memory, NUMA cells. Read from /proc and /sys once, when the daemon starts."""
+"""What the host has: CPUs and memory. Read from /proc and /sys once, when the daemon starts."""
 
 import os
 import platform
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from virtfleet_api.report import NumaCell
 from virtfleet_node.core.host_cpu import CGROUP_V1, CGROUP_V2, WeightScale
 
 _KIB: Final = 1024
@@ -26,7 +25,6 @@ class Inventory:
     weight_scale: WeightScale | None
     """How control groups count CPU weights; None where there are none."""
     memory_bytes: int
-    numa: tuple[NumaCell, ...]
 
 
 def read_inventory(root: Path = Path("/"), cpu_frequency_hz: int | None = None) -> Inventory:
@@ -40,7 +38,6 @@ def read_inventory(root: Path = Path("/"), cpu_frequency_hz: int | None = None) 
         cpu_frequency_hz=cpu_frequency_hz or _read_frequency(root),
         weight_scale=_read_weight_scale(root / "sys/fs/cgroup"),
         memory_bytes=parse_memory(_read(root / "proc/meminfo")),
-        numa=_read_numa(root / "sys/devices/system/node"),
     )
 
 
@@ -73,14 +70,6 @@ def _read_weight_scale(folder: Path) -> WeightScale | None:
     if "cpu" in _read(folder / "cgroup.controllers").split():
         return CGROUP_V2
     return CGROUP_V1 if (folder / "cpu" / "cgroup.procs").exists() else None
-
-
-def _read_numa(folder: Path) -> tuple[NumaCell, ...]:
-    found = ((int(path.name.removeprefix("node")), path) for path in folder.glob("node[0-9]*"))
-    return tuple(
-        NumaCell(cell=cell, cpus=_read(path / "cpulist").strip(), memory_bytes=parse_memory(_read(path / "meminfo")))
-        for cell, path in sorted(found)
-    )
 
 
 def _read(path: Path) -> str:

@@ -7,10 +7,10 @@ from typing import Final
 import libvirt
 from lxml import etree
 
-from virtfleet_node.core.actions import (
+from virtfleet_node.core.actions import DomainAction
+from virtfleet_node.core.compute_actions import (
     AttachDimm,
     DetachDimm,
-    DomainAction,
     PlugVcpus,
     RequestMemory,
     SetBalloon,

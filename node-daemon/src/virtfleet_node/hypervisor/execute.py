@@ -9,25 +9,27 @@ from lxml import etree
 
 from virtfleet_api.names import METADATA_NAMESPACE
 from virtfleet_node.core.actions import (
-    AttachDimm,
     Destroy,
     DetachCard,
     DetachDevice,
-    DetachDimm,
     DetachDisk,
     DomainAction,
     LimitDisk,
     Pause,
-    PlugVcpus,
-    RequestMemory,
     RequestShutdown,
     ResizeDisk,
     Resume,
-    SetBalloon,
-    SetGuestVcpus,
     SetLink,
     ShutdownMode,
     Undefine,
+)
+from virtfleet_node.core.compute_actions import (
+    AttachDimm,
+    DetachDimm,
+    PlugVcpus,
+    RequestMemory,
+    SetBalloon,
+    SetGuestVcpus,
     UnplugVcpus,
 )
 from virtfleet_node.core.desired.metadata import METADATA_PREFIX, build_metadata_xml

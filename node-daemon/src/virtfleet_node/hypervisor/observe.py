@@ -27,6 +27,7 @@ from virtfleet_node.core.observed import (
 )
 from virtfleet_node.core.record import Stored
 from virtfleet_node.hypervisor.observe_compute import parse_memory, parse_vcpus
+from virtfleet_node.hypervisor.pins import parse_pins
 
 ABSENT: Final = ObservedDomain(DomainState.ABSENT)
 
@@ -78,6 +79,7 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         devices=tuple(_devices(xml)),
         free_ports=_free_ports(xml),
         has_scsi=xml.find("devices/controller[@type='scsi']") is not None,
+        pins=parse_pins(xml),
         vcpus=parse_vcpus(xml),
         memory=parse_memory(xml),
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Final
@@ -30,7 +31,7 @@ from virtfleet_api.network import Network
 from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, PowerState, RunStrategy, VirtualMachine
 from virtfleet_operator.core.adoption import Adoptions, find_adoptions
 from virtfleet_operator.core.catalog import Catalog, image_key, image_references, is_independent
-from virtfleet_operator.core.effective import Sizing
+from virtfleet_operator.core.effective import LIMITS, Sizing
 from virtfleet_operator.core.network.cards import Card, find_cards, mac_of, port_id
 from virtfleet_operator.core.network.plans import limit_of
 from virtfleet_operator.core.references import Images, find_images
@@ -142,7 +143,13 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, origins: Origins) -> Hardware:
         threads=sizing.threads,
         cpu_model=sizing.cpu_model,
         scheduling=sizing.scheduling,
+        max_vcpus=sizing.max_vcpus,
         memory_bytes=sizing.memory_bytes,
+        dedicated_cpus=sizing.dedicated_cpus,
+        affinity=dict(sizing.affinity),
+        hugepage_bytes=sizing.hugepage_bytes,
+        max_memory_bytes=sizing.max_memory_bytes,
+        deferred=tuple(_deferred(vm, sizing)),
         disks=tuple(_disk(vm, disk, origins, sizing.io_tune) for disk in vm.spec.disks),
         interfaces=tuple(_interface(vm, nic, cards.get(nic.name)) for nic in vm.spec.networks),
         kernel=MachineKernel(image_uid=origins.images[image_key(vm, boot.image)].metadata.uid, cmdline=boot.cmdline)
@@ -150,6 +157,13 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, origins: Origins) -> Hardware:
         else None,
         guest_agent=vm.spec.guest_agent,
     )
+
+
+def _deferred(vm: VirtualMachine, sizing: Sizing) -> Iterator[str]:
+    """Yield the fields of the document that wait for the next start, with disks' limits named disk by disk."""
+    yield from (name for name in sizing.deferred if name != LIMITS)
+    if LIMITS in sizing.deferred:
+        yield from (f"disks[{disk.name}].limits" for disk in vm.spec.disks if disk.io_tune is None)
 
 
 def _disk(vm: VirtualMachine, disk: Disk, origins: Origins, default: IoTune | None) -> MachineDisk:

@@ -6,6 +6,7 @@ a device can be had.
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 from virtfleet_api.device import DeviceClassRule, DeviceSelector, GpuMode
@@ -19,6 +20,9 @@ Rules = Mapping[str, tuple[DeviceSelector, ...]]
 
 Units = Mapping[str, tuple[str, ...]]
 """What can be given to one machine at a time, by what machines ask for (see `asked_devices`)."""
+
+Kind = frozenset[str]
+"""Classes that the same units belong to."""
 
 VIRGL: Final = "for Virgl GPUs"
 """What a machine asks for with a Virgl GPU. No class is named so: classes have a slash."""
@@ -123,41 +127,55 @@ def device_refusal(asked: Mapping[str, int], promised: Mapping[str, int], units:
     for wanted, count in sorted(asked.items()):
         if len(units.get(wanted, ())) < count:
             return f"without device {wanted}"
-    everything = sorted((Counter(promised) + Counter(asked)).elements())
+    everything = Counter(promised) + Counter(asked)
     # A render node serves any number of machines.
-    if not _suffices([name for name in everything if name in units and name != VIRGL], units):
+    if not _suffices({name: n for name, n in everything.items() if name in units and name != VIRGL}, units):
         return f"with too few free devices {', '.join(sorted(asked.keys() - {VIRGL}))}"
     return ""
 
 
-def _suffices(demands: Sequence[str], units: Units) -> bool:
-    """Tell whether each demand can have a unit of its own, although classes may overlap (a bipartite matching)."""
-    holder: dict[str, int] = {}
-    given: dict[int, str] = {}
-    return all(_give(demand, demands, units, holder, given) for demand in range(len(demands)))
+def _suffices(demands: Mapping[str, int], units: Units) -> bool:
+    """Tell whether each demand can have a unit of its own, although classes may overlap.
+
+    Units of the same classes are one kind, so that this is a flow between a few classes and kinds, however many devices
+    there are.
+    """
+    classes: dict[str, set[str]] = {}
+    for name in demands:
+        for unit in units[name]:
+            classes.setdefault(unit, set()).add(name)
+    room = Counter(frozenset(names) for names in classes.values())
+    given = Counter[tuple[str, frozenset[str]]]()
+    return all(_serve(name, count, room, given) for name, count in sorted(demands.items()))
 
 
-def _give(start: int, demands: Sequence[str], units: Units, holder: dict[str, int], given: dict[int, str]) -> bool:
-    """Give a demand a unit, if need be by moving others to other units."""
-    reached: dict[str, int] = {}
-    queue = deque([start])
-    while queue:
-        demand = queue.popleft()
-        for unit in units[demands[demand]]:
-            if unit in reached:
-                continue
-            reached[unit] = demand
-            if unit not in holder:
-                _move(unit, reached, holder, given)
-                return True
-            queue.append(holder[unit])
-    return False
+def _serve(name: str, count: int, room: Counter[Kind], given: Counter[tuple[str, Kind]]) -> bool:
+    """Give units to the demands of a class, if need be by moving those of others to other kinds."""
+    while count:
+        way = _find_way(name, room, given)
+        if not way:
+            return False
+        pushed = min(count, room[way[-1][1]], *(given[later, kind] for (_, kind), (later, _) in pairwise(way)))
+        for (_, kind), (later, _) in pairwise(way):
+            given[later, kind] -= pushed
+        given.update(dict.fromkeys(way, pushed))
+        room[way[-1][1]] -= pushed
+        count -= pushed
+    return True
 
 
-def _move(free: str, reached: Mapping[str, int], holder: dict[str, int], given: dict[int, str]) -> None:
-    """Let each demand on the way to a free unit take the next one."""
-    unit: str | None = free
-    while unit is not None:
-        demand = reached[unit]
-        holder[unit], before = demand, given.get(demand)
-        given[demand], unit = unit, before
+def _find_way(name: str, room: Counter[Kind], given: Counter[tuple[str, Kind]]) -> list[tuple[str, Kind]]:
+    """Return the shortest way to a free unit: each class takes a kind from the next one, the last a free one."""
+    ways: deque[list[tuple[str, Kind]]] = deque([[(name, kind)] for kind in room if name in kind])
+    seen = {way[0][1] for way in ways}
+    while ways:
+        way = ways.popleft()
+        last = way[-1][1]
+        if room[last]:
+            return way
+        for other in sorted(last):
+            for kind in room if given[other, last] else ():
+                if other in kind and kind not in seen:
+                    seen.add(kind)
+                    ways.append([*way, (other, kind)])
+    return []

@@ -32,10 +32,20 @@ def machine_events(old: VirtualMachineStatus, new: VirtualMachineStatus) -> tupl
     ready, before = _find(new.conditions, ConditionType.READY), _find(old.conditions, ConditionType.READY)
     if ready is not None and _changed(old, new, before, ready):
         events.append(_event(new.printable_status in _WARNINGS or _stopped_by_disk(new, ready), ready))
+    if (moved := _moved(old, new)) is not None:
+        events.append(EventText("Normal", "NumaMoved", moved[:_MAX_MESSAGE]))
     restart = _find(new.conditions, ConditionType.RESTART_REQUIRED)
     if restart is not None and _find(old.conditions, ConditionType.RESTART_REQUIRED) is None:
         events.append(EventText("Normal", "RestartRequired", restart.message[:_MAX_MESSAGE]))
     return tuple(events)
+
+
+def _moved(old: VirtualMachineStatus, new: VirtualMachineStatus) -> str | None:
+    """Return why a running machine was moved to other NUMA cells; a new start that chooses others is no move."""
+    before, now = old.machine, new.machine
+    if not (before and now and before.numa and now.numa) or before.started_at != now.started_at:
+        return None
+    return now.numa.message if before.numa.cells != now.numa.cells else None
 
 
 def image_events(old: VMImageStatus, new: VMImageStatus) -> tuple[EventText, ...]:

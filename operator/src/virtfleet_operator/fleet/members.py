@@ -111,6 +111,11 @@ class Fleet:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def knows_machine(self, node: str, machine: Machine) -> bool:
+        """Say whether a node has acknowledged just this document."""
+        state = self.node(node)
+        return state is not None and _Instruction(state, machine.uid, _digest(machine)).known()
+
     async def put_machine(self, node: str, machine: Machine) -> None:
         """Instruct a node about a machine unless it knows.
 

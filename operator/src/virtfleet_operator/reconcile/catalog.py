@@ -17,7 +17,7 @@ from virtfleet_operator.core.network.address_name import address_name
 from virtfleet_operator.core.network.cards import mac_of, switched
 from virtfleet_operator.core.network.plans import peer_keys
 from virtfleet_operator.core.network.topology import IpAddress
-from virtfleet_operator.core.reservation import CpuRoom
+from virtfleet_operator.core.room import Room
 from virtfleet_operator.core.sources import pending_sources
 from virtfleet_operator.kube.cache import Cache, IndexValues, Stored
 from virtfleet_operator.kube.paths import Key
@@ -173,10 +173,18 @@ INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
 class CacheCatalog:
     """Reads the cache for the core."""
 
+    find_room: Callable[[str, Key], Room | None] | None = None
+    """Looks up what a node has for a machine; not there before the nodes are."""
+
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-        self.find_room: Callable[[Stored], CpuRoom | None] = lambda _: None
-        """Set by who counts what nodes have promised."""
+
+    def room(self, vm: VirtualMachine) -> Room | None:
+        """Return what the machine's node has, None for a machine without a node, or a node that is not known."""
+        node = vm.metadata.labels.get(NODE_LABEL)
+        if node is None or self.find_room is None:
+            return None
+        return self.find_room(node, Key(MACHINE, vm.metadata.namespace, vm.metadata.name))
 
     def image(self, namespace: str, name: str) -> VMImage | None:
         """Return a VMImage that parses, or None."""
@@ -256,11 +264,6 @@ class CacheCatalog:
         """Return the VMAddress of an address, or None."""
         stored = self._cache.get(Key(ADDRESS, "", address_name(switch, address)))
         return stored.resource if stored and isinstance(stored.resource, VMAddress) else None
-
-    def cpu_room(self, namespace: str, name: str) -> CpuRoom | None:
-        """Return what its node can reserve for a machine; None while that is not known, or it has no node."""
-        stored = self._cache.get(Key(MACHINE, namespace, name))
-        return self.find_room(stored) if stored else None
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.devices import Rules, rules_of
-from virtfleet_operator.core.place import Candidate, NodeView, candidate
+from virtfleet_operator.core.place import Candidate, NodeView, allocatable, candidate
+from virtfleet_operator.core.room import Room
 from virtfleet_operator.fleet.members import Fleet
 from virtfleet_operator.fleet.state import Contact
 from virtfleet_operator.kube.cache import Cache
@@ -57,6 +58,14 @@ class Context:
     def candidates(self) -> Collection[Candidate]:
         """Return every node as placement sees it."""
         return [candidate(view) for stored in self.cache.all(NODE) if (view := self._view(stored.resource))]
+
+    def room(self, node: str, key: Key) -> Room | None:
+        """Return what a node has for one machine, None as long as the node is not heard."""
+        stored, state = self.cache.get(Key(NODE, "", node)), self.fleet.node(node)
+        if stored is None or not isinstance(stored.resource, VMNode) or state is None or state.report is None:
+            return None
+        left = allocatable(stored.resource, state.report) - self.loads.others(node, key)
+        return Room(node, left.vcpus, left.memory_bytes, left.reserved_hz, max(0, state.report.cpu_frequency_hz))
 
     def fleet_complete(self) -> bool:
         """Say whether every node is heard, so that no report can be missing."""

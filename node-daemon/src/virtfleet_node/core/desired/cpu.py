@@ -23,9 +23,6 @@ def configure_cpu(domain: Element, guest: Guest) -> None:
         _add_vcpus(domain, hardware)
     cpu = _add_model(domain, guest)
     add(cpu, "topology", sockets=hardware.sockets, dies=1, cores=_cores(hardware), threads=hardware.threads)
-    if guest.has_memory_device:
-        cpus = f"0-{hardware.vcpu_ceiling - 1}"  # QEMU plugs memory into cells only
-        add(add(cpu, "numa"), "cell", id=0, cpus=cpus, memory=hardware.memory_bytes, unit="b")
 
 
 def started_vcpus(hardware: Hardware) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ since its own threads work for the guest as well, and would be a way around the 
 from typing import Final
 
 from virtfleet_api.machine import CpuScheduling, Machine
-from virtfleet_node.core.desired.element import Element, add
+from virtfleet_node.core.desired.element import Element, add, section
 from virtfleet_node.core.desired.guest import Guest
 from virtfleet_node.core.limits import NO_QUOTA, PERIOD, UNLIMITED, CpuQuota
 from virtfleet_node.core.observed import Observed
@@ -54,7 +54,7 @@ def configure_cpu_tune(domain: Element, guest: Guest) -> None:
     hardware, host = guest.hardware, guest.facts.cpu
     if host.scale is None:
         return
-    tune = add(domain, "cputune")
+    tune = section(domain, "cputune")
     add(tune, "shares", str(weight_alone(shares_of(hardware.scheduling, hardware.vcpus), host.scale)))
     quota = build_quota(hardware.scheduling.limit_hz, hardware.vcpus, host.frequency_hz)
     if quota != NO_QUOTA:

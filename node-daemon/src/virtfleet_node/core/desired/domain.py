@@ -15,6 +15,7 @@ from virtfleet_node.core.desired import (
     identity,
     interfaces,
     memory,
+    numa,
     paravirtual,
     serial,
 )
@@ -27,7 +28,10 @@ from virtfleet_node.core.record import Stored
 CONFIGURATORS: Final[tuple[Callable[[Element, Guest], None], ...]] = (
     identity.configure_identity,
     memory.configure_memory,
+    numa.configure_hugepages,
     cpu.configure_cpu,
+    numa.configure_guest_cells,
+    numa.configure_pins,
     cpu_tune.configure_cpu_tune,
     boot.configure_boot,
     features.configure_features,

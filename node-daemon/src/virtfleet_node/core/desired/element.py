@@ -12,7 +12,12 @@ def add(parent: Element, tag: str, text: str | None = None, **attributes: str | 
     return child
 
 
+def section(parent: Element, tag: str) -> Element:
+    """Return the element of which there is one, such as <cputune>, made when missing."""
+    found = parent.find(tag)
+    return add(parent, tag) if found is None else found
+
+
 def devices(domain: Element) -> Element:
     """Return the domain's <devices>, made when missing."""
-    found = domain.find("devices")
-    return add(domain, "devices") if found is None else found
+    return section(domain, "devices")

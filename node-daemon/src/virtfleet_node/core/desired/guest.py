@@ -9,6 +9,7 @@ from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import Hardware, Machine
 from virtfleet_node.core.chosen import ChosenDevice
 from virtfleet_node.core.host_cpu import HostCpu
+from virtfleet_node.core.numa.pins import GuestCell, Pinning
 from virtfleet_node.core.places import Places, needs_memory_device
 
 
@@ -74,6 +75,10 @@ class Guest:
     """Open vSwitch's datapath is the one in user space."""
     devices: tuple[ChosenDevice, ...] = ()
     """Devices of the host that were chosen for it."""
+    pinning: Pinning | None = None
+    """Where it runs on the host; None for anywhere."""
+    cells: tuple[GuestCell, ...] = ()
+    """Cells of the host's that it sees as its own; none for an ordinary guest."""
 
     @property
     def hardware(self) -> Hardware:

@@ -4,6 +4,9 @@ from typing import Final
 
 from virtfleet_api.quantity import Bytes, Frequency
 
+MAX_CELLS: Final = 64
+"""NUMA cells of a host; the largest servers have 32."""
+
 _MAX_COUNT: Final = 2**31 - 1  # of CPUs, machines, restarts: what every client reads as an integer
 
 

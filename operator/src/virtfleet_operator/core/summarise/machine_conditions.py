@@ -50,20 +50,29 @@ def machine_says(word: PrintableStatus, generation: int, meta: ObjectMeta, facts
         yield _agent(report, generation)
     if report.phase == Phase.PAUSED:
         yield Says(ConditionType.PAUSED, YES, *_paused(report, "The guest is paused."), generation)
-    if report.restart_required or report.held_disks or report.held_interfaces or report.held_devices:
+    held = (*report.held_compute, *report.held_disks, *report.held_interfaces, *report.held_devices)
+    if report.restart_required or held:
         yield Says(ConditionType.RESTART_REQUIRED, YES, *_restart(report), generation)
 
 
 def _restart(report: MachineReport) -> tuple[str, str]:
     """Say what waits for the next start, or for the guest."""
-    remedy = "Restart the machine with `kubectl vm restart`."
-    held = plain(", ".join((*report.held_disks, *report.held_interfaces, *report.held_devices)[:_MAX_FIELDS]))
-    remedy_there = "unmount it there" if report.held_disks else "unload its driver there"
-    asked = f"The guest still uses {held}: {remedy_there}, or restart the machine with `kubectl vm restart`."
+    held = " ".join(_held(report))
     if not report.restart_required:
-        return "GuestHolds", asked
+        return "GuestHolds", held
     fields = plain(", ".join(report.restart_required[:_MAX_FIELDS]))
-    return "SpecChanged", f"Waiting for the next start: {fields}. {asked if held else remedy}"
+    remedy = held or "Restart the machine with `kubectl vm restart`."
+    return "SpecChanged", f"Waiting for the next start: {fields}. {remedy}"
+
+
+def _held(report: MachineReport) -> Iterator[str]:
+    """Say what the guest has been asked for and does not do."""
+    if report.held_compute:
+        said = plain(", and ".join(report.held_compute[:_MAX_FIELDS]))
+        yield f"The guest does not follow: {said}; it is asked again, or restart the machine with `kubectl vm restart`."
+    if held := plain(", ".join((*report.held_disks, *report.held_interfaces, *report.held_devices)[:_MAX_FIELDS])):
+        remedy = "unmount it there" if report.held_disks else "unload its driver there"
+        yield f"The guest still uses {held}: {remedy}, or restart the machine with `kubectl vm restart`."
 
 
 def _ready(word: PrintableStatus, facts: MachineFacts) -> Saying:

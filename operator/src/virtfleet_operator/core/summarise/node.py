@@ -7,7 +7,8 @@ from typing import Final
 
 from virtfleet_api.conditions import ConditionType
 from virtfleet_api.device import DeviceClassRule
-from virtfleet_api.report import NetworkReport, NodeReport
+from virtfleet_api.quantity import Bytes
+from virtfleet_api.report import NetworkReport, NodeReport, NumaCell
 from virtfleet_api.vm_node import (
     NodeResources,
     NodeVersions,
@@ -16,14 +17,14 @@ from virtfleet_api.vm_node import (
     VMNodeStatus,
 )
 from virtfleet_operator.core.place import Load, allocatable
-from virtfleet_operator.core.summarise.bounds import count_of, frequency_of, size_of
+from virtfleet_operator.core.summarise.bounds import MAX_CELLS, count_of, frequency_of, size_of
 from virtfleet_operator.core.summarise.conditions import NO, NOBODY_KNOWS, YES, Saying, Says, conditions
 from virtfleet_operator.core.summarise.devices import node_device_statuses
 from virtfleet_operator.core.summarise.pools import pool_statuses, pools_said, pools_say
 from virtfleet_operator.core.verdict import join_problems, plain
 
 _MAX_WORD: Final = 128
-_MAX_CELLS: Final = 64  # NUMA cells; the largest servers have 32
+_MIB: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,19 @@ def _inventory(node: VMNode, facts: NodeFacts, report: NodeReport) -> dict[str, 
         "capacity": NodeResources(cpus=count_of(report.cpus), memory=size_of(report.memory_bytes)),
         "allocatable": _resources(promised),
         "numa": tuple(
-            NumaCellStatus(cell=count_of(cell.cell), cpus=plain(cell.cpus, _MAX_WORD), memory=memory)
-            for cell in report.numa[:_MAX_CELLS]
-            if (memory := size_of(cell.memory_bytes))
+            _cell(cell, memory) for cell in report.numa[:MAX_CELLS] if (memory := size_of(cell.memory_bytes))
         ),
         "devices": node_device_statuses(node, facts.device_rules, report, facts.machine_names),
         "pools": tuple(pool_statuses(node.status, report.pools)),
     }
+
+
+def _cell(cell: NumaCell, memory: Bytes) -> NumaCellStatus:
+    free = size_of(cell.free_bytes // _MIB * _MIB)
+    load = f"{min(100, count_of(cell.load_percent))}%"
+    return NumaCellStatus(
+        cell=count_of(cell.cell), cpus=plain(cell.cpus, _MAX_WORD), memory=memory, free=free, load=load
+    )
 
 
 def _resources(load: Load) -> NodeResources:

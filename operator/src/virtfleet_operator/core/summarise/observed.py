@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from virtfleet_api.quantity import Bytes
-from virtfleet_api.report import DiskReport, GuestReport, InterfaceReport, MachineReport
+from virtfleet_api.report import DiskReport, GuestReport, InterfaceReport, MachineReport, NumaReport
 from virtfleet_api.steady import steady_allocation
 from virtfleet_api.virtual_machine_status import (
     DeviceStatus,
@@ -19,11 +19,12 @@ from virtfleet_api.virtual_machine_status import (
     InterfaceStatus,
     MachineStatus,
     MemoryStatus,
+    NumaStatus,
     VcpuStatus,
     VirtualMachineStatus,
 )
 from virtfleet_operator.core.network.topology import PortPlan
-from virtfleet_operator.core.summarise.bounds import count_of, frequency_of, size_of
+from virtfleet_operator.core.summarise.bounds import MAX_CELLS, count_of, frequency_of, size_of
 from virtfleet_operator.core.summarise.devices import device_statuses
 from virtfleet_operator.core.verdict import plain
 
@@ -77,11 +78,21 @@ def _machine(report: MachineReport) -> MachineStatus | None:
         machine_type=plain(report.machine_type, _MAX_WORD),
         cpu_model=plain(report.cpu_model, _MAX_WORD),
         reservation=frequency_of(report.reservation_hz),
-        vcpus=VcpuStatus(current=vcpus, max=vcpus),
-        memory=MemoryStatus(current=memory),
+        vcpus=VcpuStatus(current=vcpus, max=max(vcpus, count_of(report.max_vcpus))),
+        memory=MemoryStatus(
+            current=memory, balloon=size_of(report.balloon_bytes), max=size_of(report.max_memory_bytes)
+        ),
+        numa=_numa(report.numa),
         restarts=count_of(report.restarts),
         started_at=report.started_at.replace(microsecond=0) if report.started_at else None,
     )
+
+
+def _numa(numa: NumaReport | None) -> NumaStatus | None:
+    if numa is None:
+        return None
+    cells = tuple(sorted({count_of(cell) for cell in numa.cells[:MAX_CELLS]}))
+    return NumaStatus(cells=cells, policy=numa.policy, message=plain(numa.message) or None)
 
 
 def _allocated(disk: DiskReport, before: DiskStatus | None) -> Bytes | None:

@@ -11,7 +11,8 @@ from virtfleet_api.virtual_machine import CloudInit, PowerState, RunStrategy, Vi
 from virtfleet_operator.core.validate.devices import device_problems
 from virtfleet_operator.core.validate.disks import disk_problems
 from virtfleet_operator.core.validate.networks import network_problems
-from virtfleet_operator.core.validate.sizes import size_problems
+from virtfleet_operator.core.validate.pinning import missing_vcpu_problems
+from virtfleet_operator.core.validate.sizes import size_problems, vcpus_of
 from virtfleet_operator.core.verdict import quote
 
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
@@ -84,6 +85,8 @@ def _restart_problems(vm: VirtualMachine, now: datetime) -> Iterator[str]:
 
 def _size_problems(vm: VirtualMachine) -> Iterator[str]:
     yield from size_problems(vm.spec.cpu, vm.spec.memory)
+    if vm.spec.class_name is None:
+        yield from missing_vcpu_problems(vm.spec.cpu, max(vcpus_of(vm.spec.cpu), vm.spec.cpu.max_vcpus or 0))
     if vm.spec.memory.guest is None and vm.spec.class_name is None:
         yield 'spec.memory.guest: is missing: write a size such as "1Gi", or name a VMClass in spec.className'
 
