@@ -78,7 +78,7 @@ class Context:
         if stored is None or not isinstance(stored.resource, VMNode) or state is None or state.report is None:
             return None
         left = allocatable(stored.resource, state.report) - self.loads.others(node, key)
-        return Room(node, left.vcpus, left.memory_bytes)
+        return Room(node, left.vcpus, left.memory_bytes, left.reserved_hz, max(0, state.report.cpu_frequency_hz))
 
     def fleet_complete(self) -> bool:
         """Say whether every node is heard, so that no report can be missing."""
