@@ -117,6 +117,19 @@ def only_members_reach_the_web_server(fleet: Fleet) -> None:
     eventually(lambda: fleet.inside("web-client", ask.format(port=80))[0] != 0, "who is no client is not", 10)
 
 
+def runs_on_cpus_of_their_own(fleet: Fleet) -> None:
+    pins = {}
+    for name, policy in (("undisturbed", "Bound"), ("pinned", "Pinned")):
+        found = fleet.wait_ready(name)
+        assert found["status"]["machine"]["numa"] == {"cells": [0], "policy": policy}
+        node = next(n for n in fleet.cluster.nodes if n.name == found["status"]["nodeName"])
+        xml = etree.fromstring(fleet.domain_xml(node, found["metadata"]["uid"]))
+        pins[name] = xml.find("cputune/vcpupin[@vcpu='0']").get("cpuset")
+    assert pins["undisturbed"].isdigit(), "one CPU"
+    assert pins == {"undisturbed": pins["undisturbed"], "pinned": "0"}
+    assert pins["undisturbed"] != "0"
+
+
 def vcpus_and_memory_change_while_it_runs(fleet: Fleet) -> None:
     found = fleet.wait_ready("elastic")
     eventually(lambda: fleet.condition("elastic", "AgentConnected").get("status") == "True", "the agent answers")
@@ -144,11 +157,17 @@ def vcpus_and_memory_change_while_it_runs(fleet: Fleet) -> None:
     assert after["startedAt"] == found["status"]["machine"]["startedAt"]
 
 
+def are_on_different_nodes(fleet: Fleet) -> None:
+    places = {fleet.wait_status(name, "Stopped")["nodeName"] for name in ("apart-1", "apart-2")}
+    assert len(places) == 2
+
+
 PROOFS: dict[str, Callable[[Fleet], object]] = {
     "gpu.yaml": says_which_device_is_missing,
     "network.yaml": only_members_reach_the_web_server,
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
+    "cpu-placement.yaml": runs_on_cpus_of_their_own,
     "data-disk.yaml": data_disk_is_kept,
     "disk-limits.yaml": limits_change_while_it_runs,
     "hotplug.yaml": vcpus_and_memory_change_while_it_runs,
@@ -156,6 +175,7 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "clone.yaml": clone_is_a_machine_of_its_own,
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),
     "kernel-boot.yaml": prints("tiny", "READY"),
+    "placement.yaml": are_on_different_nodes,
     "upload.yaml": starts_once_the_file_is_sent,
     "run-once.yaml": job_ends,
 }
