@@ -80,7 +80,7 @@ def cpu_is_limited_and_reserved_while_it_runs(fleet: Fleet) -> None:
     assert int(before["shares"]) >= 500
     patch = json.dumps({"spec": {"cpu": {"cores": 200, "limit": "999GHz", "reservation": "400GHz"}}})
     refused = fleet.cluster.kubectl.attempt("patch", "vm", "fair", "--type=merge", "-p", patch)
-    assert f"spec.cpu.reservation: '400GHz' is more than node {node.name} has room for" in refused.stderr
+    assert f"that node {node.name} can keep beside its other machines" in refused.stderr
     fleet.patch("fair", {"cpu": {"reservation": "200MHz", "limit": "500MHz"}})
     half = int(before["global_quota"]) // 2
     eventually(lambda: abs(int(tune()["global_quota"]) - half) <= 1, "the guest has the new limit")
@@ -140,6 +140,19 @@ def only_members_reach_the_web_server(fleet: Fleet) -> None:
     eventually(lambda: fleet.inside("web-client", ask.format(port=80))[0] != 0, "who is no client is not", 10)
 
 
+def runs_on_cpus_of_their_own(fleet: Fleet) -> None:
+    pins = {}
+    for name, policy in (("undisturbed", "Bound"), ("pinned", "Pinned")):
+        found = fleet.wait_ready(name)
+        assert found["status"]["machine"]["numa"] == {"cells": [0], "policy": policy}
+        node = next(n for n in fleet.cluster.nodes if n.name == found["status"]["nodeName"])
+        xml = etree.fromstring(fleet.domain_xml(node, found["metadata"]["uid"]))
+        pins[name] = xml.find("cputune/vcpupin[@vcpu='0']").get("cpuset")
+    assert pins["undisturbed"].isdigit(), "one CPU"
+    assert pins == {"undisturbed": pins["undisturbed"], "pinned": "0"}
+    assert pins["undisturbed"] != "0"
+
+
 def vcpus_and_memory_change_while_it_runs(fleet: Fleet) -> None:
     found = fleet.wait_ready("elastic")
     eventually(lambda: fleet.condition("elastic", "AgentConnected").get("status") == "True", "the agent answers")
@@ -167,12 +180,18 @@ def vcpus_and_memory_change_while_it_runs(fleet: Fleet) -> None:
     assert after["startedAt"] == found["status"]["machine"]["startedAt"]
 
 
+def are_on_different_nodes(fleet: Fleet) -> None:
+    places = {fleet.wait_status(name, "Stopped")["nodeName"] for name in ("apart-1", "apart-2")}
+    assert len(places) == 2
+
+
 PROOFS: dict[str, Callable[[Fleet], object]] = {
     "gpu.yaml": says_which_device_is_missing,
     "network.yaml": only_members_reach_the_web_server,
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
     "cpu.yaml": cpu_is_limited_and_reserved_while_it_runs,
+    "cpu-placement.yaml": runs_on_cpus_of_their_own,
     "data-disk.yaml": data_disk_is_kept,
     "disk-limits.yaml": limits_change_while_it_runs,
     "hotplug.yaml": vcpus_and_memory_change_while_it_runs,
@@ -180,6 +199,7 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "clone.yaml": clone_is_a_machine_of_its_own,
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),
     "kernel-boot.yaml": prints("tiny", "READY"),
+    "placement.yaml": are_on_different_nodes,
     "upload.yaml": starts_once_the_file_is_sent,
     "run-once.yaml": job_ends,
 }

@@ -269,6 +269,8 @@ class NodeReport(Document):
     hypervisor: str
     """kvm, or qemu where KVM does not work."""
     architecture: str
+    cpu_models: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=512)] = ()
+    """What `cpu.model` may say on this node, host-passthrough among it; empty where it is not known."""
     cpus: int
     cpu_frequency_hz: int
     memory_bytes: int
