@@ -136,7 +136,8 @@ def no_pages_left() -> Iterator[None]:
     (PAGES / "nr_hugepages").write_text("0")
 
 
-async def test_huge_pages_and_dedicated_cpus_are_of_the_cell(rig: Rig, no_pages_left: None) -> None:
+@pytest.mark.usefixtures("no_pages_left")
+async def test_huge_pages_and_dedicated_cpus_are_of_the_cell(rig: Rig) -> None:
     neighbour = toucher()
     await started(rig, neighbour)
     home = cell_of(rig, neighbour)
