@@ -157,6 +157,11 @@ def vcpus_and_memory_change_while_it_runs(fleet: Fleet) -> None:
     assert after["startedAt"] == found["status"]["machine"]["startedAt"]
 
 
+def are_on_different_nodes(fleet: Fleet) -> None:
+    places = {fleet.wait_status(name, "Stopped")["nodeName"] for name in ("apart-1", "apart-2")}
+    assert len(places) == 2
+
+
 PROOFS: dict[str, Callable[[Fleet], object]] = {
     "gpu.yaml": says_which_device_is_missing,
     "network.yaml": only_members_reach_the_web_server,
@@ -170,6 +175,7 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "clone.yaml": clone_is_a_machine_of_its_own,
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),
     "kernel-boot.yaml": prints("tiny", "READY"),
+    "placement.yaml": are_on_different_nodes,
     "upload.yaml": starts_once_the_file_is_sent,
     "run-once.yaml": job_ends,
 }

@@ -40,3 +40,18 @@ def test_the_guest_is_what_its_source_says(tmp_path: Path) -> None:
     link = ["ld", "-m", "elf_x86_64", "-N", "-e", "0x100000", "-Ttext=0x100000", "--oformat", "binary"]
     subprocess.run([*link, "-o", linked, built], check=True)
     assert linked.read_bytes() == SOURCE.with_suffix(".bin").read_bytes()
+
+
+def test_a_node_tells_the_cpu_models_that_its_guests_can_have(
+    libvirt_node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that is told is held against libvirt itself, which refuses to start a guest with one that is not usable."""
+    monkeypatch.setattr(probe, "kvm_works", lambda *_: False)
+    connection = libvirt.open(libvirt_node.uri)
+    facts = probe.read_host_facts(connection, tmp_path)
+    assert facts.emulator
+    assert facts.cpu_models[0] == "host-passthrough"  # emulation gives QEMU's own default for it
+    assert {"qemu64", "Nehalem"} <= set(facts.cpu_models)
+    assert "host-model" not in facts.cpu_models
+    known = connection.getCPUModelNames("x86_64")
+    assert set(facts.cpu_models[1:]) <= {*known, "max", "base"}

@@ -31,6 +31,7 @@ class ConditionType(StrEnum):
     PRESSURE = "Pressure"
     POOLS_READY = "PoolsReady"
     NETWORK_READY = "NetworkReady"
+    SCHEDULABLE = "Schedulable"
 
 
 class Condition(Model):

@@ -135,6 +135,8 @@ class MachineReport(Document):
     vcpus: int = 0
     """Those that the running guest uses."""
     max_vcpus: int = 0
+    reservation_hz: int = 0
+    """What is kept of the node's CPUs for the machine, by its document."""
     """Those that it may be given without a restart."""
     memory_bytes: int = 0
     """What the running guest has: without what the balloon has taken back."""
@@ -267,6 +269,8 @@ class NodeReport(Document):
     hypervisor: str
     """kvm, or qemu where KVM does not work."""
     architecture: str
+    cpu_models: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=512)] = ()
+    """What `cpu.model` may say on this node, host-passthrough among it; empty where it is not known."""
     cpus: int
     cpu_frequency_hz: int
     memory_bytes: int

@@ -9,7 +9,7 @@ from pydantic import Field
 from virtfleet_api.base import Model
 from virtfleet_api.conditions import Condition
 from virtfleet_api.network import LinkState
-from virtfleet_api.quantity import Bytes
+from virtfleet_api.quantity import Bytes, Frequency
 
 
 class PrintableStatus(StrEnum):
@@ -79,6 +79,9 @@ class MachineStatus(Model):
     cpu_model: Annotated[str, Field(description="CPU model given to the guest.")]
     vcpus: Annotated[VcpuStatus, Field(description="Virtual CPUs.")]
     memory: Annotated[MemoryStatus, Field(description="Memory.")]
+    reservation: Annotated[
+        Frequency | None, Field(description="What the node keeps of its CPUs for the machine; absent for nothing.")
+    ] = None
     numa: Annotated[NumaStatus | None, Field(description="Where it runs on its host.")] = None
     restarts: Annotated[int, Field(description="Starts after a crash since the machine last ran steadily.")] = 0
     started_at: Annotated[datetime | None, Field(description="When the guest was last started.")] = None

@@ -185,6 +185,7 @@ class VMNode(Resource):
     name_max_length: ClassVar[int] = 63  # it is the value of the binding label, and label values are no longer
     columns: ClassVar[tuple[PrinterColumn, ...]] = (
         PrinterColumn(name="Ready", json_path=".status.conditions[?(@.type=='Ready')].status"),
+        PrinterColumn(name="Scheduling", json_path=".status.conditions[?(@.type=='Schedulable')].reason"),
         PrinterColumn(name="Hypervisor", json_path=".status.hypervisor"),
         PrinterColumn(name="CPUs", type="integer", json_path=".status.capacity.cpus"),
         PrinterColumn(name="Memory", json_path=".status.capacity.memory"),

@@ -143,6 +143,7 @@ class Leading:
             clock=utc_now,
             keep_unused_images=timedelta(seconds=self._settings.images.keep_unused_seconds),
             address_cool_down=timedelta(seconds=self._settings.network.address_cool_down_seconds),
+            strategy=self._settings.placement.strategy,
             operator_addresses=tuple(str(address) for address in self._settings.network.operator_addresses),
             device_rules=self._settings.devices,
             network=network,

@@ -13,6 +13,7 @@ from pydantic.alias_generators import to_camel
 from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.enrol import OVN_REMOTE_PATTERN
 from virtfleet_api.names import DNS_LABEL_PATTERN, GROUP
+from virtfleet_operator.core.place import Strategy
 from virtfleet_operator.core.validate.devices import device_rule_problems
 from virtfleet_operator.handlers.watch import SERVER_TIMEOUT_SECONDS
 
@@ -110,6 +111,13 @@ class ImageSettings(_Section):
     """A copy on a node where no machine uses the image is removed after this time, unless it is the fleet's last."""
 
 
+class PlacementSettings(_Section):
+    """Which node takes a machine."""
+
+    strategy: Strategy = Strategy.BALANCED
+    """Balanced spreads machines evenly; Packed fills one node before the next."""
+
+
 class NetworkSettings(_Section):
     """How addresses are managed, and whom nodes' firewalls let in."""
 
@@ -137,6 +145,7 @@ class Settings(_Section):
     metrics: MetricsSettings = MetricsSettings()
     lease: LeaseSettings = LeaseSettings()
     images: ImageSettings = ImageSettings()
+    placement: PlacementSettings = PlacementSettings()
     network: NetworkSettings = NetworkSettings()
     ovn: OvnSettings | None = None
     """None: there is no network engine."""

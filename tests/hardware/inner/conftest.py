@@ -10,12 +10,6 @@ from machine_rig import KERNEL, Rig
 from this_host import ThisHost, tiny_guest
 
 
-def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
-    if file_path.name.endswith("_cases.py"):
-        return pytest.Module.from_parent(parent, path=file_path)
-    return None
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if pytest_asyncio.is_async_test(item):

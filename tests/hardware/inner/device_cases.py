@@ -149,8 +149,9 @@ async def test_what_a_killed_libvirtd_forgets_is_given_back(rig: Rig) -> None:
     for pid in (libvirtd, *qemus):
         os.kill(pid, signal.SIGKILL)
     assert driver(DISPLAY) == "vfio-pci"
+    await rig.reports.until(lambda: not rig.hypervisor.connected, 60, "it is noticed")
+    await rig.reports.until(lambda: rig.hypervisor.connected, 120, "libvirtd is back")
     rig.reconnect()
-    await rig.reports.until(lambda: rig.hypervisor.connected, 60, "libvirtd is back")
     rig.domain(machine).undefine()  # by somebody else, so that nothing but devices.json tells of it
     await rig.restart_daemon()
     await until_driver(DISPLAY, before)

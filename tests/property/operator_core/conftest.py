@@ -22,6 +22,15 @@ from virtfleet_api.report import (
     StopReason,
 )
 from virtfleet_api.resource import ObjectMeta
+from virtfleet_api.scheduling import (
+    LabelSelector,
+    SelectorOperator,
+    SelectorRequirement,
+    Taint,
+    TaintEffect,
+    Toleration,
+    TolerationOperator,
+)
 from virtfleet_api.virtual_machine import (
     Blank,
     Clone,
@@ -42,7 +51,8 @@ from virtfleet_api.virtual_machine import (
     VirtualMachineSpec,
 )
 from virtfleet_api.vm_image import ImagePhase
-from virtfleet_operator.core.place import Candidate, Load, Need, PoolRoom
+from virtfleet_operator.core.place import Candidate, HugepageRoom, Load, Need, Neighbour, PoolRoom
+from virtfleet_operator.core.placement.candidate import Cell
 from virtfleet_operator.core.summarise import ImageFacts, MachineFacts
 from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting
 
@@ -228,6 +238,28 @@ image_reports = st.builds(
     virtual_size_bytes=st.none() | counts,
     actual_size_bytes=st.none() | counts,
 )
+taints = st.builds(
+    Taint, key=st.sampled_from(["gpu", "old"]), value=st.sampled_from(["", "x"]), effect=st.sampled_from(TaintEffect)
+)
+tolerations = st.builds(
+    Toleration,
+    key=st.none() | st.sampled_from(["gpu", "old"]),
+    operator=st.sampled_from(TolerationOperator),
+    value=st.sampled_from(["", "x"]),
+    effect=st.none() | st.sampled_from(TaintEffect),
+)
+requirements = st.builds(
+    SelectorRequirement,
+    key=st.sampled_from(["app", "tier"]),
+    operator=st.sampled_from(SelectorOperator),
+    values=st.lists(st.sampled_from(["db", "web", "gold"]), max_size=2).map(tuple),
+)
+selectors = st.builds(
+    LabelSelector,
+    match_labels=st.dictionaries(st.just("app"), st.sampled_from(["db", "web"])),
+    match_expressions=st.lists(requirements, max_size=1).map(tuple),
+)
+models = ["host-model", "host-passthrough", "Nehalem"]
 needs = st.builds(
     Need,
     vcpus=st.integers(1, 8),
@@ -235,11 +267,18 @@ needs = st.builds(
     pools=st.dictionaries(st.sampled_from(["default", "fast"]), st.integers(0, 8)),
     node_selector=st.dictionaries(st.just("zone"), st.sampled_from(["east", "west"])),
     reserved_hz=st.integers(0, 8),
+    affinity=st.none(),
+    tolerations=st.lists(tolerations, max_size=2).map(tuple),
+    itself=st.just(Neighbour()),
+    cpu_model=st.sampled_from(models),
+    dedicated=st.booleans(),
+    hugepage_bytes=st.none() | st.just(2),
+    images=st.frozensets(st.sampled_from(["u1", "u2"])),
 )
 candidates = st.builds(
     Candidate,
     name=labels,
-    unready=st.sampled_from(["", "", "", "not ready", "being deleted"]),
+    unready=st.sampled_from(["", "", "", "not ready", "being deleted", "in maintenance"]),
     labels=st.dictionaries(st.just("zone"), st.sampled_from(["east", "west"])),
     pools=st.dictionaries(
         st.sampled_from(["default", "fast"]), st.builds(PoolRoom, st.booleans(), st.none() | st.integers(-2, 16))
@@ -252,9 +291,17 @@ candidates = st.builds(
         vcpus=st.integers(0, 16),
         memory_bytes=st.integers(0, 16),
         reserved_hz=st.integers(0, 16),
+        dedicated_cpus=st.just(0),
+        hugepages=st.dictionaries(st.just(2), st.integers(0, 8)),
     ),
     reserved_hz=st.integers(0, 16),
     cpu_hz=st.integers(0, 4),
+    taints=st.lists(taints, max_size=2).map(tuple),
+    cpus=st.integers(0, 8),
+    architecture=st.just("x86_64"),
+    cpu_models=st.frozensets(st.sampled_from(models[1:])),
+    hugepages=st.dictionaries(st.just(2), st.builds(HugepageRoom, st.integers(0, 16), st.integers(0, 16))),
+    cells=st.lists(st.builds(Cell, st.integers(0, 4), st.integers(0, 8)), max_size=2).map(tuple),
 )
 
 st.register_type_strategy(UUID, st.uuids())
@@ -275,3 +322,4 @@ st.register_type_strategy(
 )
 st.register_type_strategy(Need, needs)
 st.register_type_strategy(Candidate, candidates)
+st.register_type_strategy(LabelSelector, selectors)

@@ -22,6 +22,7 @@ from virtfleet_operator.core.place import (
     Candidate,
     Load,
     Need,
+    Neighbour,
     NodeView,
     Placed,
     PoolRoom,
@@ -112,13 +113,15 @@ def test_a_node_offers_what_its_spec_allows_under_the_labels_of_its_object() -> 
     assert offered == Candidate(
         "a",
         "",
-        {"kubernetes.io/hostname": "a", "zone": "east"},
+        {"kubernetes.io/hostname": "a", "kubernetes.io/arch": "amd64", "zone": "east"},
         {"default": PoolRoom()},
         8,
         1500,
         Load(1, 2, 100),
         reserved_hz=4,
         cpu_hz=1,
+        cpus=4,
+        architecture="x86_64",
     )
 
 
@@ -139,7 +142,8 @@ def test_a_node_that_takes_nothing_says_why(seen: NodeView, unready: str) -> Non
 def test_a_machine_needs_its_vcpus_memory_pools_and_labels(machine: Callable[..., VirtualMachine]) -> None:
     disks = [{"name": n, "size": "1Gi", "pool": pool, "source": {"blank": {}}} for n, pool in (("a", "x"), ("b", "y"))]
     asked = need(machine(disks=disks, nodeSelector={"zone": "east"}), Sizing(2, 2, 1, "m", 64), {"x": 1, "y": 2})
-    assert asked == Need(4, 64, {"x": 1, "y": 2}, {"zone": "east"})
+    itself = Neighbour("shop", {})
+    assert asked == Need(4, 64, {"x": 1, "y": 2}, {"zone": "east"}, itself=itself, cpu_model="m")
 
 
 def node(name: str, **more: Any) -> Candidate:

@@ -202,7 +202,8 @@ def test_a_node_shows_its_inventory_and_what_is_promised() -> None:
     ],
 )
 def test_a_node_is_ready(facts: NodeFacts, ready: str, reason: str) -> None:
-    (condition,) = summarise_node(node(), facts, NOW).conditions
+    condition, schedulable = summarise_node(node(), facts, NOW).conditions
+    assert schedulable.reason == ("Open" if ready == "True" else "NotReady")
     assert (condition.status.value, condition.reason) == (ready, reason)
 
 
@@ -234,7 +235,7 @@ def test_free_space_is_written_when_it_has_moved_by_a_twentieth(free_gib: int, w
 def test_orphans_are_shown_and_said() -> None:
     status = summarise_node(node(), NodeFacts(report=node_report(), heard=True, orphans=["u1", "u2"]), NOW)
     assert status.orphans == ("u1", "u2")
-    assert [c.type for c in status.conditions] == ["Orphans", "Ready"]
+    assert [c.type for c in status.conditions] == ["Orphans", "Ready", "Schedulable"]
     assert status.conditions[0].message.startswith("2 machines on the node have no object")
 
 

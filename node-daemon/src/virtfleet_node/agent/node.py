@@ -43,6 +43,7 @@ class NodeDescription:
             qemu_version=self.versions.qemu,
             hypervisor=self.facts.domain_type,
             architecture=self.inventory.architecture,
+            cpu_models=self.facts.cpu_models,
             cpus=self.inventory.cpus,
             cpu_frequency_hz=self.inventory.cpu_frequency_hz,
             memory_bytes=self.inventory.memory_bytes,

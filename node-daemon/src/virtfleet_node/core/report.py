@@ -66,6 +66,7 @@ def build_report(
         machine_type=observed.domain.machine_type or build_machine_type(hardware),
         cpu_model=hardware.cpu_model,
         numa=_numa(observed),
+        reservation_hz=desired.hardware.scheduling.reservation_hz,
         **_compute(hardware, observed),
         disks=_disks(desired.hardware, observed),
         interfaces=_interfaces(desired.hardware, observed, facts),

@@ -25,6 +25,8 @@ PROGRESS_SECONDS: Final = 5.0
 
 _RENDER_NODES: Final = Path("/dev/dri")
 _POLL_SECONDS: Final = 0.05
+_MAX_MODEL: Final = 64  # characters, as `cpu.model` may have
+_MAX_MODELS: Final = 512  # libvirt 9 knows 110 of x86
 _KERNEL: Final = Path(__file__).with_name("probe_guest.bin")
 _WORDS: Final = b"virtfleet: a guest runs"
 """What the guest says last."""
@@ -34,14 +36,13 @@ def read_host_facts(connect: libvirt.virConnect, directory: Path) -> HostFacts:
     """Return the domain type that works on this host, and QEMU's path. Blocks for up to PROGRESS_SECONDS."""
     if connect.getType() == "Test":
         return HostFacts(DomainType.TEST, None)
-    emulator = _read_emulator(connect, DomainType.KVM)
-    if emulator is not None:
-        _LOG.info("Trying KVM with a throw-away guest", extra={"emulator": emulator})
+    facts = _read_facts(connect, DomainType.KVM)
+    if facts.emulator is not None:
+        _LOG.info("Trying KVM with a throw-away guest", extra={"emulator": facts.emulator})
         if kvm_works(connect, directory):
-            return HostFacts(DomainType.KVM, emulator, render_node=_read_render_node(connect, DomainType.KVM))
-        _LOG.warning("Using emulation, since a guest makes no progress with KVM", extra={"emulator": emulator})
-    emulator = _read_emulator(connect, DomainType.QEMU)
-    return HostFacts(DomainType.QEMU, emulator, render_node=_read_render_node(connect, DomainType.QEMU))
+            return facts
+        _LOG.warning("Using emulation, since a guest makes no progress with KVM", extra={"emulator": facts.emulator})
+    return _read_facts(connect, DomainType.QEMU)
 
 
 def kvm_works(connect: libvirt.virConnect, directory: Path) -> bool:
@@ -94,23 +95,35 @@ def _build_probe(name: str, kernel: Path, log: Path, domain_type: DomainType) ->
     return etree.tostring(domain, encoding="unicode")
 
 
-def _read_render_node(connect: libvirt.virConnect, domain_type: DomainType) -> str:
+def _read_facts(connect: libvirt.virConnect, domain_type: DomainType) -> HostFacts:
+    """Return QEMU's path, the CPU models and the GPU that draws; no path when libvirt cannot use this type here."""
+    try:
+        text = connect.getDomainCapabilities(None, None, None, str(domain_type), 0)
+    except libvirt.libvirtError:
+        return HostFacts(domain_type, None)
+    capabilities = etree.fromstring(text)
+    return HostFacts(
+        domain_type,
+        capabilities.findtext("path"),
+        cpu_models=read_cpu_models(capabilities, domain_type),
+        render_node=_read_render_node(capabilities),
+    )
+
+
+def _read_render_node(capabilities: etree._Element) -> str:
     """Return the device by which the host's GPU draws; empty where there is none, or QEMU cannot use it."""
-    nodes = sorted(_RENDER_NODES.glob("renderD*"))
-    if not nodes:
-        return ""
-    try:
-        text = connect.getDomainCapabilities(None, None, None, str(domain_type), 0)
-    except libvirt.libvirtError:
-        return ""
-    displays = etree.fromstring(text).findall("devices/graphics/enum[@name='type']/value")
-    return str(nodes[0]) if any(display.text == "egl-headless" for display in displays) else ""
+    displays = capabilities.findall("devices/graphics/enum[@name='type']/value")
+    nodes = sorted(_RENDER_NODES.glob("renderD*")) if any(d.text == "egl-headless" for d in displays) else ()
+    return str(nodes[0]) if nodes else ""
 
 
-def _read_emulator(connect: libvirt.virConnect, domain_type: DomainType) -> str | None:
-    """Return QEMU's path, None when libvirt cannot use this type here."""
-    try:
-        text = connect.getDomainCapabilities(None, None, None, str(domain_type), 0)
-    except libvirt.libvirtError:
-        return None
-    return etree.fromstring(text).findtext("path")
+def read_cpu_models(capabilities: etree._Element, domain_type: DomainType) -> tuple[str, ...]:
+    """Return what `cpu.model` may say beside host-model: the models that libvirt calls usable, and host-passthrough.
+
+    Emulation has no host CPU to pass through, and gives QEMU's own default for it; see `core.desired.cpu`.
+    """
+    passes = capabilities.find("cpu/mode[@name='host-passthrough'][@supported='yes']") is not None
+    found = capabilities.findall("cpu/mode[@name='custom'][@supported='yes']/model[@usable='yes']")
+    named = sorted(model.text for model in found if model.text and len(model.text) <= _MAX_MODEL)
+    through = ["host-passthrough"] if passes or domain_type is DomainType.QEMU else []
+    return tuple(dict.fromkeys([*through, *named]))[:_MAX_MODELS]

@@ -12,6 +12,7 @@ from virtfleet_api.vm_node import VMNodeStatus
 _WARNINGS: Final = frozenset(
     {PrintableStatus.INVALID, PrintableStatus.UNSCHEDULABLE, PrintableStatus.CRASHED, PrintableStatus.UNKNOWN}
 )
+_MAINTENANCE: Final = "Maintenance"
 _MAX_MESSAGE: Final = 1024  # what the Event API takes
 
 
@@ -65,7 +66,17 @@ def node_events(old: VMNodeStatus, new: VMNodeStatus) -> tuple[EventText, ...]:
     if added := sorted(set(new.orphans) - set(old.orphans)):
         message = f"Machine {added[0]} on the node has no object and is kept; {len(new.orphans)} such machines in all."
         events.append(EventText("Warning", "OrphanFound", message))
-    return (*events, *_pool_events(old, new))
+    return (*events, *_maintenance_events(old, new), *_pool_events(old, new))
+
+
+def _maintenance_events(old: VMNodeStatus, new: VMNodeStatus) -> Iterator[EventText]:
+    """Yield the Event of maintenance that began or ended; whether the node is Ready has Events of its own."""
+    before, now = (_find(status.conditions, ConditionType.SCHEDULABLE) for status in (old, new))
+    was, is_ = (found is not None and found.reason == _MAINTENANCE for found in (before, now))
+    if is_ and not was:
+        yield EventText("Normal", "MaintenanceBegun", "The node takes no new machines; those that are there go on.")
+    if was and not is_:
+        yield EventText("Normal", "MaintenanceEnded", "The node takes new machines again as soon as it is Ready.")
 
 
 _GOOD_NETWORK: Final = frozenset({"Ready", "InForce"})

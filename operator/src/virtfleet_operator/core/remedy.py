@@ -159,6 +159,11 @@ def _too_long(error: ErrorDetails) -> tuple[str, str]:
     return f"has {len(error['input'])} entries", f"write at most {_ctx(error, 'max_length')}"
 
 
+def _too_short(error: ErrorDetails) -> tuple[str, str]:
+    least = _ctx(error, "min_length")
+    return f"has {len(error['input'])} entries", f"write at least {least}"
+
+
 def _string_too_long(error: ErrorDetails) -> tuple[str, str]:
     return f"has {len(error['input'])} characters", f"write at most {_ctx(error, 'max_length')}"
 
@@ -190,6 +195,7 @@ _REMEDIES: Final[Mapping[str, Callable[[ErrorDetails], tuple[str, str]]]] = {
     "string_pattern_mismatch": _pattern,
     "value_error": _value_error,
     "too_long": _too_long,
+    "too_short": _too_short,
     "string_too_long": _string_too_long,
     "int_type": _number,
     "int_from_float": _number,

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.devices import Rules, rules_of
-from virtfleet_operator.core.place import Candidate, NodeView, allocatable, candidate
+from virtfleet_operator.core.place import Candidate, Strategy, Surroundings, allocatable
 from virtfleet_operator.core.room import Room
 from virtfleet_operator.fleet.members import Fleet
 from virtfleet_operator.fleet.state import Contact
@@ -20,6 +20,8 @@ from virtfleet_operator.metrics import Metrics
 from virtfleet_operator.reconcile.catalog import NODE, CacheCatalog
 from virtfleet_operator.reconcile.loads import Loads
 from virtfleet_operator.reconcile.network import Network
+from virtfleet_operator.reconcile.offers import Offers
+from virtfleet_operator.reconcile.unplaced import Unplaced
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,29 @@ class Context:
     """How long an address that was given back is given to nobody."""
     last_addresses: dict[tuple[str, int], int] = field(default_factory=dict)
     """Last address that was given out, as a number, by switch and IP version: the next search goes on after it."""
+    strategy: Strategy = Strategy.BALANCED
+    """Which of the nodes that could take a machine is better."""
     operator_addresses: tuple[str, ...] = ()
     """Addresses that nodes' firewalls let operators in from."""
     device_rules: tuple[DeviceClassRule, ...] = ()
     """Device classes of every node that has none of the same name."""
     network: Network | None = None
     """None where the configuration names no OVN."""
+    offers: Offers = field(init=False, repr=False)
+    unplaced: Unplaced = field(default_factory=Unplaced, repr=False)
     copy_key: bytes = field(default=b"", repr=False)
     """What the tokens are made with that nodes copy images from each other with."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offers", Offers(self.cache, self.loads, self.fleet, self.device_rules))
+
     def candidates(self) -> Collection[Candidate]:
         """Return every node as placement sees it."""
-        return [candidate(view) for stored in self.cache.all(NODE) if (view := self._view(stored.resource))]
+        return self.offers.candidates()
+
+    def surroundings(self, images: Collection[str] = ()) -> Surroundings:
+        """Return what else placing depends on, for a machine that is made from these images."""
+        return Surroundings(self.loads.neighbours, self.offers.holders(images), self.strategy)
 
     def room(self, node: str, key: Key) -> Room | None:
         """Return what a node has for one machine, None as long as the node is not heard."""
@@ -65,7 +78,7 @@ class Context:
         if stored is None or not isinstance(stored.resource, VMNode) or state is None or state.report is None:
             return None
         left = allocatable(stored.resource, state.report) - self.loads.others(node, key)
-        return Room(node, left.vcpus, left.memory_bytes, left.reserved_hz)
+        return Room(node, left.vcpus, left.memory_bytes, left.reserved_hz, max(0, state.report.cpu_frequency_hz))
 
     def fleet_complete(self) -> bool:
         """Say whether every node is heard, so that no report can be missing."""
@@ -74,15 +87,6 @@ class Context:
     def unsettled(self) -> bool:
         """Say whether a node may yet turn up: what is decided now would be wrong in a moment."""
         return any(state.contact is Contact.CONNECTING for state in self.fleet)
-
-    def _view(self, node: object) -> NodeView | None:
-        if not isinstance(node, VMNode):
-            return None
-        name = node.metadata.name
-        state = self.fleet.node(name)
-        report = state.report if state else None
-        heard = self.fleet.contact(name) is Contact.HEARD
-        return NodeView(node, report, heard, self.loads.of(name), self.device_rules)
 
     def rules_of(self, node: str) -> Rules:
         """Return what each device class is made of on a node."""

@@ -6,6 +6,7 @@ Changes of objects come from the cache, changes at nodes from the fleet; both on
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
+from virtfleet_api.quantity import Frequency
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_image import ImagePhase
@@ -39,6 +40,7 @@ from virtfleet_operator.reconcile.catalog import (
 )
 from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.image import reconcile_image
+from virtfleet_operator.reconcile.loads import running_load
 from virtfleet_operator.reconcile.machine import reconcile_machine
 from virtfleet_operator.reconcile.node import reconcile_node
 from virtfleet_operator.reconcile.queue import KeyedQueue, QueueObserver
@@ -63,7 +65,7 @@ RECONCILE: Final[Mapping[str, Callable[[Context, Key], Awaitable[float | None]]]
 UNPLACED: Final = Key("Unplaced", "", "")
 """Stands for all machines without a node: they are looked at together when room may have come."""
 
-UNPLACED_DELAY_SECONDS: Final = 0.5
+UNPLACED_DELAY_SECONDS: Final = 0.2
 """Gathers the changes of a burst, such as many machines being deleted, into one look."""
 
 COUNT_DELAY_SECONDS: Final = 1.0
@@ -96,9 +98,14 @@ class Controller:
         if self._context is None:
             raise RuntimeError("the queue runs before its context is there")
         if key == UNPLACED:
-            self._add(self._cache.find(MACHINE, BY_NODE, UNBOUND))
-            return None
+            return await self._look_at_unplaced(self._context)
         return await RECONCILE[key.kind](self._context, key)
+
+    async def _look_at_unplaced(self, context: Context) -> float | None:
+        keys, again = await context.unplaced.look(self._cache, context.candidates, context.surroundings())
+        for key in keys:
+            self.queue.add(key)
+        return again
 
     def machine_changed(self, node: str, uid: str) -> None:
         """Look at the machine, or at the node that reports what is not its own."""
@@ -120,7 +127,7 @@ class Controller:
         """Look at the node, and whether it has room now."""
         self.queue.add(Key(NODE, "", node))
         self._add(self._cache.all(SWITCH))
-        self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
+        self._room_changed()
 
     def switch_ports_changed(self, name: str) -> None:
         """Look at the switch, whose counts changed."""
@@ -159,13 +166,15 @@ class Controller:
                 self._add(self._cache.find(MACHINE, BY_DISK, f"{key.namespace}/{key.name}"))
             case "VMClass":
                 self._add(self._cache.find(MACHINE, BY_CLASS, key.name))
+                self._room_changed()  # the machines of the class are of another size
             case "VirtualSwitch" | "SecurityGroup" | "VMAddress":
                 self._network_object_changed(key, old, new)
             case "VMNode":
                 self._node_object_changed(key, old, new)
 
     def _node_object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
-        self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
+        if _offers_change(old, new):
+            self._room_changed()
         if new is None or (old is not None and _device_rules(old) != _device_rules(new)):
             self._add(self._cache.find(MACHINE, BY_NODE, key.name))
         if new is None or old is None:
@@ -219,10 +228,11 @@ class Controller:
         for uid in {stored.uid for stored in (old, new) if stored is not None}:
             self._add(self._cache.find(DISK, BY_USER, uid))
             self._add(self._cache.find(ADDRESS, BY_HOLDER, uid))
-        if old is not None and new is not None and old.status.disks != new.status.disks:
-            self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)  # they are counted by the node's report from now on
+        if old is not None and new is not None and _reserved(old) != _reserved(new):
+            self.queue.add(Key(NODE, "", bound_node(new)))
+        if _room_may_change(old, new):
+            self._room_changed()
         if new is None and old is not None:
-            self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
             if self._context and self._context.network:
                 self._context.network.drop_ports(old.uid)
             state = self._context.fleet.node(bound_node(old)) if self._context else None
@@ -239,15 +249,52 @@ class Controller:
             keys.add(Key(NODE, "", node))
         return keys
 
+    def _room_changed(self) -> None:
+        """Look soon at the machines that wait for room."""
+        self.queue.add_after(UNPLACED, UNPLACED_DELAY_SECONDS)
+
     def _add(self, found: Iterable[Stored]) -> None:
         for stored in found:
             self.queue.add(stored.key)
+
+
+def _reserved(machine: Stored) -> Frequency | None:
+    """Return what the machine's node says it keeps for it."""
+    return machine.status.machine.reservation if machine.status.machine else None
 
 
 def _is_settled(context: Context, node: str, uid: str) -> bool:
     state = context.fleet.node(node)
     report = state.images.get(uid) if state else None
     return report is None or report.phase in (ImagePhase.READY, ImagePhase.FAILED)
+
+
+def _offers_change(old: Stored | None, new: Stored | None) -> bool:
+    """Say whether a node may offer something else: its spec, its labels, or itself. Its status is the operator's."""
+    if old is None or new is None:
+        return True
+    if old.body.get("spec") != new.body.get("spec") or old.meta.labels != new.meta.labels:
+        return True
+    return old.meta.deletion_timestamp != new.meta.deletion_timestamp
+
+
+def _room_may_change(old: Stored | None, new: Stored | None) -> bool:
+    """Say whether a machine's change may make room for another, or bring it the neighbour that it waits for.
+
+    A machine that is on no node takes no room; its binding and its labels count once it is. Disks are counted by the
+    node's report as soon as the machine's status names them.
+    """
+    if new is None:
+        return old is not None and bound_node(old) != UNBOUND
+    if old is None or bound_node(old) != bound_node(new):
+        return bound_node(new) != UNBOUND
+    if bound_node(new) == UNBOUND:
+        return False
+    if old.body.get("spec") != new.body.get("spec") or old.meta.labels != new.meta.labels:
+        return True
+    if running_load(old.status) != running_load(new.status):
+        return True
+    return bool(old.status.disks != new.status.disks or old.status.devices != new.status.devices)
 
 
 def _device_rules(node: Stored) -> object:

@@ -28,7 +28,7 @@ from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import Key
 from virtfleet_operator.reconcile.catalog import IMAGE
 from virtfleet_operator.reconcile.context import Context
-from virtfleet_operator.reconcile.growth import grows_too_much
+from virtfleet_operator.reconcile.growth import grows_too_much, with_reservation
 from virtfleet_operator.reconcile.hand_over import take_over
 from virtfleet_operator.reconcile.image import hold_image
 from virtfleet_operator.reconcile.machine_status import Verdict, write_machine
@@ -55,9 +55,11 @@ async def reconcile_machine(context: Context, key: Key) -> float | None:
     stored = context.cache.get(key)
     if stored is None:
         context.passing.pop(key, None)
+        context.unplaced.forget(key)
         return None
     where = find_binding(context, stored)
     if stored.meta.deletion_timestamp:
+        context.unplaced.forget(key)
         return await remove_machine(context, stored, where)
     if isinstance(where, Restore) and _evident(context, stored):
         stored = await _bind(context, stored, where.node_name)
@@ -79,6 +81,7 @@ def _evident(context: Context, stored: Stored) -> bool:
 
 
 async def _advance(context: Context, stored: Stored, where: Binding) -> float | None:
+    context.unplaced.forget(stored.key)
     prepared = await _prepare(context, stored)
     verdict: Verdict = None if isinstance(prepared, Prepared) else prepared
     if isinstance(where, Lost):
@@ -94,8 +97,9 @@ async def _advance(context: Context, stored: Stored, where: Binding) -> float | 
     if isinstance(where, Bound):
         document = _with_devices(context, prepared, where.node_name) if isinstance(prepared, Prepared) else None
         if document and isinstance(prepared, Prepared):
-            verdict = grows_too_much(context, stored, where.node_name, prepared.sizing, document)
-            document = None if verdict else document
+            document, verdict = with_reservation(context, stored, where.node_name, prepared.sizing, document)
+            if too_much := grows_too_much(context, stored, where.node_name, prepared.sizing, document):
+                document, verdict = None, too_much
         delay = await _instruct_and_write(context, stored, where.node_name, document, verdict)
     else:
         delay = await write_machine(context, stored, None, verdict)
@@ -127,14 +131,18 @@ def _with_devices(context: Context, prepared: Prepared, node: str) -> Machine:
 
 
 async def _place(context: Context, stored: Stored, prepared: Prepared) -> Placed | Unschedulable:
-    disks = disk_sizes(prepared.vm, context.catalog)
-    node, cards = _pinned(prepared.vm, context), plugged(prepared.vm, context.catalog)
-    placed = place(need(prepared.vm, prepared.sizing, disks, node, cards), context.candidates())
+    vm, sizing, disks = prepared.vm, prepared.sizing, disk_sizes(prepared.vm, context.catalog)
+    found = (context.catalog.image(*reference) for reference in image_references(vm))
+    images = [image.metadata.uid for image in found if image is not None]
+    asked = need(vm, sizing, disks, _pinned(vm, context), plugged(vm, context.catalog), images)
+    placed = place(asked, context.candidates(), context.surroundings(images))
     if isinstance(placed, Placed):
         promised = load_of(prepared.sizing, disks, promised_devices(prepared.vm))
         # No await between choosing and reserving: the next machine must see this one.
-        with context.loads.reserve(stored.key, placed.node_name, promised):
+        with context.loads.reserve(stored.key, placed.node_name, promised, asked.itself):
             await _bind(context, stored, placed.node_name)
+    else:
+        context.unplaced.wait(stored.key, asked, placed.message)
     return placed
 
 

@@ -29,6 +29,8 @@ class HostFacts:
     emulator: str | None
     """Path of QEMU; None with the test driver."""
     arch: str = "x86_64"
+    cpu_models: tuple[str, ...] = ()
+    """CPU models that guests can have, host-passthrough among them; empty with the test driver."""
     cpu: HostCpu = field(default_factory=HostCpu)
     render_node: str = ""
     """Device by which the host's GPU draws for guests; empty where there is none."""

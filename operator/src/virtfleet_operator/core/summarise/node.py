@@ -9,6 +9,7 @@ from virtfleet_api.conditions import ConditionType
 from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.report import NetworkReport, NodeReport, NumaCell
+from virtfleet_api.scheduling import TaintEffect
 from virtfleet_api.vm_node import (
     NodeResources,
     NodeVersions,
@@ -17,6 +18,7 @@ from virtfleet_api.vm_node import (
     VMNodeStatus,
 )
 from virtfleet_operator.core.place import Load, allocatable
+from virtfleet_operator.core.placement.filters import said_taint
 from virtfleet_operator.core.summarise.bounds import MAX_CELLS, count_of, frequency_of, size_of
 from virtfleet_operator.core.summarise.conditions import NO, NOBODY_KNOWS, YES, Saying, Says, conditions
 from virtfleet_operator.core.summarise.devices import node_device_statuses
@@ -49,13 +51,13 @@ def summarise_node(node: VMNode, facts: NodeFacts, now: datetime) -> VMNodeStatu
     """Return the status of a node; the inventory of one that is not heard is what was last known."""
     old, meta = node.status, node.metadata
     inventory = _inventory(node, facts, facts.report) if facts.report else {}
-    said = (*_says(meta.generation, facts), *_pools_say(node, facts))
+    said = (*_says(node, facts), *_pools_say(node, facts))
     return old.model_copy(
         update=inventory
         | {
             "observed_generation": meta.generation,
             "address": facts.address or old.address,
-            "allocated": _resources(facts.load),
+            "allocated": _resources(facts.load, facts.report.cpu_frequency_hz if facts.report else 0),
             "machines": facts.load.machines,
             "orphans": tuple(facts.orphans),
             "conditions": conditions(old.conditions, now, said),
@@ -74,7 +76,7 @@ def _inventory(node: VMNode, facts: NodeFacts, report: NodeReport) -> dict[str, 
         ),
         "cpu_frequency": frequency_of(report.cpu_frequency_hz),
         "capacity": NodeResources(cpus=count_of(report.cpus), memory=size_of(report.memory_bytes)),
-        "allocatable": _resources(promised),
+        "allocatable": _resources(promised, report.cpu_frequency_hz),
         "numa": tuple(
             _cell(cell, memory) for cell in report.numa[:MAX_CELLS] if (memory := size_of(cell.memory_bytes))
         ),
@@ -91,14 +93,20 @@ def _cell(cell: NumaCell, memory: Bytes) -> NumaCellStatus:
     )
 
 
-def _resources(load: Load) -> NodeResources:
+def _resources(load: Load, cpu_hz: int) -> NodeResources:
+    """Return what machines are or may be promised; a dedicated CPU is reserved as a whole."""
     return NodeResources(
-        cpus=count_of(load.vcpus), memory=size_of(load.memory_bytes), reserved=frequency_of(load.reserved_hz)
+        cpus=count_of(load.vcpus),
+        memory=size_of(load.all_memory_bytes),
+        reserved=frequency_of(load.reserved_hz + load.dedicated_cpus * cpu_hz),
     )
 
 
-def _says(generation: int, facts: NodeFacts) -> Iterator[Says]:
-    yield Says(ConditionType.READY, *_ready(facts), generation)
+def _says(node: VMNode, facts: NodeFacts) -> Iterator[Says]:
+    generation = node.metadata.generation
+    ready = _ready(facts)
+    yield Says(ConditionType.READY, *ready, generation)
+    yield Says(ConditionType.SCHEDULABLE, *_schedulable(node, ready), generation)
     if facts.orphans:
         message = (
             f"{len(facts.orphans)} machines on the node have no object: they are kept until an administrator "
@@ -143,3 +151,20 @@ def _ready(facts: NodeFacts) -> Saying:
     if not facts.report.hypervisor_connected:
         return NO, "HypervisorUnavailable", "libvirtd does not answer the node daemon: see its log on the node."
     return YES, "Ready", "The node takes machines."
+
+
+def _schedulable(node: VMNode, ready: Saying) -> Saying:
+    """Say whether new machines may come; each machine's own wishes are another matter."""
+    if node.metadata.deletion_timestamp is not None:
+        return NO, "Deleting", "The node is being deleted and takes no new machines."
+    if node.spec.maintenance:
+        said = (
+            "The node takes no new machines, and those that are there go on: set spec.maintenance to false to end it."
+        )
+        return NO, "Maintenance", said
+    if ready[0] != YES:
+        return NO, "NotReady", "The node takes no new machines until it is Ready."
+    taints = ", ".join(said_taint(taint) for taint in node.spec.taints if taint.effect is TaintEffect.NO_SCHEDULE)
+    if taints:
+        return YES, "Tainted", f"The node takes machines that tolerate {plain(taints)}."
+    return YES, "Open", "The node takes new machines."

@@ -24,7 +24,7 @@ from virtfleet_api.virtual_machine_status import (
     VirtualMachineStatus,
 )
 from virtfleet_operator.core.network.topology import PortPlan
-from virtfleet_operator.core.summarise.bounds import MAX_CELLS, count_of, size_of
+from virtfleet_operator.core.summarise.bounds import MAX_CELLS, count_of, frequency_of, size_of
 from virtfleet_operator.core.summarise.devices import device_statuses
 from virtfleet_operator.core.verdict import plain
 
@@ -77,6 +77,7 @@ def _machine(report: MachineReport) -> MachineStatus | None:
         uuid=plain(report.uid, _MAX_WORD),
         machine_type=plain(report.machine_type, _MAX_WORD),
         cpu_model=plain(report.cpu_model, _MAX_WORD),
+        reservation=frequency_of(report.reservation_hz),
         vcpus=VcpuStatus(current=vcpus, max=max(vcpus, count_of(report.max_vcpus))),
         memory=MemoryStatus(
             current=memory, balloon=size_of(report.balloon_bytes), max=size_of(report.max_memory_bytes)

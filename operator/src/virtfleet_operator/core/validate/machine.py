@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
-from virtfleet_api.names import DNS_SUBDOMAIN_PATTERN, FINALIZER, NODE_LABEL
+from virtfleet_api.names import FINALIZER, NODE_LABEL
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine import CloudInit, PowerState, RunStrategy, VirtualMachine
 from virtfleet_operator.core.validate.devices import device_problems
 from virtfleet_operator.core.validate.disks import disk_problems
+from virtfleet_operator.core.validate.names import is_label_key, is_label_value
 from virtfleet_operator.core.validate.networks import network_problems
 from virtfleet_operator.core.validate.pinning import missing_vcpu_problems
+from virtfleet_operator.core.validate.scheduling import scheduling_problems
 from virtfleet_operator.core.validate.sizes import size_problems, vcpus_of
 from virtfleet_operator.core.verdict import quote
 
@@ -19,10 +21,7 @@ CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 """How far a user's clock may be ahead of the operator's; the tolerance that Kerberos has, too."""
 
 _MACHINE_TYPE: Final = re.compile(r"(q35|i440fx|pc-(q35|i440fx)-[0-9]{1,2}\.[0-9]{1,2})\Z")
-_LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?\Z")
-_LABEL_PREFIX: Final = re.compile(DNS_SUBDOMAIN_PATTERN.rstrip("$") + r"\Z")
 _CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_MAX_LABEL_PREFIX: Final = 253  # a DNS name, as Kubernetes' labels have it
 
 
 def machine_problems(vm: VirtualMachine, now: datetime, old: VirtualMachine | None = None) -> tuple[str, ...]:
@@ -40,6 +39,7 @@ def machine_problems(vm: VirtualMachine, now: datetime, old: VirtualMachine | No
             device_problems(vm),
             _cloud_init_problems(vm.spec.cloud_init),
             _selector_problems(vm),
+            scheduling_problems(vm.spec),
         )
         for problem in rule
     )
@@ -123,18 +123,10 @@ def control_character_line(text: str) -> int:
 def _selector_problems(vm: VirtualMachine) -> Iterator[str]:
     for key, value in vm.spec.node_selector.items():
         where = f"spec.nodeSelector[{quote(key)}]"
-        if not _is_label_key(key):
+        if not is_label_key(key):
             yield f'{where}: is not a label name: write one such as "zone" or "example.org/zone"'
-        if value and not _LABEL_NAME.match(value):
+        if not is_label_value(value):
             yield (
                 f"{where}: {quote(value)} is not a label value: "
                 'write at most 63 letters, digits, "-", "_" and ".", such as "east"'
             )
-
-
-def _is_label_key(key: str) -> bool:
-    """Follow Kubernetes' syntax of label names: an optional DNS prefix, a slash, a name."""
-    prefix, slash, name = key.rpartition("/")
-    if slash and not (len(prefix) <= _MAX_LABEL_PREFIX and _LABEL_PREFIX.match(prefix)):
-        return False
-    return bool(_LABEL_NAME.match(name))

@@ -7,6 +7,7 @@ from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.vm_node import NodePool, VMNode
 from virtfleet_operator.core.validate.devices import device_rule_problems
 from virtfleet_operator.core.validate.image import listed_users
+from virtfleet_operator.core.validate.scheduling import taint_problems
 from virtfleet_operator.core.verdict import quote
 
 
@@ -31,6 +32,7 @@ def _problems(node: VMNode) -> Iterator[str]:
             'write less, such as "1Gi"'
         )
     yield from _pool_problems(node.spec.pools)
+    yield from taint_problems(node.spec.taints)
     yield from device_rule_problems(node.spec.devices, "spec.devices")
 
 
