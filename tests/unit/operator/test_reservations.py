@@ -102,6 +102,15 @@ def test_a_raise_that_does_not_fit_keeps_the_former_reservation_until_there_is_r
     assert node.promised == 3000
 
 
+def test_nothing_more_is_kept_while_nothing_is_known_of_the_node() -> None:
+    node = Node()
+    node.store("a", 700, kept=500)
+    node.cache.remove(Key("VMNode", "", "one"), "one")
+    kept, said = node.look("a")
+    assert kept == 500
+    assert said == "spec.cpu.reservation: what the node can keep is not known yet"
+
+
 def test_a_reservation_that_its_vcpus_cannot_use_is_refused() -> None:
     node = Node()
     node.store("a", 3000, vcpus=1, kept=0)

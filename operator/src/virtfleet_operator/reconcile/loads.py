@@ -89,8 +89,9 @@ class Loads:
         """Reserve at the machine's node what it asks for, or leave it at what it has; say why, if so."""
         room = self.cpu_room(stored)
         if room is None:
-            part = self._parts.get(stored.key)
-            return min(sizing.scheduling.reservation_hz, part.load.reserved_hz if part else 0), ""
+            asked, part = sizing.scheduling.reservation_hz, self._parts.get(stored.key)
+            held = min(asked, part.load.reserved_hz if part else 0)
+            return held, "" if held == asked else "spec.cpu.reservation: what the node can keep is not known yet"
         hertz = kept_reservation(sizing, room)
         self._kept[stored.key] = (room.node, hertz)
         self._count(stored.key, self._cache.get(stored.key))
