@@ -83,22 +83,14 @@ def preferred(rig: Rig) -> Iterator[None]:
         weight.write_text(before)
 
 
-def pin(rig: Rig, machine: Machine) -> None:
-    """Keep a guest, and QEMU's own threads, to one CPU."""
-    domain, only = rig.domain(machine), tuple(cpu == CPU for cpu in range(rig.libvirt.getInfo()[2]))
-    domain.pinVcpu(0, only)
-    domain.pinEmulator(only)
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def guests(rig: Rig) -> AsyncIterator[Guests]:
-    machines = [new_machine(grace_period_seconds=0) for _ in range(3)]
+    machines = [new_machine(grace_period_seconds=0, affinity={0: str(CPU)}) for _ in range(3)]
     with preferred(rig):
         for machine in machines:
             await rig.put(machine)
         for machine in machines:
             await rig.until_console(machine, "/ # ")
-            pin(rig, machine)
             await rig.type(machine, BUSY)
         yield Guests(rig, machines)
         for machine in machines:
