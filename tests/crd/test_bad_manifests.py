@@ -80,9 +80,6 @@ class Objects:
     def disk_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
         return ()
 
-    def cpu_room(self, _namespace: str, _name: str) -> None:
-        return None
-
     def node_machines(self, _name: str) -> Sequence[str]:
         return self.machines
 

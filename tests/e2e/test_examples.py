@@ -1,5 +1,6 @@
 """Every file in examples/ is applied as it stands, and does what it says."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 from lxml import etree
 
 from fleet import Fleet, eventually
+from virtfleet_api.quantity import Frequency
 from virtfleet_dev.paths import checkout, program
 
 EXAMPLES = sorted((checkout() / "examples").glob("*.yaml"))
@@ -65,6 +67,31 @@ def limits_change_while_it_runs(fleet: Fleet) -> None:
     assert fleet.condition("limited", "RestartRequired").get("status") != "True"
 
 
+def cpu_is_limited_and_reserved_while_it_runs(fleet: Fleet) -> None:
+    found = fleet.wait_ready("fair")
+    node = next(n for n in fleet.cluster.nodes if n.name == found["status"]["nodeName"])
+    assert found["status"]["machine"]["reservation"] == "200MHz"
+
+    def tune() -> dict[str, str]:
+        xml = etree.fromstring(fleet.domain_xml(node, found["metadata"]["uid"]))
+        return {part.tag: part.text for part in xml.iterfind("cputune/*") if part.text}
+
+    before = tune()
+    assert before["quota"] == before["global_quota"]
+    assert int(before["shares"]) >= 500
+    has = fleet.status(node.name, "vmnode")
+    too_much = f"{2 * Frequency.parse(has['allocatable']['reserved'])}Hz"
+    cpu = {"cores": 2 * has["capacity"]["cpus"], "limit": too_much, "reservation": too_much}
+    patch = json.dumps({"spec": {"cpu": cpu}})
+    refused = fleet.cluster.kubectl.attempt("patch", "vm", "fair", "--type=merge", "-p", patch)
+    assert f"that node {node.name} can keep beside its other machines" in refused.stderr
+    fleet.patch("fair", {"cpu": {"reservation": "200MHz", "limit": "500MHz"}})
+    half = int(before["global_quota"]) // 2
+    eventually(lambda: abs(int(tune()["global_quota"]) - half) <= 1, "the guest has the new limit")
+    after = fleet.wait_ready("fair")
+    assert after["status"]["machine"]["startedAt"] == found["status"]["machine"]["startedAt"]
+
+
 def starts_from_the_drive_and_is_changed_while_it_runs(fleet: Fleet) -> None:
     eventually(lambda: "READY" in console(fleet, "installed"), "the machine starts from the ISO image")
     found = fleet.wait_ready("installed")
@@ -117,9 +144,17 @@ def only_members_reach_the_web_server(fleet: Fleet) -> None:
     eventually(lambda: fleet.inside("web-client", ask.format(port=80))[0] != 0, "who is no client is not", 10)
 
 
-def are_on_different_nodes(fleet: Fleet) -> None:
-    places = {fleet.wait_status(name, "Stopped")["nodeName"] for name in ("apart-1", "apart-2")}
-    assert len(places) == 2
+def runs_on_cpus_of_their_own(fleet: Fleet) -> None:
+    pins = {}
+    for name, policy in (("undisturbed", "Bound"), ("pinned", "Pinned")):
+        found = fleet.wait_ready(name)
+        assert found["status"]["machine"]["numa"] == {"cells": [0], "policy": policy}
+        node = next(n for n in fleet.cluster.nodes if n.name == found["status"]["nodeName"])
+        xml = etree.fromstring(fleet.domain_xml(node, found["metadata"]["uid"]))
+        pins[name] = xml.find("cputune/vcpupin[@vcpu='0']").get("cpuset")
+    assert pins["undisturbed"].isdigit(), "one CPU"
+    assert pins == {"undisturbed": pins["undisturbed"], "pinned": "0"}
+    assert pins["undisturbed"] != "0"
 
 
 def vcpus_and_memory_change_while_it_runs(fleet: Fleet) -> None:
@@ -149,11 +184,18 @@ def vcpus_and_memory_change_while_it_runs(fleet: Fleet) -> None:
     assert after["startedAt"] == found["status"]["machine"]["startedAt"]
 
 
+def are_on_different_nodes(fleet: Fleet) -> None:
+    places = {fleet.wait_status(name, "Stopped")["nodeName"] for name in ("apart-1", "apart-2")}
+    assert len(places) == 2
+
+
 PROOFS: dict[str, Callable[[Fleet], object]] = {
     "gpu.yaml": says_which_device_is_missing,
     "network.yaml": only_members_reach_the_web_server,
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
+    "cpu.yaml": cpu_is_limited_and_reserved_while_it_runs,
+    "cpu-placement.yaml": runs_on_cpus_of_their_own,
     "data-disk.yaml": data_disk_is_kept,
     "disk-limits.yaml": limits_change_while_it_runs,
     "hotplug.yaml": vcpus_and_memory_change_while_it_runs,

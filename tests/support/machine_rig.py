@@ -27,11 +27,12 @@ from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.switch import Edges, NodeSwitch
 from virtfleet_node.agent.taken_devices import TakenDevices
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
-from virtfleet_node.core.host_cpu import CGROUP_V1, HostCpu
+from virtfleet_node.core.host_cpu import HostCpu
 from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.stored import ImageFiles
 from virtfleet_node.host.devices import Devices
 from virtfleet_node.host.firewall import Firewall
+from virtfleet_node.host.inventory import read_inventory
 from virtfleet_node.host.nftables import Nftables
 from virtfleet_node.host.numa import read_cells
 from virtfleet_node.host.open_vswitch import OpenVSwitch
@@ -51,7 +52,9 @@ DISK = "bbbbbbbb-0000-4000-8000-000000000000"
 FREQUENCY = 2_800_000_000
 """What a CPU of the node is said to have."""
 FACTS = HostFacts(
-    DomainType.QEMU, "/usr/bin/qemu-system-x86_64", cpu=HostCpu(FREQUENCY, os.cpu_count() or 1, CGROUP_V1)
+    DomainType.QEMU,
+    "/usr/bin/qemu-system-x86_64",
+    cpu=HostCpu(FREQUENCY, os.cpu_count() or 1, read_inventory().weight_scale),
 )
 _MEMORY = 128 << 20
 _NUMBERS = itertools.count(1)
@@ -164,9 +167,11 @@ class Rig:
         node: RigNode,
         southbound: Southbound | None = None,
         images: Callable[[Path], dict[str, ImageFiles]] = prepared_images,
+        facts: HostFacts = FACTS,
     ) -> None:
         """Take a node that is up, how its ovn-controller reaches the southbound database, and images for its pool."""
         self.node = node
+        self.facts = facts
         self.southbound = southbound
         self.firewall_ports: tuple[int, ...] = ()
         """The daemon's ports that its firewall closes; without any there is no firewall."""
@@ -317,7 +322,7 @@ class Rig:
         self.devices = DeviceTable(self.hypervisor, TakenDevices(self.state / "devices.json"), draws=False)
         around = Surroundings(
             hypervisor=self.hypervisor,
-            facts=FACTS,
+            facts=self.facts,
             pools=self.pools,
             wanted_pools=self.wanted_pools,
             disks=self.disks,

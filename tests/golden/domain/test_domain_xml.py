@@ -10,6 +10,7 @@ from virtfleet_api.device import GpuMode
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import (
     BlankSource,
+    CpuScheduling,
     EmptySource,
     Hardware,
     ImageDiskSource,
@@ -28,6 +29,7 @@ from virtfleet_api.virtual_machine import DiskBus, DiskCache
 from virtfleet_node.core.chosen import ChosenDevice
 from virtfleet_node.core.desired.domain import build_domain_xml, build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, FileLayer, Guest, HostFacts, ResolvedDisk, ResolvedPaths
+from virtfleet_node.core.host_cpu import HostCpu
 from virtfleet_node.core.numa.choose import choose_cells
 from virtfleet_node.core.numa.host import Cell, Host, Pages, build_wish
 from virtfleet_node.core.numa.pins import build_guest_cells, build_pinning
@@ -137,6 +139,11 @@ CASES = {
     ),
     "devices-i440fx": Hardware(memory_bytes=1 << 30, machine_type="i440fx", devices=(MachineDevice(name="gpu"),)),
     "cpu": Hardware(memory_bytes=1 << 30, sockets=2, cores=3, threads=2, cpu_model="Skylake-Server"),
+    "cpu-limited": Hardware(
+        memory_bytes=1 << 30,
+        cores=2,
+        scheduling=CpuScheduling(limit_hz=3_000_000_000, reservation_hz=700_000_000, shares=500),
+    ),
     "ceilings": Hardware(
         memory_bytes=1 << 30,
         max_memory_bytes=(2 << 30) + 1,
@@ -186,7 +193,7 @@ def guest(hardware: Hardware, domain_type: DomainType) -> Guest:
         cloud_init=Path("/state/machines") / UID / "cloud-init.iso" if hardware.cloud_init_digest else None,
     )
     emulator = None if domain_type is DomainType.TEST else "/usr/bin/qemu-system-x86_64"
-    facts = HostFacts(domain_type, emulator, render_node="/dev/dri/renderD128")
+    facts = HostFacts(domain_type, emulator, cpu=HostCpu(2_800_000_000, 8), render_node="/dev/dri/renderD128")
     given = tuple(CHOSEN[device.name] for device in hardware.devices if device.name in CHOSEN)
     return Guest(machine, facts, paths, assign(Places(), hardware), devices=given)
 

@@ -5,10 +5,12 @@ import json
 import os
 import signal
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from machine_rig import Rig, new_machine
 from this_host import READY
+from virtfleet_api.device import GpuMode
 from virtfleet_api.machine import DeviceMatch, Machine, MachineDevice, Run
 from virtfleet_api.report import WAITING_FOR_DEVICE, AssignedDevice, HostDevice, Phase
 
@@ -48,10 +50,20 @@ async def until_has(rig: Rig, machine: Machine, *names: str) -> None:
     await rig.reports.until(has, 60, f"the machine has {names}")
 
 
-async def until_driver(address: str, name: str) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while driver(address) != name:
+        while not condition():
             await asyncio.sleep(0.1)
+
+
+async def until_driver(address: str, name: str) -> None:
+    await until(lambda: driver(address) == name)
+
+
+def parts_left(rig: Rig) -> int:
+    """Return how many mediated devices of type mtty-2 the kernel's example still makes."""
+    parents = (device for device in rig.devices.reports() if device.address == "mtty_mtty")
+    return next((made.available for parent in parents for made in parent.mediated_types if made.name == "mtty-2"), 0)
 
 
 def reported(rig: Rig, address: str) -> HostDevice:
@@ -149,8 +161,9 @@ async def test_what_a_killed_libvirtd_forgets_is_given_back(rig: Rig) -> None:
     for pid in (libvirtd, *qemus):
         os.kill(pid, signal.SIGKILL)
     assert driver(DISPLAY) == "vfio-pci"
+    await rig.reports.until(lambda: not rig.hypervisor.connected, 60, "it is noticed")
+    await rig.reports.until(lambda: rig.hypervisor.connected, 120, "libvirtd is back")
     rig.reconnect()
-    await rig.reports.until(lambda: rig.hypervisor.connected, 60, "libvirtd is back")
     rig.domain(machine).undefine()  # by somebody else, so that nothing but devices.json tells of it
     await rig.restart_daemon()
     await until_driver(DISPLAY, before)
@@ -189,3 +202,32 @@ async def test_a_virtual_function_is_given_and_its_card_is_not(rig: Rig) -> None
         await until_driver(FUNCTION, "igbvf")
     finally:
         (CARD / "sriov_numvfs").write_text("0")
+
+
+async def test_a_part_of_a_device_is_made_and_removed(rig: Rig) -> None:
+    await rig.reports.until(lambda: parts_left(rig) == 12, 60, "the parent is told of")
+    part = MachineDevice(
+        name="part",
+        device_class="example.org/serial",
+        mode=GpuMode.MEDIATED,
+        matches=(DeviceMatch(mediated_type="mtty-2"),),
+    )
+    machine = new_machine(devices=(part,))
+    await rig.put(machine)
+    (given,) = (await rig.until_phase(machine, Phase.RUNNING)).devices
+    made = Path("/sys/bus/mdev/devices", given.address)
+    assert made.exists()
+    await rig.until_console(machine, READY)
+    assert " 32534348 0700" in rig.console(machine)
+    await rig.reports.until(lambda: reported(rig, "mtty_mtty").used_by == (machine.uid,), 20, "the node tells of it")
+    assert parts_left(rig) == 11
+
+    machine = await with_devices(rig, machine)
+    await until_has(rig, machine)
+    await until(lambda: not made.exists())
+    await rig.restart_daemon()
+    machine = await with_devices(rig, machine, part)
+    await until_has(rig, machine, "part")
+    assert made.exists(), "it is the same one again"
+    await rig.remove(machine)
+    await until(lambda: not made.exists())

@@ -61,9 +61,6 @@ class Images:
     def disk_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
         return ()
 
-    def cpu_room(self, _namespace: str, _name: str) -> None:
-        return None
-
     def node_machines(self, _name: str) -> tuple[str, ...]:
         return ()
 

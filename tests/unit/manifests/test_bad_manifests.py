@@ -52,9 +52,6 @@ class NoObjects:
     def security_group(self, _namespace: str, _name: str) -> None:
         return None
 
-    def cpu_room(self, _namespace: str, _name: str) -> None:
-        return None
-
     def node_machines(self, _name: str) -> tuple[str, ...]:
         return ()
 

@@ -44,6 +44,7 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"pools": [{"name": "a", "path": "/a"}, {"name": "b", "path": "/a"}]}, "two pools have the path /a"),
         ({"pools": [{"name": "a", "path": "/a", "watermark": "90"}]}, "watermark"),
         ({"pools": [{"name": "a", "path": "/a", "type": "Logical"}]}, "type"),
+        ({"cpuFrequency": "fast"}, "cpuFrequency"),
         ({"poolRoots": ["/"]}, "a folder for pools alone"),
         ({"poolRoots": ["/srv/../etc"]}, "without .."),
         ({"poolRoots": ["pools"]}, "must be absolute"),

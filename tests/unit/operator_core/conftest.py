@@ -50,9 +50,6 @@ class Objects:
     def room(self, _vm: VirtualMachine) -> Room | None:
         return self.node_room
 
-    def cpu_room(self, _namespace: str, _name: str) -> None:
-        return None
-
     def node_machines(self, _name: str) -> tuple[str, ...]:
         return self.machines
 

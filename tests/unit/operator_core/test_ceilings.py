@@ -60,6 +60,10 @@ def test_what_is_left_to_a_class_waits_for_the_next_start(machine: Make, objects
         "max_vcpus",
         "memory_bytes",
         "max_memory_bytes",
+        "affinity",
+        "dedicated_cpus",
+        "hugepage_bytes",
+        "scheduling",
         "disks[one].limits",
     }
 
@@ -70,7 +74,7 @@ def test_nothing_waits_without_a_class_or_with_one_that_changes_running_machines
     assert document(machine(className="small", memory={}), live, objects).hardware.deferred == ()
 
 
-ROOM = Room("a", vcpus=3, memory_bytes=2 * GIB)
+ROOM = Room("a", vcpus=3, memory_bytes=2 * GIB, reserved_hz=2_000_000_000)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +84,7 @@ ROOM = Room("a", vcpus=3, memory_bytes=2 * GIB)
         (Load(1, 1, GIB), Load(1, 4, 2 * GIB), 1),
         (Load(1, 1, GIB), Load(1, 4, 3 * GIB), 2),
         (Load(1, 6, 4 * GIB), Load(1, 6, 3 * GIB), 0),
+        (Load(1, 1, GIB), Load(1, 1, GIB, reserved_hz=2_100_000_000), 1),
     ],
 )
 def test_only_what_grows_beyond_the_node_is_refused(before: Load, after: Load, problems: int) -> None:

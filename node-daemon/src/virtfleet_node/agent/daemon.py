@@ -21,7 +21,7 @@ from virtfleet_node.agent.flattener import Flattener
 from virtfleet_node.agent.give_devices import hold_devices
 from virtfleet_node.agent.guests import Guests
 from virtfleet_node.agent.numa_watch import NumaWatch
-from virtfleet_node.agent.observe import observe, observe_around
+from virtfleet_node.agent.observe import forget_vcpus, observe, observe_around
 from virtfleet_node.agent.performers import Performers
 from virtfleet_node.agent.queue import KeyedQueue
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
@@ -192,6 +192,7 @@ class NodeDaemon:
     def agent_connected(self, uid: str) -> None:
         """Ask a guest agent that has just come up."""
         if uid in self._entries:
+            forget_vcpus(self._entries[uid])
             self._guests.restart(uid)
             self._begin(self._copier.thaw(uid))
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -40,6 +41,8 @@ class NumaWatch:
         self._cpu_times: Mapping[int, CpuTimes] = {}
         self._machine_seconds: Mapping[str, float] = {}
         self._looked_at = 0.0
+        self.clock: Callable[[], float] = time.monotonic
+        """By which it is decided how long something has been so."""
         self.moves = 0
         """Made since the daemon was started."""
 
@@ -62,11 +65,11 @@ class NumaWatch:
             await self._balance_now()
 
     async def _balance_now(self) -> None:
-        cells, now = self._around.cells, asyncio.get_running_loop().time()
+        cells, now = self._around.cells, time.monotonic()
         seconds = await self._around.hypervisor.read_cpu_seconds()
         cells.loads = loads(self._machine_seconds, seconds, now - self._looked_at)
         self._machine_seconds, self._looked_at = seconds, now
-        self._balance, move = rebalance(cells.host, cells.residents, self._balance, now)
+        self._balance, move = rebalance(cells.host, cells.residents, self._balance, self.clock())
         if move is not None:
             await self.move(move)
 

@@ -85,6 +85,8 @@ def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> Non
     around.cells.see(entry.desired.uid, entry.desired.hardware, domain)
     if not domain.active:
         entry.shutdown, entry.facts = ShutdownRequests(), GuestFacts()
+    if not domain.agent_connected:
+        forget_vcpus(entry)
     entry.asked = outstanding(entry.asked, domain, entry.facts.vcpus)
     entry.cards = {card.device: name for card in domain.cards if (name := card_name(card, domain)) and card.device}
     if domain.state is not DomainState.PAUSED:
@@ -102,6 +104,11 @@ def count_resume(around: Surroundings, entry: Entry) -> None:
 def remember_asking(around: Surroundings, entry: Entry, key: str) -> None:
     """Remember that the guest has just been asked for something, as `Observed.asked` names it."""
     entry.asked = asked_again(entry.asked, key, around.now())
+
+
+def forget_vcpus(entry: Entry) -> None:
+    """Forget how many vCPUs the guest uses: its agent is gone or has come up, perhaps in a guest that was rebooted."""
+    entry.facts = replace(entry.facts, vcpus=None)
 
 
 async def remember_vcpus(around: Surroundings, entry: Entry) -> None:

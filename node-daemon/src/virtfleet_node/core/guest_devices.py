@@ -93,6 +93,13 @@ def device_waits(desired: Machine, observed: Observed) -> str:
     return next((obstacle for obstacle in obstacles if obstacle), "")
 
 
+def _brings_others(device: MachineDevice, hardware: Hardware, observed: Observed) -> bool:
+    """Tell whether the guest would get a card of several functions, none of which libvirt attaches."""
+    stored = observed.domain.stored
+    choice = keep("", hardware.devices, stored.devices if stored else (), device, observed.host)
+    return any(chosen.companions for chosen in choice.devices)
+
+
 def changed_devices(started: Hardware, desired: Hardware, observed: Observed) -> Sequence[str]:
     """Return the devices that take effect at the next start."""
     changed = []
@@ -106,7 +113,7 @@ def changed_devices(started: Hardware, desired: Hardware, observed: Observed) ->
             if was is None or was.mode is not device.mode:
                 changed.append(device.name)
         elif attached_device(device, observed) is None:
-            if not has_place(device, desired, observed) or (given and given.companions):
+            if not has_place(device, desired, observed) or _brings_others(device, desired, observed):
                 changed.append(device.name)
         elif given and (given.mode, given.device_class) != (device.mode, device.device_class):
             changed.append(device.name)

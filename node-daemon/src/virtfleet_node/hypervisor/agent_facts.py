@@ -33,7 +33,7 @@ def read_guest_vcpus(connect: libvirt.virConnect, uid: str) -> int | None:
 
 def _ask_vcpus(domain: libvirt.virDomain) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = domain.guestVcpus()
+        found: dict[str, Any] | None = domain.guestVcpus()
     except libvirt.libvirtError:
         return {}
-    return found
+    return found or {}  # the binding returns None where it ought to raise, such as when libvirtd is killed

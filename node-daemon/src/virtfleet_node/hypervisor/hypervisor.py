@@ -55,7 +55,8 @@ class Hypervisor:
         """Take libvirt's URI; `state` is what that libvirtd keeps of running domains, the system's by default."""
         self._calls = Calls()
         self._agent_calls = Calls(_AGENT_THREADS, "guest-agent")
-        self._connection = Connection(uri, self._calls, state or LibvirtdState())
+        self._state = state or LibvirtdState()
+        self._connection = Connection(uri, self._calls, self._state)
 
     @property
     def connected(self) -> bool:
@@ -122,9 +123,13 @@ class Hypervisor:
         await calls.run(lambda: execute.execute(connect, uid, action), CALL_SECONDS)
 
     async def pin(self, uid: str, action: Pin) -> None:
-        """Pin a running guest's threads and move its memory; ConflictError when libvirt cannot."""
+        """Pin a running guest's threads and move its memory; NodeError when libvirt cannot."""
         connect = self._connection.get()
         await self._calls.run(lambda: pin(connect, uid, action), _MOVE_SECONDS)
+
+    async def read_pid(self, uid: str) -> int | None:
+        """Return the pid of a machine's QEMU; None when there is none."""
+        return await self._calls.run(lambda: self._state.read_pid(uid))
 
     async def attach_device(self, uid: str, xml: str) -> None:
         """Give a running guest a device."""

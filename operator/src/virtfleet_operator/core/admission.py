@@ -4,7 +4,7 @@ Refusal is a courtesy: every rule here is checked again when the object is recon
 been down. A request that leaves the spec alone passes even if the stored spec is bad, else nobody could delete it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -27,7 +27,6 @@ from virtfleet_operator.core.network.plans import build_group
 from virtfleet_operator.core.parse import parse, parse_metadata, parse_status
 from virtfleet_operator.core.place import load_of
 from virtfleet_operator.core.references import find_images, reference_problems
-from virtfleet_operator.core.reservation import reservation_problems
 from virtfleet_operator.core.sources import find_image_source, find_sources, image_source_problems, source_problems
 from virtfleet_operator.core.validate import (
     check,
@@ -67,7 +66,7 @@ def review_write(body: Body, old_body: Body | None, catalog: Catalog, now: datet
     refusal = check(new, now, None if isinstance(old, Invalid) else old)
     if refusal is None and isinstance(new, VirtualMachine) and isinstance(old, VirtualMachine):
         refusal = _refusal(_growth(old, new, catalog))
-    return Review(refusal) if refusal else _review_lookups(new, old, catalog)
+    return Review(refusal) if refusal else _review_lookups(new, catalog)
 
 
 def review_deletion(body: Body, catalog: Catalog) -> Review:
@@ -95,11 +94,11 @@ def _metadata_problems(kind: type[Resource], body: Body, old_body: Body) -> tupl
     return tuple(binding_problems(parse_metadata(body), parse_metadata(old_body)))
 
 
-def _review_lookups(new: Resource, old: Resource | Invalid | None, catalog: Catalog) -> Review:
+def _review_lookups(new: Resource, catalog: Catalog) -> Review:
     """Check an object against others; what is not there yet is a hint, as it may come later."""
     match new:
         case VirtualMachine():
-            return _review_machine(new, old if isinstance(old, VirtualMachine) else None, catalog)
+            return _review_machine(new, catalog)
         case VMImage():
             wait = find_image_source(new, catalog)
             warnings = (wait.message,) if isinstance(wait, Waiting) else ()
@@ -123,13 +122,12 @@ def _growth(old: VirtualMachine, new: VirtualMachine, catalog: Catalog) -> tuple
     return growth_problems(load_of(before, {}), load_of(after, {}), room)
 
 
-def _review_machine(vm: VirtualMachine, old: VirtualMachine | None, catalog: Catalog) -> Review:
+def _review_machine(vm: VirtualMachine, catalog: Catalog) -> Review:
     """Check a machine against class, images and sources; what is not there yet is a hint, as it may come later."""
     sizing = resolve(vm, catalog.vm_class(vm.spec.class_name) if vm.spec.class_name else None)
     sizes = sizing.problems if isinstance(sizing, Invalid) else ()
     problems = (
         *sizes,
-        *_reservation_problems(vm, old, sizing, catalog),
         *reference_problems(vm, catalog),
         *source_problems(vm, catalog),
         *adoption_problems(vm, catalog),
@@ -144,15 +142,6 @@ def _review_machine(vm: VirtualMachine, old: VirtualMachine | None, catalog: Cat
         find_cards(vm, catalog),
     )
     return Review(_refusal(problems), tuple(wait.message for wait in waits if isinstance(wait, Waiting)))
-
-
-def _reservation_problems(
-    vm: VirtualMachine, old: VirtualMachine | None, sizing: Sizing | Waiting | Invalid, catalog: Catalog
-) -> Iterator[str]:
-    """Check a change of what a bound machine asks of CPUs; what was stored before must not keep others back."""
-    changed = old is not None and (vm.spec.cpu, vm.spec.class_name) != (old.spec.cpu, old.spec.class_name)
-    if changed and isinstance(sizing, Sizing):
-        yield from reservation_problems(sizing, catalog.cpu_room(vm.metadata.namespace, vm.metadata.name))
 
 
 def _refusal(problems: Sequence[str]) -> Invalid | None:

@@ -11,7 +11,6 @@ from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_operator.core.network.topology import IpAddress
-from virtfleet_operator.core.reservation import CpuRoom
 from virtfleet_operator.core.room import Room
 
 
@@ -59,9 +58,6 @@ class Catalog(Protocol):
 
     def room(self, vm: VirtualMachine) -> Room | None:
         """Return what the machine's node has, None for a machine without a node, or a node that is not known."""
-
-    def cpu_room(self, namespace: str, name: str) -> CpuRoom | None:
-        """Return what its node can reserve for a machine; None while that is not known, or it has no node."""
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""

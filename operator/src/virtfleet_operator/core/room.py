@@ -10,3 +10,6 @@ class Room:
     node_name: str
     vcpus: int
     memory_bytes: int
+    reserved_hz: int
+    cpu_hz: int = 0
+    """Nominal frequency of one CPU; 0 when it is not known."""

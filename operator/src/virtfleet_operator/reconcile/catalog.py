@@ -17,7 +17,6 @@ from virtfleet_operator.core.network.address_name import address_name
 from virtfleet_operator.core.network.cards import mac_of, switched
 from virtfleet_operator.core.network.plans import peer_keys
 from virtfleet_operator.core.network.topology import IpAddress
-from virtfleet_operator.core.reservation import CpuRoom
 from virtfleet_operator.core.room import Room
 from virtfleet_operator.core.sources import pending_sources
 from virtfleet_operator.kube.cache import Cache, IndexValues, Stored
@@ -179,8 +178,6 @@ class CacheCatalog:
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
-        self.find_cpu_room: Callable[[Stored], CpuRoom | None] = lambda _: None
-        """Set by who counts what nodes have promised."""
 
     def room(self, vm: VirtualMachine) -> Room | None:
         """Return what the machine's node has, None for a machine without a node, or a node that is not known."""
@@ -267,11 +264,6 @@ class CacheCatalog:
         """Return the VMAddress of an address, or None."""
         stored = self._cache.get(Key(ADDRESS, "", address_name(switch, address)))
         return stored.resource if stored and isinstance(stored.resource, VMAddress) else None
-
-    def cpu_room(self, namespace: str, name: str) -> CpuRoom | None:
-        """Return what its node can reserve for a machine; None while that is not known, or it has no node."""
-        stored = self._cache.get(Key(MACHINE, namespace, name))
-        return self.find_cpu_room(stored) if stored else None
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""

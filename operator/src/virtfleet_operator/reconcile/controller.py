@@ -40,6 +40,7 @@ from virtfleet_operator.reconcile.catalog import (
 )
 from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.image import reconcile_image
+from virtfleet_operator.reconcile.loads import running_load
 from virtfleet_operator.reconcile.machine import reconcile_machine
 from virtfleet_operator.reconcile.node import reconcile_node
 from virtfleet_operator.reconcile.queue import KeyedQueue, QueueObserver
@@ -291,8 +292,9 @@ def _room_may_change(old: Stored | None, new: Stored | None) -> bool:
         return False
     if old.body.get("spec") != new.body.get("spec") or old.meta.labels != new.meta.labels:
         return True
-    was, is_ = ((stored.status.disks, stored.status.devices, stored.status.machine) for stored in (old, new))
-    return bool(was != is_)
+    if running_load(old.status) != running_load(new.status):
+        return True
+    return bool(old.status.disks != new.status.disks or old.status.devices != new.status.devices)
 
 
 def _device_rules(node: Stored) -> object:

@@ -15,10 +15,9 @@ from virtfleet_operator.core.devices import promised_devices
 from virtfleet_operator.core.disk_sizes import missing_sizes
 from virtfleet_operator.core.effective import Sizing, resolve
 from virtfleet_operator.core.place import Load, Neighbour, Neighbours, load_of, neighbour
-from virtfleet_operator.core.reservation import CpuRoom, kept_reservation, reservation_problems
 from virtfleet_operator.kube.cache import Cache, Stored
 from virtfleet_operator.kube.paths import Key
-from virtfleet_operator.reconcile.catalog import BY_CLASS, CLASS, MACHINE, NODE, UNBOUND, CacheCatalog, bound_node
+from virtfleet_operator.reconcile.catalog import BY_CLASS, CLASS, MACHINE, UNBOUND, CacheCatalog, bound_node
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,6 @@ class Loads:
         self._kept: dict[Key, tuple[str, int]] = {}
         """What of its node's CPUs is reserved for each machine since it was looked at, in hertz."""
         cache.listen(self._take)
-        catalog.find_cpu_room = self.cpu_room
 
     def of(self, node: str) -> Load:
         """Return what the node is promised."""
@@ -66,36 +64,23 @@ class Loads:
         As a neighbour it counts twice for a moment, which no question about neighbours minds.
         """
         self._reserved[key] = _Part(node, load, itself)
-        self._kept[key] = (node, load.reserved_hz)
         self.neighbours.add(node, itself)
+        self._kept[key] = (node, load.reserved_hz)
         try:
             yield
         finally:
             self.neighbours.remove(node, itself)
             del self._reserved[key]
 
-    def cpu_room(self, stored: Stored) -> CpuRoom | None:
-        """Return what the machine's node can reserve for it; None while nothing is known of the node."""
-        name, part = bound_node(stored), self._parts.get(stored.key)
-        node = self._cache.get(Key(NODE, "", name))
-        status = node.status if node else None
-        if part is None or status is None or status.allocatable is None:
-            return None
-        cpu_hz, others = int(status.cpu_frequency or 0), self.others(name, stored.key)
-        taken = others.reserved_hz + others.dedicated_cpus * cpu_hz
-        capacity = int(status.allocatable.reserved or 0)
-        return CpuRoom(name, cpu_hz, capacity, taken, part.load.reserved_hz)
+    def reserved_hz(self, key: Key) -> int:
+        """Return what is reserved for a machine at the node that it is bound to."""
+        part = self._parts.get(key)
+        return part.load.reserved_hz if part else 0
 
-    def keep_reservation(self, stored: Stored, sizing: Sizing) -> tuple[int, str]:
-        """Reserve at the machine's node what it asks for, or leave it at what it has; say why, if so."""
-        room = self.cpu_room(stored)
-        if room is None:
-            known = self._parts.get(stored.key)
-            return min(sizing.scheduling.reservation_hz, known.load.reserved_hz if known else 0), ""
-        hertz = kept_reservation(sizing, room)
-        self._kept[stored.key] = (room.node, hertz)
-        self._count(stored.key, self._cache.get(stored.key))
-        return hertz, next(reservation_problems(sizing, room), "")
+    def keep_reservation(self, key: Key, node: str, hertz: int) -> None:
+        """Count from now on what is decided that the node keeps for a machine."""
+        self._kept[key] = (node, hertz)
+        self._count(key, self._cache.get(key))
 
     def _take(self, key: Key, _: Stored | None, new: Stored | None) -> None:
         if key.kind == MACHINE:
@@ -122,9 +107,8 @@ class Loads:
             sizing = resolve(vm, self._catalog.class_of(vm))
             if isinstance(sizing, Sizing):
                 load = load_of(sizing, missing_sizes(vm, self._catalog), promised_devices(vm))
-                if not load.dedicated_cpus:  # those are reserved as a whole
-                    load = replace(load, reserved_hz=self._held(stored, load.reserved_hz))
-                return _at_least(load, running_load(stored.status))
+                kept = replace(load, reserved_hz=self._held(stored, load.reserved_hz))
+                return _at_least(kept, running_load(stored.status))
         return running_load(stored.status)
 
     def _held(self, stored: Stored, asked_hz: int) -> int:
@@ -138,11 +122,9 @@ class Loads:
 
 def _at_least(load: Load, running: Load) -> Load:
     """Return a load with the vCPUs and the memory that the guest still has, though it shall have less."""
-    vcpus = max(load.vcpus, running.vcpus)
-    if load.hugepages:
-        huge = {page: max(size, running.memory_bytes) for page, size in load.hugepages.items()}
-        return replace(load, vcpus=vcpus, hugepages=huge)
-    return replace(load, vcpus=vcpus, memory_bytes=max(load.memory_bytes, running.memory_bytes))
+    return replace(
+        load, vcpus=max(load.vcpus, running.vcpus), memory_bytes=max(load.memory_bytes, running.memory_bytes)
+    )
 
 
 def _itself(stored: Stored) -> Neighbour:

@@ -8,7 +8,6 @@ from typing import Final
 
 from virtfleet_api.machine import Machine
 from virtfleet_api.names import FINALIZER, NODE_LABEL
-from virtfleet_api.quantity import Frequency
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_operator.core.adoption import adoption_node, find_adoptions
 from virtfleet_operator.core.binding import Binding, Bound, Lost, Restore, Unbound, binding
@@ -29,7 +28,7 @@ from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import Key
 from virtfleet_operator.reconcile.catalog import IMAGE
 from virtfleet_operator.reconcile.context import Context
-from virtfleet_operator.reconcile.growth import grows_too_much
+from virtfleet_operator.reconcile.growth import grows_too_much, with_reservation
 from virtfleet_operator.reconcile.hand_over import take_over
 from virtfleet_operator.reconcile.image import hold_image
 from virtfleet_operator.reconcile.machine_status import Verdict, write_machine
@@ -40,9 +39,6 @@ from virtfleet_operator.reconcile.supply import instruct_image
 
 LOOK_AGAIN_SECONDS: Final = 10.0
 """Between looks for a Secret that a machine waits for: Secrets are not watched, see `kube.secrets`."""
-
-RESERVATION_REFUSED: Final = "ReservationRefused"
-"""Reason while a bound machine asks for more of its node's CPUs than can be kept for it."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +96,8 @@ async def _advance(context: Context, stored: Stored, where: Binding) -> float | 
         verdict = placed
     if isinstance(where, Bound):
         document = _with_devices(context, prepared, where.node_name) if isinstance(prepared, Prepared) else None
-        if document is not None and isinstance(prepared, Prepared):
-            document, verdict = _with_reservation(context, stored, prepared, document)
+        if document and isinstance(prepared, Prepared):
+            document, verdict = with_reservation(context, stored, where.node_name, prepared.sizing, document)
             if too_much := grows_too_much(context, stored, where.node_name, prepared.sizing, document):
                 document, verdict = None, too_much
         delay = await _instruct_and_write(context, stored, where.node_name, document, verdict)
@@ -132,20 +128,6 @@ def _with_devices(context: Context, prepared: Prepared, node: str) -> Machine:
     devices = compile_devices(prepared.vm, context.rules_of(node))
     hardware = prepared.document.hardware.model_copy(update={"devices": devices})
     return prepared.document.model_copy(update={"hardware": hardware})
-
-
-def _with_reservation(
-    context: Context, stored: Stored, prepared: Prepared, document: Machine
-) -> tuple[Machine, Waiting | None]:
-    """Return the document with what its node can keep of its CPUs, and why that is not what the machine asks for."""
-    hertz, problem = context.loads.keep_reservation(stored, prepared.sizing)
-    if not problem:
-        return document, None
-    scheduling = document.hardware.scheduling.model_copy(update={"reservation_hz": hertz})
-    hardware = document.hardware.model_copy(update={"scheduling": scheduling})
-    kept = f"The machine keeps what it has ({Frequency(hertz)})" if hertz else "Nothing is reserved for the machine"
-    verdict = Waiting(RESERVATION_REFUSED, f"{kept}. {problem}", watched=False)
-    return document.model_copy(update={"hardware": hardware}), verdict
 
 
 async def _place(context: Context, stored: Stored, prepared: Prepared) -> Placed | Unschedulable:

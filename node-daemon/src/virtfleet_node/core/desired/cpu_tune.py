@@ -21,7 +21,7 @@ _LONG_PERIOD: Final = 1_000_000
 _LEAST_QUOTA: Final = 1_000
 """Microseconds; the kernel takes no less (min_cfs_quota_period)."""
 
-_GREATEST: Final = 2**44
+_GREATEST: Final = 2**40
 """From here on a quota is none: libvirt shows the greatest that it can count for a group without one."""
 
 
