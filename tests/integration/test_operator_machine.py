@@ -216,6 +216,26 @@ async def test_a_machine_waits_for_its_class_and_follows_it(fleet: Rig) -> None:
     assert await fleet.is_ready("VMClass", "small")
 
 
+async def test_a_machine_does_not_grow_beyond_its_node(fleet: Rig) -> None:
+    await fleet.create("VMClass", "growing", {"memory": {"guest": "1Gi"}, "updates": "Live"})
+    made = await fleet.create("VirtualMachine", "grown", {"className": "growing"})
+    await fleet.wait_word("grown", "Running")
+    node = await node_of(fleet, "grown")
+
+    async def says(reason: str) -> bool:
+        return (await fleet.condition("VirtualMachine", "grown", "Synchronized")).get("reason") == reason
+
+    await fleet.patch("VMClass", "growing", {"spec": {"memory": {"guest": "900Gi"}}})
+    await fleet.eventually(lambda: says("NodeFull"), "the machine says that its node is full")
+    said = (await fleet.condition("VirtualMachine", "grown", "Synchronized"))["message"]
+    assert f"spec.memory.guest: '900Gi' is more than node {node} has room for: write at most" in said
+    assert await fleet.word("grown") == "Running"
+    await fleet.patch("VMClass", "growing", {"spec": {"memory": {"guest": "2Gi"}}})
+    await fleet.eventually(lambda: says("Synchronized"), "the machine grows as far as there is room")
+    told = instructed(fleet, made["metadata"]["uid"])[node]
+    assert [order.hardware.memory_bytes >> 30 for order in told] == [1, 2]
+
+
 async def test_a_machine_waits_for_its_secret(fleet: Rig) -> None:
     spec = {"memory": {"guest": "256Mi"}, "cloudInit": {"secretRef": {"name": "seed"}}}
     made = await fleet.create("VirtualMachine", "seeded", spec)

@@ -342,9 +342,6 @@ def test_a_deletion_remembers_the_image_of_a_linked_disk(machine: Make, objects:
     assert document.image_uids() == {backing}
 
 
-# sizes
-
-
 def vm_class(**spec: Any) -> VMClass:
     return VMClass.model_validate({"metadata": {"name": "small"}, "spec": spec})
 

@@ -27,9 +27,15 @@ _FIELDS: Final = {
     "max_vcpus": "max_vcpus",
     "guest": "memory_bytes",
     "max": "max_memory_bytes",
+    "affinity": "affinity",
+    "dedicated": "dedicated_cpus",
+    "hugepages": "hugepage_bytes",
     "io_tune": LIMITS,
 }
 """Fields of `Hardware` by those of `Cpu` and `Memory` that they are compiled from."""
+
+_SCHEDULING: Final = frozenset({"limit", "reservation", "shares"})
+"""Fields of `Cpu` that are one field of `Hardware`: it waits for the next start when the spec has none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,8 @@ def _deferred(vm: VirtualMachine, vm_class: VMClass | None) -> tuple[str, ...]:
     if vm_class is None or vm_class.spec.updates is ClassUpdates.LIVE:
         return ()
     written = {*_written(vm.spec.cpu), *_written(vm.spec.memory)}
-    return tuple(name for word, name in _FIELDS.items() if word not in written)
+    alone = tuple(name for word, name in _FIELDS.items() if word not in written)
+    return alone if written & _SCHEDULING else (*alone, "scheduling")
 
 
 def _whole(size_bytes: int) -> int:
