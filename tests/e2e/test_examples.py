@@ -10,6 +10,7 @@ import yaml
 from lxml import etree
 
 from fleet import Fleet, eventually
+from virtfleet_api.quantity import Frequency
 from virtfleet_dev.paths import checkout, program
 
 EXAMPLES = sorted((checkout() / "examples").glob("*.yaml"))
@@ -78,7 +79,10 @@ def cpu_is_limited_and_reserved_while_it_runs(fleet: Fleet) -> None:
     before = tune()
     assert before["quota"] == before["global_quota"]
     assert int(before["shares"]) >= 500
-    patch = json.dumps({"spec": {"cpu": {"cores": 200, "limit": "999GHz", "reservation": "400GHz"}}})
+    has = fleet.status(node.name, "vmnode")
+    too_much = f"{2 * Frequency.parse(has['allocatable']['reserved'])}Hz"
+    cpu = {"cores": 2 * has["capacity"]["cpus"], "limit": too_much, "reservation": too_much}
+    patch = json.dumps({"spec": {"cpu": cpu}})
     refused = fleet.cluster.kubectl.attempt("patch", "vm", "fair", "--type=merge", "-p", patch)
     assert f"that node {node.name} can keep beside its other machines" in refused.stderr
     fleet.patch("fair", {"cpu": {"reservation": "200MHz", "limit": "500MHz"}})

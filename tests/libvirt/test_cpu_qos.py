@@ -14,10 +14,9 @@ import libvirt
 import pytest
 import pytest_asyncio
 
-from machine_rig import FREQUENCY, Rig, new_machine
+from machine_rig import FACTS, FREQUENCY, Rig, new_machine
 from virtfleet_api.machine import CpuScheduling, Machine, Run
 from virtfleet_api.report import Phase
-from virtfleet_node.core.host_cpu import CGROUP_V1
 
 SETTLE_SECONDS = 3.0
 MEASURE_SECONDS = 3.0
@@ -105,7 +104,8 @@ def tidy() -> None:
 async def test_shares_then_a_reservation_divide_one_cpu_and_an_idle_one_costs_nothing(guests: Guests) -> None:
     await guests.schedule(CpuScheduling(shares=1000), CpuScheduling(shares=2000), CpuScheduling(shares=4000))
     await guests.divide(1, 2, 4)
-    assert [guests.weight(n) for n in range(3)] == [CGROUP_V1.per_share * share for share in (1000, 2000, 4000)]
+    assert FACTS.cpu.scale
+    assert [guests.weight(n) for n in range(3)] == [FACTS.cpu.scale.per_share * share for share in (1000, 2000, 4000)]
     await guests.schedule(CpuScheduling(shares=1000, reservation_hz=FREQUENCY // 4))
     await guests.divide(1, 1, 2)
     first = guests.machines[0]

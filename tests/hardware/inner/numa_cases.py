@@ -27,7 +27,7 @@ FASTER = 30
 def toucher(words: str = "+touch", **hardware: object) -> Machine:
     """Return a machine whose guest writes to all of its memory."""
     kernel = MachineKernel(image_uid=KERNEL, cmdline=words)
-    return new_machine(grace_period_seconds=0, kernel=kernel, **{"memory_bytes": 128 * MIB, **hardware})
+    return new_machine(grace_period_seconds=0, kernel=kernel, **{"memory_bytes": 64 * MIB, **hardware})
 
 
 async def started(rig: Rig, machine: Machine) -> MachineReport:
@@ -58,7 +58,7 @@ def lies_on(machine: Machine, cell: int) -> bool:
     """Tell whether threads and memory of a machine are on a cell, and nowhere else."""
     memory, pid = memory_of(machine), pid_of(machine)
     threads = [main_thread(pid), *vcpu_threads(pid)]
-    return memory.size_bytes >= 120 * MIB and memory.share(cell) > 0.99 and set(threads) == {CPUS[cell]}
+    return memory.size_bytes >= 60 * MIB and memory.share(cell) > 0.99 and set(threads) == {CPUS[cell]}
 
 
 async def until_on(rig: Rig, machine: Machine, cell: int) -> None:
@@ -112,11 +112,11 @@ async def test_a_machine_larger_than_a_cell_sees_two_halves_and_pins_spread_even
     assert [(r.numa.cells, r.numa.policy) for r in reports if r.numa] == [((0, 1), "Spread"), ((0, 1), "Pinned")]
     assert vcpu_threads(pid_of(wide)) == [CPUS[0], CPUS[0], CPUS[1]]
     cells = etree.fromstring(rig.domain(wide).XMLDesc()).findall("cpu/numa/cell")
-    assert [(cell.get("cpus"), cell.get("memory")) for cell in cells] == [("0-1", "65536"), ("2", "65536")]
+    assert [(cell.get("cpus"), cell.get("memory")) for cell in cells] == [("0-1", "32768"), ("2", "32768")]
     halves = mappings(pid_of(wide))[:2]
     assert {half.policy for half in halves} == {"bind:0", "bind:1"}
     assert all(half.share(int(half.policy[-1])) > 0.99 for half in halves)
-    assert sum(half.size_bytes for half in halves) >= 120 * MIB
+    assert sum(half.size_bytes for half in halves) >= 60 * MIB
     assert vcpu_threads(pid_of(pinned)) == [{1}, {2}]
     memory = memory_of(pinned)
     assert memory.policy == "interleave:0-1"
@@ -141,7 +141,7 @@ async def test_huge_pages_and_dedicated_cpus_are_of_the_cell(rig: Rig) -> None:
     neighbour = toucher()
     await started(rig, neighbour)
     home = cell_of(rig, neighbour)
-    owner = toucher(memory_bytes=64 * MIB, hugepage_bytes=2 * MIB, dedicated_cpus=True)
+    owner = toucher(hugepage_bytes=2 * MIB, dedicated_cpus=True)
     await rig.put(owner)
     await rig.reports.until(lambda: (r := rig.last(owner)) and r.reason == "WaitingForHugepages", 60, "the refusal")
     report = rig.last(owner)

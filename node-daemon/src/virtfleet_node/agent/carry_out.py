@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 
 from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface
 from virtfleet_node.agent.entry import Entry
@@ -52,6 +53,7 @@ from virtfleet_node.core.numa.pins import build_guest_cells, is_everywhere
 from virtfleet_node.core.places import Places, assign, reassign
 from virtfleet_node.core.record import Life, Record, Stored
 from virtfleet_node.core.settle import failed_start
+from virtfleet_node.host.pages import move_pages
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
         case PrepareDisk() | GrowDisk() | AttachDisk() | ChangeMedium() | RemoveDisk():
             await _carry_out_disk(around, entry, desired, action)
         case Pin():
-            await around.hypervisor.pin(desired.uid, action)
+            await _pin(around, desired, action)
         case AttachCard() | AttachDevice():
             await _attach(around, entry, desired, action)
         case RemoveMedia():
@@ -74,6 +76,16 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
             await asyncio.to_thread(around.media.remove, desired.uid)
         case _:
             await _carry_out_domain(around, entry, desired, action)
+
+
+async def _pin(around: Surroundings, desired: Machine, action: Pin) -> None:
+    """Pin the threads, then move the memory: most of it without libvirt, which holds a lock while it does so."""
+    await around.hypervisor.pin(desired.uid, replace(action, nodes=None))
+    pid = await around.hypervisor.read_pid(desired.uid) if action.nodes else None
+    if pid is not None and action.nodes is not None:
+        others = frozenset(around.cells.host.by_number) - action.nodes
+        await asyncio.to_thread(move_pages, pid, others, action.nodes)
+    await around.hypervisor.pin(desired.uid, Pin(nodes=action.nodes))
 
 
 async def _carry_out_domain(around: Surroundings, entry: Entry, desired: Machine, action: DomainAction) -> None:

@@ -36,6 +36,9 @@ _AGENT_THREADS = 2
 _MOVE_SECONDS = 900.0
 """The kernel copies a guest's memory from one cell to another within the call: 130 MiB/s under emulation, GiBs else."""
 
+_WEIGHT_SECONDS = 3.0
+"""It takes 2 ms, unless something else holds the domain: then others are not kept waiting for long."""
+
 _START_SECONDS = 120.0
 """A start is never given up early: libvirt would finish it behind our back."""
 
@@ -55,7 +58,8 @@ class Hypervisor:
         """Take libvirt's URI; `state` is what that libvirtd keeps of running domains, the system's by default."""
         self._calls = Calls()
         self._agent_calls = Calls(_AGENT_THREADS, "guest-agent")
-        self._connection = Connection(uri, self._calls, state or LibvirtdState())
+        self._state = state or LibvirtdState()
+        self._connection = Connection(uri, self._calls, self._state)
 
     @property
     def connected(self) -> bool:
@@ -122,9 +126,13 @@ class Hypervisor:
         await calls.run(lambda: execute.execute(connect, uid, action), CALL_SECONDS)
 
     async def pin(self, uid: str, action: Pin) -> None:
-        """Pin a running guest's threads and move its memory; ConflictError when libvirt cannot."""
+        """Pin a running guest's threads and move its memory; NodeError when libvirt cannot."""
         connect = self._connection.get()
         await self._calls.run(lambda: pin(connect, uid, action), _MOVE_SECONDS)
+
+    async def read_pid(self, uid: str) -> int | None:
+        """Return the pid of a machine's QEMU; None when there is none."""
+        return await self._calls.run(lambda: self._state.read_pid(uid))
 
     async def attach_device(self, uid: str, xml: str) -> None:
         """Give a running guest a device."""
@@ -189,12 +197,12 @@ class Hypervisor:
     async def read_cpu_weight(self, uid: str) -> int | None:
         """Return a guest's weight, None when it does not run."""
         connect = self._connection.get()
-        return await self._calls.run(lambda: cpu.read_weight(connect, uid))
+        return await self._calls.run(lambda: cpu.read_weight(connect, uid), _WEIGHT_SECONDS)
 
     async def write_cpu_weight(self, uid: str, weight: int) -> None:
         """Give a guest a weight, if it runs."""
         connect = self._connection.get()
-        await self._calls.run(lambda: cpu.write_weight(connect, uid, weight))
+        await self._calls.run(lambda: cpu.write_weight(connect, uid, weight), _WEIGHT_SECONDS)
 
     async def begin_backup(self, uid: str, files: Mapping[str, str], *, freeze: bool) -> object:
         """Begin to copy disks of a running guest, by their files, into other files that exist; return the job."""

@@ -14,7 +14,7 @@ from typing import Final
 
 from lxml import etree
 
-from virtfleet_node.core.desired.identity import parse_domain_name
+from virtfleet_node.core.desired.identity import build_domain_name, parse_domain_name
 
 STATE_DIRECTORY: Final = Path("/run/libvirt/qemu")
 """Where the QEMU driver of the system's libvirtd keeps the status of running domains, and its own pid."""
@@ -42,6 +42,12 @@ class LibvirtdState:
         if found:
             self.kill()
         return tuple(path.stem for path in found)
+
+    def read_pid(self, uid: str) -> int | None:
+        """Return the pid of a machine's QEMU; None when there is none. Blocks for a moment."""
+        with suppress(OSError, ValueError):
+            return int((self._directory / f"{build_domain_name(uid)}.pid").read_text())
+        return None
 
     def kill(self) -> None:
         """Kill libvirtd: after a clean end systemd would not start it again."""
