@@ -242,6 +242,20 @@ def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
     )
 
 
+def with_steady_memory(report: MachineReport, before: MachineReport | None, wanted_bytes: int) -> MachineReport:
+    """Return the report with the memory as it was told before, where that has not moved by a step.
+
+    A guest moves what it has at any time, within what it is offered. That it has what it shall have is always told.
+    """
+    if before is None or report.memory_bytes == wanted_bytes or report.phase is not before.phase:
+        return report
+    if steady_allocation(before.memory_bytes, report.memory_bytes) != before.memory_bytes:
+        return report
+    told = {"memory_bytes": before.memory_bytes, "balloon_bytes": before.balloon_bytes}
+    held = {"held_compute": before.held_compute} if before.held_compute and report.held_compute else {}
+    return report.model_copy(update={**told, **held})
+
+
 def with_steady_disks(report: MachineReport, before: MachineReport | None) -> MachineReport:
     """Return the report with what disks take as it was told before, where that has not moved by a step."""
     if before is None:
