@@ -1,4 +1,4 @@
-"""What libvirt tells of hosts with GPUs, as the daemon understands it."""
+"""What libvirt tells of hosts, as it is understood: mtty.xml was recorded, the others are written after its format."""
 
 from pathlib import Path
 

@@ -99,6 +99,8 @@ def test_a_raise_that_does_not_fit_keeps_the_former_reservation_until_there_is_r
     assert node.promised == 3500
     node.store("b", 0, kept=2800)
     assert node.look("b") == (0, "")
+    assert node.look("a")[0] == 700  # until the node has said that it keeps nothing for the other any more
+    node.store("b", 0, kept=0)
     assert node.look("a") == (3000, "")
     assert node.promised == 3000
 

@@ -63,7 +63,9 @@ def test_what_is_left_to_a_class_waits_for_the_next_start(machine: Make, objects
         "affinity",
         "dedicated_cpus",
         "hugepage_bytes",
-        "scheduling",
+        "scheduling.limit_hz",
+        "scheduling.reservation_hz",
+        "scheduling.shares",
         "disks[one].limits",
     }
 

@@ -27,6 +27,7 @@ from virtfleet_node.core.cards import attached_card, card_name, unwanted_cards
 from virtfleet_node.core.changed import changed_fields, held_disks, held_interfaces
 from virtfleet_node.core.changed_compute import held_compute
 from virtfleet_node.core.desired.boot import build_machine_type
+from virtfleet_node.core.desired.cpu_tune import live_scheduling
 from virtfleet_node.core.full_pool import explain
 from virtfleet_node.core.guest_devices import assigned_devices, device_waits, held_devices
 from virtfleet_node.core.guest_facts import GuestFacts
@@ -66,7 +67,7 @@ def build_report(
         machine_type=observed.domain.machine_type or build_machine_type(hardware),
         cpu_model=hardware.cpu_model,
         numa=_numa(observed),
-        reservation_hz=desired.hardware.scheduling.reservation_hz,
+        reservation_hz=_reservation(desired, observed),
         **_compute(hardware, observed),
         disks=_disks(desired.hardware, observed),
         interfaces=_interfaces(desired.hardware, observed, facts),
@@ -92,6 +93,14 @@ def _compute(hardware: Hardware, observed: Observed) -> dict[str, int]:
         "max_memory_bytes": memory_ceiling(memory, observed) if memory else hardware.memory_ceiling_bytes,
         "balloon_bytes": memory.balloon_bytes if memory else 0,
     }
+
+
+def _reservation(desired: Machine, observed: Observed) -> int:
+    """Return what is kept of the node's CPUs: for the next start, and for a guest that still has more."""
+    wanted = desired.hardware.scheduling.reservation_hz
+    if not observed.domain.active:
+        return wanted
+    return max(wanted, live_scheduling(desired, observed.domain.stored).reservation_hz)
 
 
 def _stand(desired: Machine, observed: Observed, record: Record, now: datetime, trouble: Standing | None) -> Standing:

@@ -30,12 +30,12 @@ _FIELDS: Final = {
     "affinity": "affinity",
     "dedicated": "dedicated_cpus",
     "hugepages": "hugepage_bytes",
+    "limit": "scheduling.limit_hz",
+    "reservation": "scheduling.reservation_hz",
+    "shares": "scheduling.shares",
     "io_tune": LIMITS,
 }
 """Fields of `Hardware` by those of `Cpu` and `Memory` that they are compiled from."""
-
-_SCHEDULING: Final = frozenset({"limit", "reservation", "shares"})
-"""Fields of `Cpu` that are one field of `Hardware`: it waits for the next start when the spec has none of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,7 @@ def _deferred(vm: VirtualMachine, vm_class: VMClass | None) -> tuple[str, ...]:
     if vm_class is None or vm_class.spec.updates is ClassUpdates.LIVE:
         return ()
     written = {*_written(vm.spec.cpu), *_written(vm.spec.memory)}
-    alone = tuple(name for word, name in _FIELDS.items() if word not in written)
-    return alone if written & _SCHEDULING else (*alone, "scheduling")
+    return tuple(name for word, name in _FIELDS.items() if word not in written)
 
 
 def _whole(size_bytes: int) -> int:
