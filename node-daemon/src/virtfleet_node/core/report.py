@@ -73,7 +73,7 @@ def build_report(
         interfaces=_interfaces(desired.hardware, observed, facts),
         agent_connected=active and observed.domain.agent_connected,
         guest=facts.guest if active else None,
-        restart_required=changed_fields(started, desired.hardware, observed) if started else (),
+        restart_required=_restart_required(started, desired, observed),
         held_compute=held_compute(desired.hardware, observed, now) if active else (),
         held_disks=held_disks(desired.hardware, observed, now) if active else (),
         held_interfaces=held_interfaces(desired.hardware, observed, now) if active else (),
@@ -101,6 +101,13 @@ def _reservation(desired: Machine, observed: Observed) -> int:
     if not observed.domain.active:
         return wanted
     return max(wanted, live_scheduling(desired, observed.domain.stored).reservation_hz)
+
+
+def _restart_required(started: Hardware | None, desired: Machine, observed: Observed) -> tuple[str, ...]:
+    """Return what waits for the next start; nothing of a machine that is to go, which has none."""
+    if started is None or desired.run is Run.ABSENT:
+        return ()
+    return changed_fields(started, desired.hardware, observed)
 
 
 def _stand(desired: Machine, observed: Observed, record: Record, now: datetime, trouble: Standing | None) -> Standing:
@@ -233,6 +240,20 @@ def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
         )
         for disk in found
     )
+
+
+def with_steady_memory(report: MachineReport, before: MachineReport | None, wanted_bytes: int) -> MachineReport:
+    """Return the report with the memory as it was told before, where that has not moved by a step.
+
+    A guest moves what it has at any time, within what it is offered. That it has what it shall have is always told.
+    """
+    if before is None or report.memory_bytes == wanted_bytes or report.phase is not before.phase:
+        return report
+    if steady_allocation(before.memory_bytes, report.memory_bytes) != before.memory_bytes:
+        return report
+    told = {"memory_bytes": before.memory_bytes, "balloon_bytes": before.balloon_bytes}
+    held = {"held_compute": before.held_compute} if before.held_compute and report.held_compute else {}
+    return report.model_copy(update={**told, **held})
 
 
 def with_steady_disks(report: MachineReport, before: MachineReport | None) -> MachineReport:
