@@ -1,17 +1,27 @@
-"""Real parts for every tier: an API server, a hypervisor node, a whole cluster. Each is started once and shared."""
+"""Real parts for every tier: an API server, a hypervisor node, a whole cluster. Each is started once and shared.
 
+Properties are tried quickly with every change, thoroughly with HYPOTHESIS_PROFILE=thorough.
+"""
+
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fleet import Fleet
 from virtfleet_dev.cluster import Cluster
 from virtfleet_dev.control_plane import ControlPlane
 from virtfleet_dev.fabric import Fabric, node_name
 from virtfleet_dev.node import Node
+
+# No deadline: a shared machine stalls now and then, and that says nothing about the code.
+settings.register_profile("quick", deadline=None, max_examples=15)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ START_SECONDS = 60
 
 SCHEMA_REMEDY = re.compile(
     r"[Uu]nsupported value.*supported values|should match|should be|must be of type|Required value|Duplicate value"
-    r"|less than or equal|greater than or equal|may not be longer|should have at most"
+    r"|less than or equal|greater than or equal|may not be longer|should have at (most|least)"
 )
 """How the API server's own messages say what to write."""
 

@@ -90,7 +90,7 @@ def test_explain_is_the_reference(kubectl: Kubectl) -> None:
     [
         ({"runStrategi": "Always"}, "runStrategi"),
         ({"disks": [{"name": "root", "source": {"blank": {}}, "iops": 5}]}, "iops"),
-        ({"gpus": [{"name": "gpu0"}]}, "gpus"),
+        ({"gpus": [{"name": "gpu0", "vendor": "10de"}]}, "vendor"),
     ],
 )
 def test_an_unknown_field_is_refused(kubectl: Kubectl, spec: dict[str, Any], field: str) -> None:

@@ -142,7 +142,9 @@ def minimal(schema: Schema) -> Any:
         return {name: minimal(schema["properties"][name]) for name in schema.get("required", ())}
     if schema["type"] == "string":
         return minimal_text(schema)
-    return {"array": [], "integer": schema.get("minimum", 0), "boolean": True}[schema["type"]]
+    if schema["type"] == "array":
+        return items(schema, schema.get("minItems", 0))
+    return {"integer": schema.get("minimum", 0), "boolean": True}[schema["type"]]
 
 
 def minimal_text(schema: Schema) -> str:
@@ -182,9 +184,12 @@ def constraints(schema: Schema, *, of_status: bool) -> Iterator[Constraint]:
         yield from of_texts(schema)
     if "maxItems" in schema:
         yield "maxItems", [items(schema, schema["maxItems"])], [items(schema, schema["maxItems"] + 1)]
+    if "minItems" in schema:
+        yield "minItems", [items(schema, schema["minItems"])], [items(schema, schema["minItems"] - 1)]
     if "maxProperties" in schema:
-        many = {f"k{number}": "x" for number in range(schema["maxProperties"] + 1)}
-        yield "maxProperties", [dict.fromkeys(list(many)[1:], "x")], [many]
+        value = minimal(schema["additionalProperties"])
+        many = {f"k{number}": value for number in range(schema["maxProperties"] + 1)}
+        yield "maxProperties", [dict(list(many.items())[1:])], [many]
     if schema.get("required"):
         whole = minimal(schema)
         yield "required", [whole], [{k: v for k, v in whole.items() if k != name} for name in schema["required"]]
@@ -240,7 +245,8 @@ CASES = [
 ]
 
 KNOWN = {
-    *("type", "enum", "format", "minimum", "maximum", "pattern", "maxLength", "maxItems", "maxProperties", "required"),
+    *("type", "enum", "format", "minimum", "maximum", "pattern", "maxLength", "maxItems", "required"),
+    *("minItems", "maxProperties"),
     *("description", "default", "properties", "additionalProperties", "items"),
     *("x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type"),
 }

@@ -1,5 +1,6 @@
 """Every file in examples/ is applied as it stands, and does what it says."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import yaml
 from lxml import etree
 
 from fleet import Fleet, eventually
+from virtfleet_api.quantity import Frequency
 from virtfleet_dev.paths import checkout, program
 
 EXAMPLES = sorted((checkout() / "examples").glob("*.yaml"))
@@ -63,6 +65,31 @@ def limits_change_while_it_runs(fleet: Fleet) -> None:
     after = fleet.wait_ready("limited")
     assert after["status"]["machine"]["startedAt"] == found["status"]["machine"]["startedAt"]
     assert fleet.condition("limited", "RestartRequired").get("status") != "True"
+
+
+def cpu_is_limited_and_reserved_while_it_runs(fleet: Fleet) -> None:
+    found = fleet.wait_ready("fair")
+    node = next(n for n in fleet.cluster.nodes if n.name == found["status"]["nodeName"])
+    assert found["status"]["machine"]["reservation"] == "200MHz"
+
+    def tune() -> dict[str, str]:
+        xml = etree.fromstring(fleet.domain_xml(node, found["metadata"]["uid"]))
+        return {part.tag: part.text for part in xml.iterfind("cputune/*") if part.text}
+
+    before = tune()
+    assert before["quota"] == before["global_quota"]
+    assert int(before["shares"]) >= 500
+    has = fleet.status(node.name, "vmnode")
+    too_much = f"{2 * Frequency.parse(has['allocatable']['reserved'])}Hz"
+    cpu = {"cores": 2 * has["capacity"]["cpus"], "limit": too_much, "reservation": too_much}
+    patch = json.dumps({"spec": {"cpu": cpu}})
+    refused = fleet.cluster.kubectl.attempt("patch", "vm", "fair", "--type=merge", "-p", patch)
+    assert f"that node {node.name} can keep beside its other machines" in refused.stderr
+    fleet.patch("fair", {"cpu": {"reservation": "200MHz", "limit": "500MHz"}})
+    half = int(before["global_quota"]) // 2
+    eventually(lambda: abs(int(tune()["global_quota"]) - half) <= 1, "the guest has the new limit")
+    after = fleet.wait_ready("fair")
+    assert after["status"]["machine"]["startedAt"] == found["status"]["machine"]["startedAt"]
 
 
 def starts_from_the_drive_and_is_changed_while_it_runs(fleet: Fleet) -> None:
@@ -167,6 +194,7 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "network.yaml": only_members_reach_the_web_server,
     "quickstart.yaml": prints("quickstart", "READY"),
     "classes.yaml": sized_by_class,
+    "cpu.yaml": cpu_is_limited_and_reserved_while_it_runs,
     "cpu-placement.yaml": runs_on_cpus_of_their_own,
     "data-disk.yaml": data_disk_is_kept,
     "disk-limits.yaml": limits_change_while_it_runs,

@@ -12,12 +12,21 @@ from inner_tests import InnerTests
 from virtfleet_dev.nested_host import NestedHost
 
 collect_ignore = ["inner"]
+_HOST = pytest.StashKey[NestedHost]()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """End the host with its last test: those of other folders shall have this machine for themselves."""
+    if nextitem is None or "nested_host" not in getattr(nextitem, "fixturenames", ()):
+        host = item.config.stash.get(_HOST, None)
+        if host is not None:
+            host.down()
 
 
 @pytest.fixture(scope="session")
-def nested_host(scratch: Path) -> Iterator[NestedHost]:
+def nested_host(scratch: Path, pytestconfig: pytest.Config) -> Iterator[NestedHost]:
     """The host, up, with the checkout at its own path."""
-    host = NestedHost(scratch / "nested")
+    host = pytestconfig.stash[_HOST] = NestedHost(scratch / "nested")
     try:
         host.up()
         yield host

@@ -166,6 +166,43 @@ async def test_room_that_comes_free_is_used(fleet: Rig) -> None:
     await fleet.wait_word("large-3", "Running")
 
 
+async def test_a_reservation_that_a_class_raises_beyond_the_node_waits_for_room(fleet: Rig) -> None:
+    """A node has 16 GHz."""
+    cpu = {"cores": 4, "reservation": "6GHz"}
+    await fleet.create("VMClass", "reserving", {"cpu": cpu, "memory": {"guest": "1Gi"}, "updates": "Live"})
+    made = await fleet.create("VirtualMachine", "grows", {"className": "reserving"})
+    await fleet.wait_word("grows", "Running")
+    node = await node_of(fleet, "grows")
+    beside = {"cpu": {"cores": 8, "reservation": "9GHz"}, "nodeSelector": {"kubernetes.io/hostname": node}}
+    await fleet.create_machine("beside", **beside)
+    await fleet.wait_word("beside", "Running")
+    await fleet.create_machine("third", **beside)
+    await fleet.wait_word("third", "Unschedulable")
+    scheduled = await fleet.condition("VirtualMachine", "third", "Scheduled")
+    assert "1 with too little unreserved CPU" in scheduled["message"]
+    await fleet.patch("VMClass", "reserving", {"spec": {"cpu": {"cores": 4, "reservation": "8GHz"}}})
+
+    async def refused() -> bool:
+        said = await fleet.condition("VirtualMachine", "grows", "Synchronized")
+        return said.get("reason") == "ReservationRefused" and "7GHz" in said["message"]
+
+    def told() -> int:
+        return instructed(fleet, made["metadata"]["uid"])[node][-1].hardware.scheduling.reservation_hz
+
+    await fleet.eventually(refused, "the machine says that its reservation does not fit")
+    assert told() == 6 * 10**9
+    assert await fleet.is_ready("VirtualMachine", "grows")
+    await fleet.delete("VirtualMachine", "third")
+    await fleet.delete("VirtualMachine", "beside")
+
+    async def allocated() -> bool:
+        found = await fleet.get("VMNode", node)
+        return bool(found) and found["status"]["allocated"].get("reserved") == "8GHz"
+
+    await fleet.eventually(allocated, "the reservation is kept once there is room")
+    assert told() == 8 * 10**9
+
+
 async def test_a_machine_waits_for_its_class_and_follows_it(fleet: Rig) -> None:
     made = await fleet.create("VirtualMachine", "classy", {"className": "small"})
 
@@ -177,6 +214,26 @@ async def test_a_machine_waits_for_its_class_and_follows_it(fleet: Rig) -> None:
     await fleet.create("VMClass", "small", {"cpu": {"cores": 2}, "memory": {"guest": "256Mi"}})
     await fleet.wait_word("classy", "Running")
     assert await fleet.is_ready("VMClass", "small")
+
+
+async def test_a_machine_does_not_grow_beyond_its_node(fleet: Rig) -> None:
+    await fleet.create("VMClass", "growing", {"memory": {"guest": "1Gi"}, "updates": "Live"})
+    made = await fleet.create("VirtualMachine", "grown", {"className": "growing"})
+    await fleet.wait_word("grown", "Running")
+    node = await node_of(fleet, "grown")
+
+    async def says(reason: str) -> bool:
+        return (await fleet.condition("VirtualMachine", "grown", "Synchronized")).get("reason") == reason
+
+    await fleet.patch("VMClass", "growing", {"spec": {"memory": {"guest": "900Gi"}}})
+    await fleet.eventually(lambda: says("NodeFull"), "the machine says that its node is full")
+    said = (await fleet.condition("VirtualMachine", "grown", "Synchronized"))["message"]
+    assert f"spec.memory.guest: '900Gi' is more than node {node} has room for: write at most" in said
+    assert await fleet.word("grown") == "Running"
+    await fleet.patch("VMClass", "growing", {"spec": {"memory": {"guest": "2Gi"}}})
+    await fleet.eventually(lambda: says("Synchronized"), "the machine grows as far as there is room")
+    told = instructed(fleet, made["metadata"]["uid"])[node]
+    assert [order.hardware.memory_bytes >> 30 for order in told] == [1, 2]
 
 
 async def test_a_machine_waits_for_its_secret(fleet: Rig) -> None:

@@ -14,10 +14,9 @@ import libvirt
 import pytest
 import pytest_asyncio
 
-from machine_rig import FREQUENCY, Rig, new_machine
+from machine_rig import FACTS, FREQUENCY, Rig, new_machine
 from virtfleet_api.machine import CpuScheduling, Machine, Run
 from virtfleet_api.report import Phase
-from virtfleet_node.core.host_cpu import CGROUP_V1
 
 SETTLE_SECONDS = 3.0
 MEASURE_SECONDS = 3.0
@@ -83,22 +82,14 @@ def preferred(rig: Rig) -> Iterator[None]:
         weight.write_text(before)
 
 
-def pin(rig: Rig, machine: Machine) -> None:
-    """Keep a guest, and QEMU's own threads, to one CPU."""
-    domain, only = rig.domain(machine), tuple(cpu == CPU for cpu in range(rig.libvirt.getInfo()[2]))
-    domain.pinVcpu(0, only)
-    domain.pinEmulator(only)
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def guests(rig: Rig) -> AsyncIterator[Guests]:
-    machines = [new_machine(grace_period_seconds=0) for _ in range(3)]
+    machines = [new_machine(grace_period_seconds=0, affinity={0: str(CPU)}) for _ in range(3)]
     with preferred(rig):
         for machine in machines:
             await rig.put(machine)
         for machine in machines:
             await rig.until_console(machine, "/ # ")
-            pin(rig, machine)
             await rig.type(machine, BUSY)
         yield Guests(rig, machines)
         for machine in machines:
@@ -113,7 +104,8 @@ def tidy() -> None:
 async def test_shares_then_a_reservation_divide_one_cpu_and_an_idle_one_costs_nothing(guests: Guests) -> None:
     await guests.schedule(CpuScheduling(shares=1000), CpuScheduling(shares=2000), CpuScheduling(shares=4000))
     await guests.divide(1, 2, 4)
-    assert [guests.weight(n) for n in range(3)] == [CGROUP_V1.per_share * share for share in (1000, 2000, 4000)]
+    assert FACTS.cpu.scale
+    assert [guests.weight(n) for n in range(3)] == [FACTS.cpu.scale.per_share * share for share in (1000, 2000, 4000)]
     await guests.schedule(CpuScheduling(shares=1000, reservation_hz=FREQUENCY // 4))
     await guests.divide(1, 1, 2)
     first = guests.machines[0]

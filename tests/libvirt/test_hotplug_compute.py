@@ -57,7 +57,7 @@ class Grown:
         await self.until(lambda r: (r.vcpus, r.memory_bytes) == (cores, size), f"{cores} vCPUs and {size >> 20} MiB")
 
     async def until_inside(self, cores: int, size: int) -> None:
-        """Wait until the guest counts so much; a daemon that has just begun tells what is plugged until it has asked."""
+        """Wait until the guest counts so much: a new daemon tells what is plugged until it has asked the agent."""
         grown_kib, end = (size - BOOT) // 1024, time.monotonic() + 20
         while True:
             counted, total_kib = await self.seen_inside()

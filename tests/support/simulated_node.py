@@ -242,6 +242,7 @@ class SimulatedDaemon:
             machine_type="pc-q35-7.2",
             cpu_model="qemu64",
             vcpus=hardware.vcpus,
+            reservation_hz=hardware.scheduling.reservation_hz,
             memory_bytes=hardware.memory_bytes,
             disks=tuple(
                 DiskReport(

@@ -244,7 +244,8 @@ class Hardware(Document):
     hugepage_bytes: Annotated[int | None, Field(gt=0)] = None
     devices: tuple[MachineDevice, ...] = ()
     deferred: tuple[str, ...] = ()
-    """Fields of this model that wait for the next start although a running guest could be changed."""
+    """Fields of this model that wait for the next start although a running guest could be changed; those of
+    `scheduling` after a dot."""
     disks: tuple[MachineDisk, ...] = ()
     interfaces: tuple[MachineInterface, ...] = ()
     kernel: MachineKernel | None = None

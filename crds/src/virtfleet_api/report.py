@@ -136,7 +136,7 @@ class MachineReport(Document):
     """Those that the running guest uses."""
     max_vcpus: int = 0
     reservation_hz: int = 0
-    """What is kept of the node's CPUs for the machine, by its document."""
+    """What is kept of the node's CPUs for the machine, by its document or for its running guest."""
     """Those that it may be given without a restart."""
     memory_bytes: int = 0
     """What the running guest has: without what the balloon has taken back."""

@@ -38,7 +38,7 @@ X
 virsh create /root/warm.xml >/dev/null
 virsh destroy warm >/dev/null
 rm /root/warm.xml
-modprobe -a vfio_pci igbvf
+modprobe -a vfio_pci igbvf mtty mbochs
 PYTHONPATH=/opt/site-packages python3 -c 'import pytest, pytest_asyncio, pydantic, lxml.etree, aiohttp, libvirt'
 sync
 """

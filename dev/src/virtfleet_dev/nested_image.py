@@ -1,12 +1,15 @@
 """What the nested host starts from, built once per machine and kept in the cache."""
 
 import hashlib
+import shutil
 import subprocess
 import sysconfig
+import time
 from pathlib import Path
 
 from virtfleet_dev.paths import cache_dir, checkout
 
+_KEPT_SECONDS = 7 * 86400.0
 FILES = ("tools", "root.ext4", "vmlinuz", "initrd", "key")
 
 
@@ -28,8 +31,17 @@ def nested_files() -> Path:
     folder = cache_dir() / "nested" / digest.hexdigest()[:16]
     if not all((folder / name).exists() for name in FILES):
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _forget_unused(folder.parent)
         lock = folder.parent / "lock"
         subprocess.run(
             ["flock", lock, "bash", sources() / "build.sh", folder, sysconfig.get_path("platlib")], check=True
         )
+    folder.touch()
     return folder
+
+
+def _forget_unused(parent: Path) -> None:
+    """Remove what no checkout has used for a long time: each has more than a gigabyte."""
+    for folder in parent.iterdir():
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -107,6 +107,8 @@ async def build_daemon(
     wanted_pools.start()
     disks = DiskStore(pools)
     inventory = read_inventory(cpu_frequency_hz=config.cpu_frequency)
+    if not inventory.cpu_frequency_hz:
+        _LOG.warning("Limits and reservations of CPU do not hold: name cpuFrequency in the configuration file")
     cpu = HostCpu(inventory.cpu_frequency_hz, inventory.cpus, inventory.weight_scale)
     facts = replace(await hypervisor.read_facts(config.state_directory), cpu=cpu)
     switch = build_switch(config, identity)

@@ -5,14 +5,19 @@ import json
 import os
 import signal
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from machine_rig import Rig, new_machine
 from this_host import READY
+from virtfleet_api.device import GpuMode
 from virtfleet_api.machine import DeviceMatch, Machine, MachineDevice, Run
 from virtfleet_api.report import WAITING_FOR_DEVICE, AssignedDevice, HostDevice, Phase
 
 DISPLAY, NEAR, OTHER, FUNCTION = "0000:81:00.0", "0000:82:00.0", "0000:41:00.0", "0000:04:10.0"
+START_SECONDS = 120
+"""libvirt starts a guest with a device in some seconds here, and in a minute while the outer machine is busy."""
+
 CARD = Path("/sys/bus/pci/devices/0000:04:00.0")
 
 
@@ -48,10 +53,20 @@ async def until_has(rig: Rig, machine: Machine, *names: str) -> None:
     await rig.reports.until(has, 60, f"the machine has {names}")
 
 
-async def until_driver(address: str, name: str) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(60):
-        while driver(address) != name:
+        while not condition():
             await asyncio.sleep(0.1)
+
+
+async def until_driver(address: str, name: str) -> None:
+    await until(lambda: driver(address) == name)
+
+
+def parts_left(rig: Rig) -> int:
+    """Return how many mediated devices of type mtty-2 the kernel's example still makes."""
+    parents = (device for device in rig.devices.reports() if device.address == "mtty_mtty")
+    return next((made.available for parent in parents for made in parent.mediated_types if made.name == "mtty-2"), 0)
 
 
 def reported(rig: Rig, address: str) -> HostDevice:
@@ -72,7 +87,7 @@ async def test_a_machine_gets_a_device_and_the_host_has_it_back(rig: Rig) -> Non
     before = driver(DISPLAY)
     machine = new_machine(devices=(wanted("gpu", DISPLAY),))
     await rig.put(machine)
-    report = await rig.until_phase(machine, Phase.RUNNING)
+    report = await rig.until_phase(machine, Phase.RUNNING, START_SECONDS)
     await rig.until_console(machine, READY)
     assert " 11111234 0380" in rig.console(machine)
     assert report.devices == (AssignedDevice(name="gpu", device_class="example.org/display", address=DISPLAY),)
@@ -93,7 +108,7 @@ async def test_a_machine_gets_a_device_and_the_host_has_it_back(rig: Rig) -> Non
     )
     machine = await rig.put(machine, run=Run.STOPPED, grace_period_seconds=0)
     await rig.until_phase(machine, Phase.STOPPED)
-    await rig.until_phase(second, Phase.RUNNING)
+    await rig.until_phase(second, Phase.RUNNING, START_SECONDS)
     machine = await rig.put(machine, run=Run.RUNNING)
     await rig.reports.until(
         lambda: (r := rig.last(machine)) and r.reason == WAITING_FOR_DEVICE, 20, "the first machine waits"
@@ -107,7 +122,7 @@ async def test_devices_come_and_go_while_the_guest_runs_and_the_daemon_dies(rig:
     before, other = driver(NEAR), driver(OTHER)
     machine = new_machine()
     await rig.put(machine)
-    await rig.until_phase(machine, Phase.RUNNING)
+    await rig.until_phase(machine, Phase.RUNNING, START_SECONDS)
     await rig.until_console(machine, READY)
     machine = await with_devices(rig, machine, wanted("gpu", NEAR), wanted("second", OTHER))
     await until_has(rig, machine, "gpu", "second")
@@ -129,7 +144,7 @@ async def test_devices_come_and_go_while_the_guest_runs_and_the_daemon_dies(rig:
     machine = await with_devices(rig, machine, wanted("second", OTHER))
     await until_has(rig, machine, "second")
     await rig.until_console(machine, "L2-UNPLUGGED")
-    report = await rig.until_phase(second, Phase.RUNNING)
+    report = await rig.until_phase(second, Phase.RUNNING, START_SECONDS)
     assert [device.address for device in report.devices] == [NEAR], "it went from one to the other"
     await rig.remove(second)
     await until_driver(NEAR, before)
@@ -143,7 +158,7 @@ async def test_what_a_killed_libvirtd_forgets_is_given_back(rig: Rig) -> None:
     before = driver(DISPLAY)
     machine = new_machine(devices=(wanted("gpu", DISPLAY),))
     await rig.put(machine)
-    await rig.until_phase(machine, Phase.RUNNING)
+    await rig.until_phase(machine, Phase.RUNNING, START_SECONDS)
     await rig.kill_daemon()
     (libvirtd,), qemus = rig.node.pids("libvirtd"), rig.qemu_pids()
     for pid in (libvirtd, *qemus):
@@ -182,7 +197,7 @@ async def test_a_virtual_function_is_given_and_its_card_is_not(rig: Rig) -> None
         matches = (DeviceMatch(vendor="8086", product="10ca", pci_class="02"),)
         machine = new_machine(devices=(MachineDevice(name="nic", device_class="intel.com/VF", matches=matches),))
         await rig.put(machine)
-        report = await rig.until_phase(machine, Phase.RUNNING)
+        report = await rig.until_phase(machine, Phase.RUNNING, START_SECONDS)
         await rig.until_console(machine, READY)
         assert [device.address for device in report.devices] == [FUNCTION]
         assert " 10ca8086 0200" in rig.console(machine)
@@ -190,3 +205,32 @@ async def test_a_virtual_function_is_given_and_its_card_is_not(rig: Rig) -> None
         await until_driver(FUNCTION, "igbvf")
     finally:
         (CARD / "sriov_numvfs").write_text("0")
+
+
+async def test_a_part_of_a_device_is_made_and_removed(rig: Rig) -> None:
+    await rig.reports.until(lambda: parts_left(rig) == 12, 60, "the parent is told of")
+    part = MachineDevice(
+        name="part",
+        device_class="example.org/serial",
+        mode=GpuMode.MEDIATED,
+        matches=(DeviceMatch(mediated_type="mtty-2"),),
+    )
+    machine = new_machine(devices=(part,))
+    await rig.put(machine)
+    (given,) = (await rig.until_phase(machine, Phase.RUNNING, START_SECONDS)).devices
+    made = Path("/sys/bus/mdev/devices", given.address)
+    assert made.exists()
+    await rig.until_console(machine, READY)
+    assert " 32534348 0700" in rig.console(machine)
+    await rig.reports.until(lambda: reported(rig, "mtty_mtty").used_by == (machine.uid,), 20, "the node tells of it")
+    assert parts_left(rig) == 11
+
+    machine = await with_devices(rig, machine)
+    await until_has(rig, machine)
+    await until(lambda: not made.exists())
+    await rig.restart_daemon()
+    machine = await with_devices(rig, machine, part)
+    await until_has(rig, machine, "part")
+    assert made.exists(), "it is the same one again"
+    await rig.remove(machine)
+    await until(lambda: not made.exists())

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtfleet_api.machine import Hardware, Machine, Run
+from virtfleet_api.report import MachineReport, Phase
 from virtfleet_node.core.changed import changed_fields
 from virtfleet_node.core.changed_compute import held_compute
 from virtfleet_node.core.compute import AttachedMemory, AttachedVcpus, Dimm, MemoryDevice
@@ -28,6 +29,7 @@ from virtfleet_node.core.observed import Asking, DomainState, Observed, Observed
 from virtfleet_node.core.plan_memory import plan_memory
 from virtfleet_node.core.plan_vcpus import plan_vcpus
 from virtfleet_node.core.record import new_stored
+from virtfleet_node.core.report import with_steady_memory
 
 MIB = 1 << 20
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -261,6 +263,18 @@ def test_a_guest_that_gives_no_memory_back_is_told_of_with_the_figures() -> None
     guest.converge(desired)
     said = held_compute(desired.hardware, guest.observe(), guest.now)
     assert said == ("it has 1024Mi of memory where it shall have 768Mi",)
+
+
+def test_memory_that_a_guest_moves_all_the_time_is_told_in_steps_until_it_is_right() -> None:
+    def told(size: int, *held: str) -> MachineReport:
+        return MachineReport(
+            uid="u", namespace="a", name="b", phase=Phase.RUNNING, memory_bytes=size * MIB, held_compute=held
+        )
+
+    before = told(600, "it has 600Mi")
+    assert with_steady_memory(told(608, "it has 608Mi"), before, 512 * MIB) == before
+    assert with_steady_memory(told(640, "it has 640Mi"), before, 512 * MIB).memory_bytes == 640 * MIB
+    assert with_steady_memory(told(608), before, 608 * MIB) == told(608)
 
 
 @pytest.mark.parametrize(("field_name", "word"), [("cores", "cpu.cores"), ("memory_bytes", "memory.guest")])

@@ -60,7 +60,7 @@ def has_cpus(need: Need, node: Candidate) -> bool:
     """Share out CPUs one by one: whole ones to those that ask for them, what is left of each to the others."""
     after = node.load + added(need)
     own = after.dedicated_cpus
-    if need.dedicated and own >= node.cpus:
+    if need.dedicated and own > node.cpus - max(1, len(node.cells)):
         return False
     ratio = Fraction(node.vcpus, max(1, node.cpus))
     reserved = after.reserved_hz + own * node.cpu_hz
@@ -102,12 +102,15 @@ def test_a_refusal_counts_every_node_once(need: Need, nodes: list[Candidate]) ->
         assert sum(map(int, counts)) == total == sum(not fits(need, node) for node in nodes)
 
 
-@given(st.integers(1, 5), st.integers(1, 20))
-def test_equal_machines_spread_evenly_over_equal_nodes(count: int, machines: int) -> None:
+@given(st.integers(1, 5), st.integers(1, 20), st.integers(0, 5))
+def test_equal_machines_spread_evenly_over_equal_nodes_wherever_their_image_is(
+    count: int, machines: int, holding: int
+) -> None:
+    around = Surroundings(holders={"u": {f"node-{n}" for n in range(holding)}})
     loads = {f"node-{n}": Load() for n in range(count)}
     for _ in range(machines):
         nodes = [Candidate(name, vcpus=100, memory_bytes=100, load=load) for name, load in loads.items()]
-        answer = place(Need(1, 1), nodes)
+        answer = place(Need(1, 1, images=frozenset({"u"})), nodes, around)
         assert isinstance(answer, Placed)
         loads[answer.node_name] += Load(1, 1, 1)
     placed = Counter({name: load.machines for name, load in loads.items()})

@@ -72,11 +72,17 @@ def test_a_limit_is_changed_while_the_guest_runs_until_it_is_so() -> None:
 
 def test_what_waits_for_the_next_start_is_named_and_changes_nothing() -> None:
     before = machine(CpuScheduling(shares=5, reservation_hz=1))
-    after = machine(CpuScheduling(limit_hz=GHZ, reservation_hz=2, shares=9), deferred=("scheduling",))
+    after = machine(
+        CpuScheduling(limit_hz=GHZ, reservation_hz=2, shares=9),
+        deferred=("scheduling.limit_hz", "scheduling.reservation_hz", "scheduling.shares"),
+    )
     seen = running(after, before)
     assert live_scheduling(after, seen.domain.stored) == before.hardware.scheduling
     assert not [a for a in plan(after, seen, NOW).actions if isinstance(a, LimitCpu)]
     assert changed_fields(before.hardware, after.hardware, seen) == ("cpu.limit", "cpu.reservation", "cpu.shares")
+    own_shares = machine(after.hardware.scheduling, deferred=("scheduling.limit_hz", "scheduling.reservation_hz"))
+    assert live_scheduling(own_shares, seen.domain.stored) == CpuScheduling(shares=9, reservation_hz=1)
+    assert changed_fields(before.hardware, own_shares.hardware, seen) == ("cpu.limit", "cpu.reservation")
     at_once = machine(after.hardware.scheduling)
     assert live_scheduling(at_once, seen.domain.stored) == at_once.hardware.scheduling
     assert changed_fields(before.hardware, at_once.hardware, running(at_once, before)) == ()

@@ -59,7 +59,7 @@ class Node:
         body = self.body(name, reserved, vcpus, kept)
         return self._put(MACHINE, body["metadata"], body["spec"], body["status"])
 
-    def look(self, name: str) -> tuple[int, str]:
+    def look(self, name: str, *, known: bool = True) -> tuple[int, str]:
         """Do what the operator does when it looks at a machine; return what is kept, in MHz, and what is said."""
         stored = self.cache.get(Key(MACHINE, "shop", name))
         assert stored is not None
@@ -67,7 +67,7 @@ class Node:
         sizing = resolve(stored.resource, self.catalog.class_of(stored.resource))
         assert isinstance(sizing, Sizing)
         room = Room("one", 99, 1 << 60, CAPACITY * MHZ - self.loads.others("one", stored.key).reserved_hz, 2800 * MHZ)
-        hertz, said = kept_reservation(sizing, self.loads.reserved_hz(stored.key), room)
+        hertz, said = kept_reservation(sizing, self.loads.reserved_hz(stored.key), room if known else None)
         self.loads.keep_reservation(stored.key, "one", hertz)
         return hertz // MHZ, said
 
@@ -99,8 +99,18 @@ def test_a_raise_that_does_not_fit_keeps_the_former_reservation_until_there_is_r
     assert node.promised == 3500
     node.store("b", 0, kept=2800)
     assert node.look("b") == (0, "")
+    assert node.look("a")[0] == 700  # until the node has said that it keeps nothing for the other any more
+    node.store("b", 0, kept=0)
     assert node.look("a") == (3000, "")
     assert node.promised == 3000
+
+
+def test_nothing_more_is_kept_while_nothing_is_known_of_the_node() -> None:
+    node = Node()
+    node.store("a", 700, kept=500)
+    kept, said = node.look("a", known=False)
+    assert kept == 500
+    assert said == "spec.cpu.reservation: what the machine's node can keep is not known yet"
 
 
 def test_a_reservation_that_its_vcpus_cannot_use_is_refused() -> None:

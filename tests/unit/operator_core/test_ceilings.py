@@ -60,6 +60,12 @@ def test_what_is_left_to_a_class_waits_for_the_next_start(machine: Make, objects
         "max_vcpus",
         "memory_bytes",
         "max_memory_bytes",
+        "affinity",
+        "dedicated_cpus",
+        "hugepage_bytes",
+        "scheduling.limit_hz",
+        "scheduling.reservation_hz",
+        "scheduling.shares",
         "disks[one].limits",
     }
 

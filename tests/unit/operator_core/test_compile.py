@@ -342,9 +342,6 @@ def test_a_deletion_remembers_the_image_of_a_linked_disk(machine: Make, objects:
     assert document.image_uids() == {backing}
 
 
-# sizes
-
-
 def vm_class(**spec: Any) -> VMClass:
     return VMClass.model_validate({"metadata": {"name": "small"}, "spec": spec})
 
@@ -352,11 +349,10 @@ def vm_class(**spec: Any) -> VMClass:
 def test_a_class_fills_what_the_machine_leaves_out(machine: Make) -> None:
     small = vm_class(cpu={"cores": 4, "threads": 2, "model": "qemu64"}, memory={"guest": "2Gi"})
     vm = machine(className="small", cpu={"cores": 1}, memory={})
-    sizing, full = resolve(vm, small), resolve(machine(className="small"), small)
-    assert isinstance(sizing, Sizing)
-    assert isinstance(full, Sizing)
-    assert replace(sizing, deferred=()) == Sizing(1, 1, 2, "qemu64", 2 * GIB)
-    assert replace(full, deferred=()) == Sizing(1, 4, 2, "qemu64", GIB)
+    for asked, cores, size in ((vm, 1, 2 * GIB), (machine(className="small"), 4, GIB)):
+        sizing = resolve(asked, small)
+        assert isinstance(sizing, Sizing)
+        assert replace(sizing, deferred=()) == Sizing(1, cores, 2, "qemu64", size)
     assert resolve(machine(), None) == Sizing(1, 1, 1, "host-model", GIB)
 
 

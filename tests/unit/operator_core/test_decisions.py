@@ -263,6 +263,14 @@ def test_image_and_node_events() -> None:
     assert node_events(lost, lost) == ()
 
 
+def test_maintenance_is_told_when_it_begins_and_when_it_ends() -> None:
+    begun = VMNodeStatus(conditions=(ready("Maintenance", type_="Schedulable", status="False"),))
+    over = VMNodeStatus(conditions=(ready("Open", type_="Schedulable"),))
+    assert [event.reason for event in node_events(over, begun)] == ["MaintenanceBegun"]
+    assert [event.reason for event in node_events(begun, over)] == ["MaintenanceEnded"]
+    assert node_events(begun, begun) == node_events(over, over) == ()
+
+
 # writes
 
 

@@ -112,6 +112,7 @@ PAGES = {MIB2: HugepageRoom(total_bytes=64 * MIB2, free_bytes=32 * MIB2)}
             "1 with too few free huge pages of 2Mi",
         ),
         (Need(10, 1, dedicated=True), node(), "1 with too few CPUs to dedicate"),
+        (Need(9, 1, dedicated=True), node(cells=(Cell(5, 50), Cell(5, 50))), "1 with too few CPUs to dedicate"),
         (Need(1, 1, dedicated=True), node(load=Load(1, 37)), "1 with too few free vCPUs"),
         (Need(1, 1, dedicated=True), node(load=Load(reserved_hz=10)), "1 with too little unreserved CPU"),
         (Need(1, 1, reserved_hz=1), node(load=Load(1, 9, dedicated_cpus=9, reserved_hz=1)), "1 with too little unres"),
@@ -234,8 +235,8 @@ def test_a_node_with_a_cell_that_takes_the_machine_whole_is_better_than_an_empti
 def test_a_node_with_the_image_is_better_unless_it_is_fuller() -> None:
     asked = Need(1, 1, images=frozenset({"u"}))
     holds = Surroundings(holders={"u": frozenset({"b"})})
-    assert place(asked, [node("a"), node("b", load=Load(1, 1, 1))], holds) == Placed("b")
-    assert place(asked, [node("a"), node("b", load=Load(1, 8, 1))], holds) == Placed("a")
+    assert place(asked, [node("a"), node("b")], holds) == Placed("b")
+    assert place(asked, [node("a"), node("b", load=Load(1, 1, 1))], holds) == Placed("a")
 
 
 def test_many_reasons_are_still_counted_to_the_last_node() -> None:

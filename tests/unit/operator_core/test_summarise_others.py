@@ -207,6 +207,33 @@ def test_a_node_is_ready(facts: NodeFacts, ready: str, reason: str) -> None:
     assert (condition.status.value, condition.reason) == (ready, reason)
 
 
+@pytest.mark.parametrize(
+    ("spec", "heard", "status", "reason", "said"),
+    [
+        ({}, True, "True", "Open", "takes new machines"),
+        ({"maintenance": True}, True, "False", "Maintenance", "set spec.maintenance to false"),
+        ({"maintenance": True}, False, "False", "Maintenance", "those that are there go on"),
+        ({}, False, "False", "NotReady", "until it is Ready"),
+        (
+            {"taints": [{"key": "gpu", "value": "x", "effect": "NoSchedule"}]},
+            True,
+            "True",
+            "Tainted",
+            "tolerate gpu=x.",
+        ),
+        ({"taints": [{"key": "gpu", "effect": "PreferNoSchedule"}]}, True, "True", "Open", "takes new machines"),
+    ],
+)
+def test_a_node_says_whether_it_takes_machines(
+    spec: dict[str, Any], status: str, reason: str, said: str, *, heard: bool
+) -> None:
+    wanted = VMNode.model_validate({"metadata": {"name": "node-a", "generation": 2}, "spec": spec})
+    found = summarise_node(wanted, NodeFacts(report=node_report(), heard=heard), NOW).conditions
+    condition = next(c for c in found if c.type == "Schedulable")
+    assert (condition.status.value, condition.reason) == (status, reason)
+    assert said in condition.message
+
+
 def test_a_node_cannot_fill_its_status() -> None:
     pools = tuple(PoolReport(name=f"p{n}", capacity_bytes=GIB, free_bytes=GIB) for n in range(1000))
     cells = tuple(NumaCell(cell=n, cpus="0" * 9999, memory_bytes=GIB) for n in range(1000))

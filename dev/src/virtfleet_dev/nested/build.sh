@@ -24,6 +24,7 @@ unshare --mount "${bootstrap[@]}" --variant=extract --include="$(paste -sd, "$he
   trixie "$work/bin/tools" "deb $key $main trixie main" &
 tools=$!
 
+# The newest kernel of the release, and what goes with it.
 kernel=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -1)
 release=${kernel#linux-image-}
 (
@@ -33,6 +34,9 @@ release=${kernel#linux-image-}
   dpkg -x linux-image-*.deb .
 ) &
 unpacked=$!
+mkdir "$work/mdev"
+bash "$here/mdev.sh" "$work/mdev" "$release" >/dev/null &
+devices=$!
 
 root=$work/root
 unshare --mount "${bootstrap[@]}" --variant=minbase --include="$(paste -sd, "$here/packages.txt")" \
@@ -53,6 +57,10 @@ cp -a "$work/kernel/lib/modules/$release" "$root/lib/modules/"
     ! -name pps ! -name firmware ! -name watchdog -exec rm -rf {} +
   rm -rf sound drivers/net/{wireless,wwan,can,hamradio,usb,fddi,arcnet,ieee802154}
 )
+wait $devices
+mkdir "$root/lib/modules/$release/extra"
+cp "$work"/mdev/built/*.ko "$root/lib/modules/$release/extra/"
+strip --strip-debug "$root/lib/modules/$release/extra/"*.ko
 depmod -b "$root" "$release"
 cp "$work/kernel/boot/vmlinuz-$release" "$work/bin/vmlinuz"
 
@@ -85,7 +93,7 @@ done
 install -m 755 "$here/init" "$ram/init"
 (cd "$ram" && find . | cpio -o -H newc --quiet) >"$work/bin/initrd"
 
-mke2fs -q -t ext4 -O ^has_journal -m 0 -b 4096 -d "$root" "$work/bin/root.ext4" 2G
+mke2fs -q -t ext4 -O ^has_journal -m 0 -b 4096 -d "$root" "$work/bin/root.ext4" 2G >/dev/null
 wait $tools
 rm -rf "$out"
 mv "$work/bin" "$out"

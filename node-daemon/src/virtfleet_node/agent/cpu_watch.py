@@ -31,6 +31,10 @@ PINS_SECONDS: Final = 5.0
 """Between looks at the CPUs that guests are kept to."""
 
 
+AGAIN_SECONDS: Final = 30.0
+"""Between tries to write the weight of a guest that libvirt does not let us change."""
+
+
 @dataclass
 class _Guest:
     """What is remembered of a running guest."""
@@ -41,6 +45,8 @@ class _Guest:
     cpus: frozenset[int] | None = None
     counters: CpuCounters | None = None
     demand: float | None = None
+    again_at: float = float("-inf")
+    """Its weight is not written before; by the clock of the looks."""
 
 
 class CpuWatch:
@@ -77,7 +83,7 @@ class CpuWatch:
             await self._measure(now)
         portions = share_out(self._contenders(running), self._around.facts.cpu)
         self._tell(portions)
-        await self._write(portions, exact=not measures)
+        await self._write(portions, now, exact=not measures)
 
     def _known(self, uid: str, entry: Entry) -> _Guest:
         """Return what is remembered, nothing of a guest that was started anew."""
@@ -112,7 +118,7 @@ class CpuWatch:
                 guest.demand = 0.0
                 continue
             use = use_between(before, seen, seconds) if before else None
-            guest.demand = wanted(use, seen.vcpus, guest.demand)
+            guest.demand = wanted(use, self._entries[uid].vcpus, guest.demand)
 
     def _tell(self, portions: Mapping[str, Portion]) -> None:
         self.figures = tuple(
@@ -126,17 +132,29 @@ class CpuWatch:
             if guest.counters is not None and uid in portions
         )
 
-    async def _write(self, portions: Mapping[str, Portion], *, exact: bool) -> None:
+    async def _write(self, portions: Mapping[str, Portion], now: float, *, exact: bool) -> None:
         """Write what has changed by a step; shares that users have written are written as they are."""
         scale = self._around.facts.cpu.scale
         if scale is None:
             return
-        for uid, weight in weights({uid: portion.shares for uid, portion in portions.items()}, scale).items():
-            guest = self._guests[uid]
-            if guest.weight is None:
-                guest.weight = await self._around.hypervisor.read_cpu_weight(uid)
-            before = guest.weight
-            if before is None or before == weight or not (exact or is_step(before, weight)):
-                continue
-            await self._around.hypervisor.write_cpu_weight(uid, weight)
-            guest.weight = weight
+        due = weights({uid: portion.shares for uid, portion in portions.items()}, scale)
+        await asyncio.gather(
+            *(
+                self._write_one(uid, weight, now, exact=exact)
+                for uid, weight in due.items()
+                if now >= self._guests[uid].again_at
+            )
+        )
+
+    async def _write_one(self, uid: str, weight: int, now: float, *, exact: bool) -> None:
+        """Write one guest's weight; one that cannot be written must not hold up the others."""
+        guest, hypervisor = self._guests[uid], self._around.hypervisor
+        try:
+            before = guest.weight if guest.weight is not None else await hypervisor.read_cpu_weight(uid)
+            if before is not None and before != weight and (exact or is_step(before, weight)):
+                await hypervisor.write_cpu_weight(uid, weight)
+                before = weight
+            guest.weight = before
+        except NodeError as error:
+            guest.weight, guest.again_at = None, now + AGAIN_SECONDS
+            _LOG.warning("Weighing a guest later", extra={"uid": uid, "reason": str(error)})

@@ -18,7 +18,7 @@ from virtfleet_node.core.errors import NodeError, PoolFullError, UnavailableErro
 from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain
 from virtfleet_node.core.plan import plan
 from virtfleet_node.core.record import new_stored
-from virtfleet_node.core.report import Standing, build_report, with_steady_disks
+from virtfleet_node.core.report import Standing, build_report, with_steady_disks, with_steady_memory
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,7 +63,8 @@ class Reconciler:
     def publish(self, entry: Entry, observed: Observed) -> MachineReport:
         """Publish the machine's report, and have its guest agent asked while there is one."""
         built = build_report(entry.desired, observed, entry.facts, self._around.now(), entry.trouble)
-        report = entry.report = with_steady_disks(built, entry.report)
+        steady = with_steady_memory(built, entry.report, entry.desired.hardware.memory_bytes)
+        report = entry.report = with_steady_disks(steady, entry.report)
         self._around.journal.publish_machine(report)
         self._watch_guest(entry.desired.uid, report.agent_connected)
         return report

@@ -18,6 +18,7 @@ from virtfleet_node.core.attached import (
 )
 from virtfleet_node.core.cards import attachable_card, attached_card, card_name, unwanted_cards, waiting_for_switch
 from virtfleet_node.core.changed_compute import AT_RESTART, compute_fields
+from virtfleet_node.core.desired.cpu_tune import is_deferred
 from virtfleet_node.core.guest_devices import changed_devices
 from virtfleet_node.core.observed import HOLDS_AFTER, AttachedCard, Observed
 from virtfleet_node.core.plan_pins import is_memory_elsewhere
@@ -62,8 +63,8 @@ def _is_pinned_later(started: Hardware, desired: Hardware, observed: Observed) -
 
 
 def _scheduling(started: Hardware, desired: Hardware) -> Iterator[str]:
-    if "scheduling" in desired.deferred:
-        yield from _differences(started.scheduling, desired.scheduling, _SCHEDULING)
+    waits = {name: word for name, word in _SCHEDULING.items() if is_deferred(name, desired)}
+    yield from _differences(started.scheduling, desired.scheduling, waits)
 
 
 def _kernel(started: Hardware, desired: Hardware) -> Iterator[str]:

@@ -55,7 +55,8 @@ def _requested(missing_bytes: int, seen: AttachedMemory) -> int:
 
 def _new_dimm(missing_bytes: int, seen: AttachedMemory) -> int:
     """Return the size of the DIMM that comes nearest to what is missing without giving more."""
-    size = min(missing_bytes, seen.dimm_room_bytes) // SECTION_BYTES * SECTION_BYTES
+    step = max(SECTION_BYTES, seen.device.block_bytes if seen.device else 0)
+    size = min(missing_bytes, seen.dimm_room_bytes) // step * step
     return size if seen.free_slots else 0
 
 

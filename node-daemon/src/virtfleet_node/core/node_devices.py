@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from lxml import etree
@@ -91,7 +92,8 @@ def _pci(device: Element, pci: Element) -> _Raw:
 
 
 def _types(capability: Element) -> Iterator[MediatedType]:
-    for kind in capability.findall("type")[:_MAX_TYPES]:
+    # Of what is no PCI device, libvirt writes the capability within itself.
+    for kind in islice(capability.iter("type"), _MAX_TYPES):
         yield MediatedType(name=kind.get("id", ""), available=int(kind.findtext("availableInstances", "0")))
 
 

@@ -27,6 +27,7 @@ from virtfleet_node.core.cards import attached_card, card_name, unwanted_cards
 from virtfleet_node.core.changed import changed_fields, held_disks, held_interfaces
 from virtfleet_node.core.changed_compute import held_compute
 from virtfleet_node.core.desired.boot import build_machine_type
+from virtfleet_node.core.desired.cpu_tune import live_scheduling
 from virtfleet_node.core.full_pool import explain
 from virtfleet_node.core.guest_devices import assigned_devices, device_waits, held_devices
 from virtfleet_node.core.guest_facts import GuestFacts
@@ -66,13 +67,13 @@ def build_report(
         machine_type=observed.domain.machine_type or build_machine_type(hardware),
         cpu_model=hardware.cpu_model,
         numa=_numa(observed),
-        reservation_hz=desired.hardware.scheduling.reservation_hz,
+        reservation_hz=_reservation(desired, observed),
         **_compute(hardware, observed),
         disks=_disks(desired.hardware, observed),
         interfaces=_interfaces(desired.hardware, observed, facts),
         agent_connected=active and observed.domain.agent_connected,
         guest=facts.guest if active else None,
-        restart_required=changed_fields(started, desired.hardware, observed) if started else (),
+        restart_required=_restart_required(started, desired, observed),
         held_compute=held_compute(desired.hardware, observed, now) if active else (),
         held_disks=held_disks(desired.hardware, observed, now) if active else (),
         held_interfaces=held_interfaces(desired.hardware, observed, now) if active else (),
@@ -92,6 +93,21 @@ def _compute(hardware: Hardware, observed: Observed) -> dict[str, int]:
         "max_memory_bytes": memory_ceiling(memory, observed) if memory else hardware.memory_ceiling_bytes,
         "balloon_bytes": memory.balloon_bytes if memory else 0,
     }
+
+
+def _reservation(desired: Machine, observed: Observed) -> int:
+    """Return what is kept of the node's CPUs: for the next start, and for a guest that still has more."""
+    wanted = desired.hardware.scheduling.reservation_hz
+    if not observed.domain.active:
+        return wanted
+    return max(wanted, live_scheduling(desired, observed.domain.stored).reservation_hz)
+
+
+def _restart_required(started: Hardware | None, desired: Machine, observed: Observed) -> tuple[str, ...]:
+    """Return what waits for the next start; nothing of a machine that is to go, which has none."""
+    if started is None or desired.run is Run.ABSENT:
+        return ()
+    return changed_fields(started, desired.hardware, observed)
 
 
 def _stand(desired: Machine, observed: Observed, record: Record, now: datetime, trouble: Standing | None) -> Standing:
@@ -224,6 +240,20 @@ def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
         )
         for disk in found
     )
+
+
+def with_steady_memory(report: MachineReport, before: MachineReport | None, wanted_bytes: int) -> MachineReport:
+    """Return the report with the memory as it was told before, where that has not moved by a step.
+
+    A guest moves what it has at any time, within what it is offered. That it has what it shall have is always told.
+    """
+    if before is None or report.memory_bytes == wanted_bytes or report.phase is not before.phase:
+        return report
+    if steady_allocation(before.memory_bytes, report.memory_bytes) != before.memory_bytes:
+        return report
+    told = {"memory_bytes": before.memory_bytes, "balloon_bytes": before.balloon_bytes}
+    held = {"held_compute": before.held_compute} if before.held_compute and report.held_compute else {}
+    return report.model_copy(update={**told, **held})
 
 
 def with_steady_disks(report: MachineReport, before: MachineReport | None) -> MachineReport:

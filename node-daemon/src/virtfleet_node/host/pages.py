@@ -1,7 +1,7 @@
 """Move the memory of a running process to other NUMA cells (migrate_pages(2)).
 
-libvirt moves memory while it holds the guest's lock, and everybody who asks for that guest waits: after half a
-minute it would take the daemon's connection for dead. What has been moved here before, libvirt finds in place.
+libvirt moves a guest's memory while it holds the guest's lock, and everybody who asks for that guest waits: after half
+a minute it would take the daemon's connection for dead. What has been moved here before, libvirt finds in place.
 """
 
 import ctypes

@@ -36,6 +36,9 @@ _AGENT_THREADS = 2
 _MOVE_SECONDS = 900.0
 """The kernel copies a guest's memory from one cell to another within the call: 130 MiB/s under emulation, GiBs else."""
 
+_WEIGHT_SECONDS = 3.0
+"""It takes 2 ms, unless something else holds the domain: then others are not kept waiting for long."""
+
 _START_SECONDS = 120.0
 """A start is never given up early: libvirt would finish it behind our back."""
 
@@ -194,12 +197,12 @@ class Hypervisor:
     async def read_cpu_weight(self, uid: str) -> int | None:
         """Return a guest's weight, None when it does not run."""
         connect = self._connection.get()
-        return await self._calls.run(lambda: cpu.read_weight(connect, uid))
+        return await self._calls.run(lambda: cpu.read_weight(connect, uid), _WEIGHT_SECONDS)
 
     async def write_cpu_weight(self, uid: str, weight: int) -> None:
         """Give a guest a weight, if it runs."""
         connect = self._connection.get()
-        await self._calls.run(lambda: cpu.write_weight(connect, uid, weight))
+        await self._calls.run(lambda: cpu.write_weight(connect, uid, weight), _WEIGHT_SECONDS)
 
     async def begin_backup(self, uid: str, files: Mapping[str, str], *, freeze: bool) -> object:
         """Begin to copy disks of a running guest, by their files, into other files that exist; return the job."""

@@ -27,6 +27,12 @@ _FIELDS: Final = {
     "max_vcpus": "max_vcpus",
     "guest": "memory_bytes",
     "max": "max_memory_bytes",
+    "affinity": "affinity",
+    "dedicated": "dedicated_cpus",
+    "hugepages": "hugepage_bytes",
+    "limit": "scheduling.limit_hz",
+    "reservation": "scheduling.reservation_hz",
+    "shares": "scheduling.shares",
     "io_tune": LIMITS,
 }
 """Fields of `Hardware` by those of `Cpu` and `Memory` that they are compiled from."""

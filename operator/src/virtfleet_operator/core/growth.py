@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Final
 
 from virtfleet_api.quantity import Bytes, Frequency
 from virtfleet_operator.core.effective import Sizing
@@ -9,18 +10,23 @@ from virtfleet_operator.core.place import Load, load_of
 from virtfleet_operator.core.room import Room
 from virtfleet_operator.core.verdict import join_problems
 
+_NOT_KNOWN: Final = "spec.cpu.reservation: what the machine's node can keep is not known yet"
+
 
 def growth_problems(before: Load, after: Load, room: Room) -> tuple[str, ...]:
     """Return why a machine cannot have more vCPUs or memory; what does not grow is never refused."""
     return tuple(_problems(before, after, room))
 
 
-def kept_reservation(sizing: Sizing, held_hz: int, room: Room) -> tuple[int, str]:
+def kept_reservation(sizing: Sizing, held_hz: int, room: Room | None) -> tuple[int, str]:
     """Return what its node shall keep for a bound machine, in hertz, and why that is not what it asks for.
 
     What does not fit is refused as a whole: the machine goes on with what is kept for it already.
     """
     after = load_of(sizing, {})
+    if room is None:
+        held_hz = min(held_hz, after.reserved_hz)
+        return held_hz, "" if held_hz == after.reserved_hz else _NOT_KNOWN
     problems = growth_problems(replace(after, reserved_hz=held_hz), after, room)
     return (min(held_hz, after.reserved_hz), join_problems(problems)) if problems else (after.reserved_hz, "")
 

@@ -17,6 +17,7 @@ from virtfleet_operator.core.placement.candidate import (
     allocatable,
     by_name,
     candidate,
+    left,
 )
 from virtfleet_operator.core.placement.explain import explain
 from virtfleet_operator.core.placement.filters import refusal
@@ -43,6 +44,7 @@ __all__ = [
     "Unschedulable",
     "allocatable",
     "candidate",
+    "left",
     "load_of",
     "need",
     "neighbour",

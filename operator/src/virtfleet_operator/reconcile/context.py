@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from virtfleet_api.device import DeviceClassRule
 from virtfleet_api.vm_node import VMNode
 from virtfleet_operator.core.devices import Rules, rules_of
-from virtfleet_operator.core.place import Candidate, Strategy, Surroundings, allocatable
+from virtfleet_operator.core.place import Candidate, Strategy, Surroundings, allocatable, left
 from virtfleet_operator.core.room import Room
 from virtfleet_operator.fleet.members import Fleet
 from virtfleet_operator.fleet.state import Contact
@@ -77,8 +77,10 @@ class Context:
         stored, state = self.cache.get(Key(NODE, "", node)), self.fleet.node(node)
         if stored is None or not isinstance(stored.resource, VMNode) or state is None or state.report is None:
             return None
-        left = allocatable(stored.resource, state.report) - self.loads.others(node, key)
-        return Room(node, left.vcpus, left.memory_bytes, left.reserved_hz, max(0, state.report.cpu_frequency_hz))
+        others, cpu_hz = self.loads.others(node, key), max(0, state.report.cpu_frequency_hz)
+        vcpus, memory_bytes = left(stored.resource, state.report, others)
+        reservable = allocatable(stored.resource, state.report).reserved_hz - others.reserved_hz
+        return Room(node, vcpus, memory_bytes, reservable - others.dedicated_cpus * cpu_hz, cpu_hz)
 
     def fleet_complete(self) -> bool:
         """Say whether every node is heard, so that no report can be missing."""

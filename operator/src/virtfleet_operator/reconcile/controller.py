@@ -281,8 +281,8 @@ def _offers_change(old: Stored | None, new: Stored | None) -> bool:
 def _room_may_change(old: Stored | None, new: Stored | None) -> bool:
     """Say whether a machine's change may make room for another, or bring it the neighbour that it waits for.
 
-    A machine that is on no node takes no room; its binding and its labels count once it is. Disks are counted by the
-    node's report as soon as the machine's status names them.
+    A machine that is on no node takes no room; its binding and its labels count once it is. Its status says what the
+    guest still has, and which disks the node's report counts from then on.
     """
     if new is None:
         return old is not None and bound_node(old) != UNBOUND

@@ -37,9 +37,7 @@ def with_reservation(
 ) -> tuple[Machine, Waiting | None]:
     """Return the document with what its node can keep of its CPUs, and why that is not what the machine asks for."""
     room, held = context.room(node, stored.key), context.loads.reserved_hz(stored.key)
-    hertz, problem = (
-        (min(held, sizing.scheduling.reservation_hz), "") if room is None else kept_reservation(sizing, held, room)
-    )
+    hertz, problem = kept_reservation(sizing, held, room)
     context.loads.keep_reservation(stored.key, node, hertz)
     if not problem:
         return document, None

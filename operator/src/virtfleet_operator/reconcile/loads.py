@@ -121,9 +121,12 @@ class Loads:
 
 
 def _at_least(load: Load, running: Load) -> Load:
-    """Return a load with the vCPUs and the memory that the guest still has, though it shall have less."""
+    """Return a load with what the guest still has of vCPUs, memory and CPU, though it shall have less."""
     return replace(
-        load, vcpus=max(load.vcpus, running.vcpus), memory_bytes=max(load.memory_bytes, running.memory_bytes)
+        load,
+        vcpus=max(load.vcpus, running.vcpus),
+        memory_bytes=max(load.memory_bytes, running.memory_bytes),
+        reserved_hz=max(load.reserved_hz, running.reserved_hz),
     )
 
 

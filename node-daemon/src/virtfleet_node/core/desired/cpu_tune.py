@@ -6,7 +6,7 @@ since its own threads work for the guest as well, and would be a way around the 
 
 from typing import Final
 
-from virtfleet_api.machine import CpuScheduling, Machine
+from virtfleet_api.machine import CpuScheduling, Hardware, Machine
 from virtfleet_node.core.desired.element import Element, add, section
 from virtfleet_node.core.desired.guest import Guest
 from virtfleet_node.core.limits import NO_QUOTA, PERIOD, UNLIMITED, CpuQuota
@@ -38,8 +38,16 @@ def build_quota(limit_hz: int | None, vcpus: int, frequency_hz: int) -> CpuQuota
 
 def live_scheduling(desired: Machine, stored: Stored | None) -> CpuScheduling:
     """Return what holds for a running guest: what it was started with, where a change waits for the next start."""
-    waits = "scheduling" in desired.hardware.deferred
-    return stored.started.scheduling if waits and stored and stored.started else desired.hardware.scheduling
+    wanted = desired.hardware.scheduling
+    if stored is None or stored.started is None:
+        return wanted
+    waits = [name for name in CpuScheduling.model_fields if is_deferred(name, desired.hardware)]
+    return wanted.model_copy(update={name: getattr(stored.started.scheduling, name) for name in waits})
+
+
+def is_deferred(name: str, desired: Hardware) -> bool:
+    """Tell whether a field of `CpuScheduling` waits for the next start."""
+    return f"scheduling.{name}" in desired.deferred
 
 
 def running_vcpus(desired: Machine, observed: Observed) -> int:

@@ -110,6 +110,17 @@ def allocatable(node: VMNode, report: NodeReport) -> Load:
     )
 
 
+def left(node: VMNode, report: NodeReport, promised: Load) -> tuple[int, int]:
+    """Return vCPUs and bytes of ordinary memory that may still be promised; negative when it was too much.
+
+    A dedicated CPU takes its share of the overcommit away.
+    """
+    offered, own = allocatable(node, report), promised.dedicated_cpus
+    shared = promised.vcpus - own
+    gone = -(-own * offered.vcpus // max(1, report.cpus))
+    return offered.vcpus - gone - shared, offered.memory_bytes - promised.memory_bytes
+
+
 def candidate(view: NodeView) -> Candidate:
     """Return a node as placement sees it."""
     name, spec, report = view.node.metadata.name, view.node.spec, view.report

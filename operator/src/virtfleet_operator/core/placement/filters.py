@@ -59,11 +59,11 @@ def shortage(asked: Need, node: Candidate) -> str:
 def _cpu_shortage(asked: Need, node: Candidate) -> str:
     """Follow what may be promised: a CPU that one machine has for itself cannot be shared by others.
 
-    Of n CPUs that may be promised as v vCPUs, each dedicated one takes v/n of them away. The last CPU is never
-    dedicated: QEMU's own threads and the host need one.
+    Of n CPUs that may be promised as v vCPUs, each dedicated one takes v/n of them away. One CPU of each cell is never
+    dedicated: QEMU's own threads, the host, and machines that share need a place there.
     """
     dedicated = node.load.dedicated_cpus + (asked.vcpus if asked.dedicated else 0)
-    if asked.dedicated and dedicated > node.cpus - 1:
+    if asked.dedicated and dedicated > node.cpus - max(1, len(node.cells)):
         return "with too few CPUs to dedicate"
     shared = node.load.vcpus + asked.vcpus - dedicated
     if shared * max(1, node.cpus) + dedicated * node.vcpus > node.vcpus * max(1, node.cpus):

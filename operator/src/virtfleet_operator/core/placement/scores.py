@@ -23,9 +23,10 @@ Memory of another cell is 1.5 to 2 times as far away (`numactl --hardware` says 
 more than neighbours, but less than a node that is full.
 """
 
-COPY_COST: Final = 0.05
-"""Of a node without the machine's images: a copy takes seconds once, so it decides between nodes that are about
-equally full and never makes one of them full."""
+COPY_COST: Final = 0.5
+"""Of a node without the machine's images, in shares of what the machine itself takes: it decides between nodes that
+are equally full but for half a machine, so that equal machines spread evenly all the same. A copy takes seconds, once.
+"""
 
 
 class Strategy(StrEnum):
@@ -50,7 +51,7 @@ def rank(asked: Need, node: Candidate, near: Vicinity, strategy: Strategy, holde
 
 def fullness(asked: Need, node: Candidate) -> float:
     """Return the scarcer of CPU and memory, as the share that is promised once the machine is there."""
-    cpu = (node.load.vcpus + asked.vcpus) / node.vcpus
+    cpu = (node.load.vcpus + asked.vcpus) / max(1, node.vcpus)
     size = asked.hugepage_bytes
     if size is None:
         return max(cpu, (node.load.memory_bytes + asked.memory_bytes) / node.memory_bytes)
@@ -80,4 +81,5 @@ def _copies(asked: Need, node: Candidate, holders: Holders) -> float:
     if not asked.images:
         return 0.0
     missing = sum(node.name not in holders.get(uid, ()) for uid in asked.images)
-    return COPY_COST * missing / len(asked.images)
+    itself = max(asked.vcpus / max(1, node.vcpus), asked.memory_bytes / max(1, node.memory_bytes))
+    return COPY_COST * itself * missing / len(asked.images)
