@@ -49,7 +49,7 @@ class Grown:
         assert report is not None
         return report
 
-    async def until(self, condition: Callable[[MachineReport], object], what: str, seconds: float = 40) -> None:
+    async def until(self, condition: Callable[[MachineReport], object], what: str, seconds: float = 60) -> None:
         await self.rig.reports.until(lambda: condition(self.report()), seconds, what)
 
     async def until_has(self, cores: int, size: int) -> None:

@@ -23,13 +23,14 @@ from virtfleet_node.core.compute_actions import (
 )
 from virtfleet_node.core.desired.cpu import queue_count, started_vcpus
 from virtfleet_node.core.desired.memory import SECTION_BYTES, device_bytes, dimm_room
-from virtfleet_node.core.due import Change, asked_again, memory_key, outstanding, unplug_key, vcpus_key
+from virtfleet_node.core.due import Change, asked_again, memory_key, outstanding, plug_key, unplug_key, vcpus_key
 from virtfleet_node.core.memory_target import memory_target
 from virtfleet_node.core.observed import Asking, DomainState, Observed, ObservedDomain
 from virtfleet_node.core.plan_memory import plan_memory
 from virtfleet_node.core.plan_vcpus import plan_vcpus
 from virtfleet_node.core.record import new_stored
 from virtfleet_node.core.report import with_steady_memory
+from virtfleet_node.core.tcg_cache import has_room
 
 MIB = 1 << 20
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -54,6 +55,8 @@ class Guest:
     emulated: bool = True
     gives: bool = True
     """It gives back what it is asked for."""
+    room: bool = True
+    """QEMU's cache of translated code has parts that nobody has begun."""
     onlines: bool = True
     """It brings plugged vCPUs online by itself."""
     memory: AttachedMemory = field(init=False)
@@ -91,6 +94,9 @@ class Guest:
     def apply(self, action: object) -> None:
         match action:
             case PlugVcpus(count):
+                self.remember(plug_key(count))
+                if not self.room:
+                    return
                 assert self.vcpus.plugged < count <= self.vcpus.ceiling
                 self.vcpus = replace(self.vcpus, plugged=count)
                 self.online = count if self.onlines else self.online
@@ -253,6 +259,36 @@ def test_vcpus_cannot_be_taken_from_an_emulated_guest_without_an_agent() -> None
     assert changed_fields(guest.started.hardware, desired.hardware, guest.observe()) == (
         "cpu.cores (vCPUs are taken back by the guest agent, which does not answer)",
     )
+
+
+def test_vcpus_are_plugged_once_qemu_has_room_for_their_code() -> None:
+    guest, desired = Guest(grown(1, 512 * MIB), room=False), grown(3, 512 * MIB)
+    guest.converge(desired)
+    assert held_compute(desired.hardware, guest.observe(), guest.now) == (
+        "QEMU has no room for the code of 3 emulated vCPUs just now, and runs 1",
+    )
+    guest.room = True
+    guest.converge(desired)
+    assert guest.online == 3
+
+
+@pytest.mark.parametrize(
+    ("used", "cache_mib", "ceiling", "wanted", "room"),
+    [
+        (11_017_507, 32, 4, 3, True),
+        (33_232_595, 32, 4, 3, False),
+        (24_000_000, 32, 4, 4, False),
+        (24_000_000, 128, 4, 4, True),
+        (24_000_000, 32, 64, 2, True),
+        (33_400_000, 32, 64, 2, False),
+    ],
+)
+def test_a_vcpu_is_not_plugged_when_it_would_end_qemu(
+    used: int, cache_mib: int, ceiling: int, wanted: int, *, room: bool
+) -> None:
+    info = f"Translation buffer state:\r\ngen code size       {used}/{cache_mib * 1046000}\r\nTB count 1\r\n"
+    assert has_room(info, cache_mib, ceiling, wanted) is room
+    assert not has_room("unknown command: 'info jit'", cache_mib, ceiling, wanted)
 
 
 def test_a_guest_that_gives_no_memory_back_is_told_of_with_the_figures() -> None:

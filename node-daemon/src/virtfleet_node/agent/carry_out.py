@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import replace
+from typing import Final
 
 from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface
 from virtfleet_node.agent.entry import Entry
@@ -34,6 +35,7 @@ from virtfleet_node.core.actions import (
 )
 from virtfleet_node.core.compute_actions import (
     DetachDimm,
+    PlugVcpus,
     RequestMemory,
     SetBalloon,
     SetGuestVcpus,
@@ -44,7 +46,7 @@ from virtfleet_node.core.desired.disks import build_disk_xml
 from virtfleet_node.core.desired.domain import build_domain_xml
 from virtfleet_node.core.desired.guest import Guest, ResolvedPaths
 from virtfleet_node.core.desired.interfaces import build_interface_xml
-from virtfleet_node.core.due import balloon_key, memory_key, unplug_key, vcpus_key
+from virtfleet_node.core.due import balloon_key, memory_key, plug_key, unplug_key, vcpus_key
 from virtfleet_node.core.errors import NodeError, UnavailableError
 from virtfleet_node.core.numa.choose import Refused
 from virtfleet_node.core.numa.host import build_wish
@@ -56,6 +58,8 @@ from virtfleet_node.core.settle import failed_start
 from virtfleet_node.host.pages import move_pages
 
 _LOG = logging.getLogger(__name__)
+
+_VCPU_KEYS: Final = {PlugVcpus: plug_key, UnplugVcpus: unplug_key, SetGuestVcpus: vcpus_key}
 
 
 async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action: ShortAction) -> None:
@@ -106,10 +110,8 @@ def _asks_for(action: DomainAction) -> str:
     match action:
         case DetachDisk(target=key) | DetachCard(alias=key) | DetachDimm(alias=key) | DetachDevice(alias=key):
             return key
-        case UnplugVcpus(count):
-            return unplug_key(count)
-        case SetGuestVcpus(count):
-            return vcpus_key(count)
+        case PlugVcpus(count) | UnplugVcpus(count) | SetGuestVcpus(count):
+            return _VCPU_KEYS[type(action)](count)
         case RequestMemory(size_bytes):
             return memory_key(size_bytes)
         case SetBalloon(level_bytes):

@@ -7,7 +7,7 @@ from typing import Final
 from virtfleet_api.machine import Hardware
 from virtfleet_api.quantity import Bytes
 from virtfleet_node.core.compute import AttachedMemory, AttachedVcpus
-from virtfleet_node.core.due import balloon_key, memory_key, unplug_key, vcpus_key
+from virtfleet_node.core.due import balloon_key, memory_key, plug_key, unplug_key, vcpus_key
 from virtfleet_node.core.memory_target import memory_target
 from virtfleet_node.core.observed import HOLDS_AFTER, Observed
 from virtfleet_node.core.wanted_compute import (
@@ -82,7 +82,9 @@ def _held_vcpus(desired: Hardware, observed: Observed, now: datetime) -> Iterato
     if seen is None or wanted is None:
         return
     current = current_vcpus(seen, observed)
-    if current != wanted and _asked_long_ago((vcpus_key(wanted), unplug_key(wanted)), observed, now):
+    if seen.plugged < wanted and _asked_long_ago((plug_key(wanted),), observed, now):
+        yield f"QEMU has no room for the code of {wanted} emulated vCPUs just now, and runs {seen.plugged}"
+    elif current != wanted and _asked_long_ago((vcpus_key(wanted), unplug_key(wanted)), observed, now):
         yield f"it uses {current} vCPUs where it shall use {wanted}"
 
 

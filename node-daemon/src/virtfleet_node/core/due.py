@@ -25,6 +25,11 @@ def vcpus_key(count: int) -> str:
     return f"vcpus/{count}"
 
 
+def plug_key(count: int) -> str:
+    """Return what `Observed.asked` calls a number of vCPUs that QEMU was asked to have."""
+    return f"plug/{count}"
+
+
 def unplug_key(count: int) -> str:
     """Return what `Observed.asked` calls a number of vCPUs that the guest was asked to keep, and let go of the rest."""
     return f"unplug/{count}"
@@ -52,7 +57,8 @@ def outstanding(asked: Mapping[str, Asking], domain: ObservedDomain, guest_vcpus
             there.add(memory_key(device.requested_bytes))
     if (vcpus := domain.vcpus) is not None:
         there |= {key for key in asked if key.startswith("vcpus/") and key != vcpus_key(guest_vcpus or 0)}
-        there |= {key for key in asked if key.startswith("unplug/") and key != unplug_key(vcpus.plugged)}
+        done = {plug_key(vcpus.plugged), unplug_key(vcpus.plugged)}
+        there |= {key for key in asked if key.startswith(("plug/", "unplug/")) and key not in done}
     return {key: asking for key, asking in asked.items() if key in there}
 
 

@@ -10,7 +10,7 @@ from virtfleet_node.core.compute_actions import (
     SetGuestVcpus,
     UnplugVcpus,
 )
-from virtfleet_node.core.due import Change, ask, unplug_key, vcpus_key
+from virtfleet_node.core.due import Change, ask, plug_key, unplug_key, vcpus_key
 from virtfleet_node.core.observed import HOLDS_AFTER, DomainState, Observed
 from virtfleet_node.core.wanted_compute import can_unplug, wanted_vcpus
 
@@ -28,7 +28,7 @@ def plan_vcpus(desired: Machine, observed: Observed, now: datetime) -> Iterator[
     if differs and not _may_unplug(wanted, seen, observed, now):
         yield ask(SetGuestVcpus(there), vcpus_key(there), observed, now)
     if wanted > seen.plugged:
-        yield Change(PlugVcpus(wanted))
+        yield ask(PlugVcpus(wanted), plug_key(wanted), observed, now)
     elif wanted < seen.plugged and can_unplug(seen, observed):
         yield ask(UnplugVcpus(wanted), unplug_key(wanted), observed, now)
 

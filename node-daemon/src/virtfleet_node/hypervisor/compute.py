@@ -5,6 +5,7 @@ import time
 from typing import Final
 
 import libvirt
+import libvirt_qemu
 from lxml import etree
 
 from virtfleet_node.core.actions import DomainAction
@@ -18,6 +19,7 @@ from virtfleet_node.core.compute_actions import (
     UnplugVcpus,
 )
 from virtfleet_node.core.desired.memory import build_dimm_xml
+from virtfleet_node.core.tcg_cache import has_room
 from virtfleet_node.hypervisor.calls import AGENT_SECONDS
 
 _LOG = logging.getLogger(__name__)
@@ -31,13 +33,27 @@ _HELD: Final = frozenset({libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_OPE
 
 _PARSER: Final = etree.XMLParser(resolve_entities=False, no_network=True)
 _KIBIBYTE: Final = 1 << 10
+_DEFAULT_CACHE_KIB: Final = 1 << 20
 
 
 def plug_vcpus(domain: libvirt.virDomain, action: DomainAction) -> None:
-    """Plug vCPUs, never take any away: the guest may have got more meanwhile."""
+    """Plug vCPUs, never take any away: the guest may have got more meanwhile. Not while it would end QEMU."""
     live = libvirt.VIR_DOMAIN_AFFECT_LIVE
-    if isinstance(action, PlugVcpus) and domain.vcpusFlags(live) < action.count:
+    if not isinstance(action, PlugVcpus) or domain.vcpusFlags(live) >= action.count:
+        return
+    if _has_room(domain, action.count):
         domain.setVcpusFlags(action.count, live)
+    else:
+        _LOG.warning("Leaving vCPUs for whose code there is no room", extra={"domain": domain.name()})
+
+
+def _has_room(domain: libvirt.virDomain, count: int) -> bool:
+    xml = etree.fromstring(domain.XMLDesc(0), _PARSER)
+    if xml.get("type") != "qemu":
+        return True
+    info: str = libvirt_qemu.qemuMonitorCommand(domain, "info jit", libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+    cache = int(xml.findtext("features/tcg/tb-cache", str(_DEFAULT_CACHE_KIB))) // _KIBIBYTE
+    return has_room(info, cache, int(xml.findtext("vcpu", "1")), count)
 
 
 def unplug_vcpus(domain: libvirt.virDomain, action: DomainAction) -> None:
