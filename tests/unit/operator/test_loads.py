@@ -30,7 +30,7 @@ def test_huge_pages_and_dedicated_cpus_are_not_counted_as_what_is_shared() -> No
     cache, loads = build()
     spec = {"cpu": {"cores": 2, "dedicated": True}, "memory": {"guest": "32Mi", "hugepages": "2Mi"}}
     sizes = {"vcpus": {"current": 2, "max": 2}, "memory": {"current": "64Mi"}}
-    status = {"machine": {"uuid": "u", "machineType": "q35", "cpuModel": "EPYC", **sizes}}
+    status = {"machine": {"uuid": "u", "machineType": "q35", "cpuModel": "EPYC", "reservation": "1GHz", **sizes}}
     cache.put(MACHINE, machine("huge", "a", spec=spec, status=status))
     assert loads.of("a") == Load(1, 2, 0, dedicated_cpus=2, hugepages={2 * MIB: 64 * MIB})
     cache.remove(Key(MACHINE, "shop", "huge"), "huge")
