@@ -66,7 +66,9 @@ async def until_on(rig: Rig, machine: Machine, cell: int) -> None:
     await rig.reports.until(lambda: lies_on(machine, cell), 120, f"{machine.name} on cell {cell}")
 
 
-async def test_machines_lie_on_a_cell_each_and_move_with_their_memory(rig: Rig) -> None:
+async def test_machines_lie_on_a_cell_each_and_move_with_their_memory(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, two = toucher(), toucher()
     await asyncio.gather(started(rig, one), started(rig, two))
     home, other = cell_of(rig, one), cell_of(rig, two)
@@ -83,13 +85,13 @@ async def test_machines_lie_on_a_cell_each_and_move_with_their_memory(rig: Rig) 
     numa = rig.daemon.numa
     numa.clock = lambda: time.monotonic() * FASTER
     numa.read_times = lambda: _times(home)
-    rig.hypervisor.read_cpu_seconds = lambda: _seconds(one, two)  # type: ignore[method-assign]
+    monkeypatch.setattr(rig.hypervisor, "read_cpu_seconds", lambda: _seconds(one, two))
     end = time.monotonic() + 60
     while numa.moves == before + 1:
         assert time.monotonic() < end, rig.cells.found
         await numa.look()
         await asyncio.sleep(0.5)
-    vars(rig.hypervisor).pop("read_cpu_seconds")
+    monkeypatch.undo()
     await rig.reports.until(lambda: {cell_of(rig, one), cell_of(rig, two)} == {0, 1}, 60, "the move")
     (gone,) = (m for m in (one, two) if cell_of(rig, m) == other)
     await until_on(rig, gone, other)
