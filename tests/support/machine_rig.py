@@ -118,6 +118,8 @@ class Reports:
     def __init__(self) -> None:
         self.machines: list[MachineReport] = []
         self.connected: list[bool] = []
+        self.patience = 1.0
+        """How many times as long as it says `until` waits."""
         self._changed = asyncio.Event()
 
     def publish_machine(self, report: MachineReport) -> None:
@@ -136,9 +138,11 @@ class Reports:
 
     async def until(self, condition: Callable[[], object], seconds: float, what: str) -> None:
         """Wait until the condition holds; it is looked at when something was published, and now and then."""
-        end = asyncio.get_running_loop().time() + seconds
+        end = asyncio.get_running_loop().time() + seconds * self.patience
         while not condition():
-            assert asyncio.get_running_loop().time() < end, f"{what} took more than {seconds} s: {self.machines[-3:]}"
+            assert asyncio.get_running_loop().time() < end, (
+                f"{what} took more than {seconds * self.patience} s: {self.machines[-3:]}"
+            )
             self._changed.clear()
             try:
                 async with asyncio.timeout(0.1):

@@ -9,6 +9,8 @@ import pytest_asyncio
 from machine_rig import KERNEL, Rig
 from this_host import ThisHost, tiny_guest
 
+_PATIENCE = 4.0  # the limits of tests are for a machine that has its processors for itself
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -21,6 +23,7 @@ async def rig() -> AsyncIterator[Rig]:
     host = ThisHost(Path("/var/lib/virtfleet-test"))
     host.prepare()
     made = Rig(host, images=lambda _: tiny_guest(KERNEL))
+    made.reports.patience = _PATIENCE
     await made.start()
     yield made
     await made.stop()
