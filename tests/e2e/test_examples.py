@@ -84,7 +84,8 @@ def cpu_is_limited_and_reserved_while_it_runs(fleet: Fleet) -> None:
     cpu = {"cores": 2 * has["capacity"]["cpus"], "limit": too_much, "reservation": too_much}
     patch = json.dumps({"spec": {"cpu": cpu}})
     refused = fleet.cluster.kubectl.attempt("patch", "vm", "fair", "--type=merge", "-p", patch)
-    assert f"that node {node.name} can keep beside its other machines" in refused.stderr
+    assert "spec.cpu.reservation: " in refused.stderr
+    assert f"is more than node {node.name} has room for" in refused.stderr
     fleet.patch("fair", {"cpu": {"reservation": "200MHz", "limit": "500MHz"}})
     half = int(before["global_quota"]) // 2
     eventually(lambda: abs(int(tune()["global_quota"]) - half) <= 1, "the guest has the new limit")

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from operator_rig import SPACE, Rig, rig
+from operator_rig import SPACE, Rig
 from virtfleet_api.machine import RetainedSource
 from virtfleet_api.names import API_VERSION
 from virtfleet_api.vm_disk import VMDiskSpec
-from virtfleet_dev.control_plane import ControlPlane
 from virtfleet_operator.core.validate.disk_object import disk_object_name
 from virtfleet_operator.kube.errors import RefusedError
 from virtfleet_operator.kube.paths import OUR_PATHS
@@ -18,15 +17,6 @@ from virtfleet_operator.kube.paths import OUR_PATHS
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DATA = {"name": "data", "size": "1Gi", "source": {"blank": {}}, "reclaimPolicy": "Retain"}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fleet(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
-    async with rig(control_plane, tmp_path_factory.mktemp("operator")) as built:
-        await built.start_operator()
-        await built.add_node("node-a")
-        await built.add_node("node-b")
-        yield built
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")

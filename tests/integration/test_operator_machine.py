@@ -9,25 +9,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from operator_rig import SPACE, Rig, rig
+from operator_rig import SPACE, Rig
 from virtfleet_api.image import Image
 from virtfleet_api.machine import Machine, Run
-from virtfleet_dev.control_plane import ControlPlane
 from virtfleet_node.core.errors import ConflictError
 from virtfleet_operator.kube.paths import EVENTS, SECRETS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 IDLE_SECONDS = 10.0
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fleet(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
-    async with rig(control_plane, tmp_path_factory.mktemp("operator")) as built:
-        await built.start_operator()
-        await built.add_node("node-a")
-        await built.add_node("node-b")
-        yield built
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")

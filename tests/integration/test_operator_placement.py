@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from operator_rig import Rig, rig
-from virtfleet_dev.control_plane import ControlPlane
+from operator_rig import Rig
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -17,15 +16,6 @@ AT_ONCE_SECONDS = 5.0
 
 TAINT = {"key": "gpu", "effect": "NoSchedule"}
 LARGE = {"guest": "12Gi"}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fleet(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
-    async with rig(control_plane, tmp_path_factory.mktemp("operator")) as built:
-        await built.start_operator()
-        await built.add_node("node-a")
-        await built.add_node("node-b")
-        yield built
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")

@@ -29,7 +29,7 @@ async def until(rig: Rig, condition: Callable[[], object]) -> None:
 async def test_dedicated_cpus_are_nobody_elses_while_their_machine_runs(rig: Rig) -> None:
     shared, neighbour = await started(rig)
     assert vcpu_threads(neighbour) == [CPUS]
-    assert "cputune" not in rig.domain(shared).XMLDesc(), "without wishes nothing is said"
+    assert "vcpupin" not in rig.domain(shared).XMLDesc(), "without wishes nothing is said"
     owner, pid = await started(rig, dedicated_cpus=True)
     assert vcpu_threads(pid) == [{LAST}]
     assert main_thread(pid) == CPUS - {LAST}

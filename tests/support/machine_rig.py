@@ -167,11 +167,9 @@ class Rig:
         node: RigNode,
         southbound: Southbound | None = None,
         images: Callable[[Path], dict[str, ImageFiles]] = prepared_images,
-        facts: HostFacts = FACTS,
     ) -> None:
         """Take a node that is up, how its ovn-controller reaches the southbound database, and images for its pool."""
         self.node = node
-        self.facts = facts
         self.southbound = southbound
         self.firewall_ports: tuple[int, ...] = ()
         """The daemon's ports that its firewall closes; without any there is no firewall."""
@@ -322,7 +320,7 @@ class Rig:
         self.devices = DeviceTable(self.hypervisor, TakenDevices(self.state / "devices.json"), draws=False)
         around = Surroundings(
             hypervisor=self.hypervisor,
-            facts=self.facts,
+            facts=FACTS,
             pools=self.pools,
             wanted_pools=self.wanted_pools,
             disks=self.disks,

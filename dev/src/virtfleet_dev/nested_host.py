@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtfleet_dev.nested_image import nested_files
+from virtfleet_dev.nested_image import forget_unused, nested_files
 from virtfleet_dev.nested_machine import Places, machine_arguments, qemu_command
 from virtfleet_dev.paths import checkout
 from virtfleet_dev.qmp import Qmp
@@ -163,9 +163,11 @@ def _saved_state(files: Path) -> Saved:
     with _locked(files / "lock"):
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
+            forget_unused(files, "warm-*")
             NestedHost(folder / "run").boot_and_save(folder)
             shutil.rmtree(folder / "run")
             (folder / "complete").touch()
+        folder.touch()
     return Saved(folder / "disk.qcow2", folder / "state")
 
 

@@ -31,7 +31,7 @@ def nested_files() -> Path:
     folder = cache_dir() / "nested" / digest.hexdigest()[:16]
     if not all((folder / name).exists() for name in FILES):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _forget_unused(folder.parent)
+        forget_unused(folder.parent)
         lock = folder.parent / "lock"
         subprocess.run(
             ["flock", lock, "bash", sources() / "build.sh", folder, sysconfig.get_path("platlib")], check=True
@@ -40,8 +40,8 @@ def nested_files() -> Path:
     return folder
 
 
-def _forget_unused(parent: Path) -> None:
-    """Remove what no checkout has used for a long time: each has more than a gigabyte."""
-    for folder in parent.iterdir():
+def forget_unused(parent: Path, pattern: str = "*") -> None:
+    """Remove folders that no checkout has used for a week: each has half a gigabyte, or more."""
+    for folder in parent.glob(pattern):
         if folder.is_dir() and time.time() - folder.stat().st_mtime > _KEPT_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)

@@ -38,13 +38,14 @@ _CELLS = (
 
 _DEVICES = (
     "intel-iommu,intremap=on,caching-mode=on,device-iotlb=on,aw-bits=48",
-    # Display devices, alone in their IOMMU groups, at no cell.
+    # Display devices, alone in their IOMMU groups, at no cell. Without a ROM: a firmware would write on their
+    # screens for seven seconds.
     "pcie-root-port,id=port1,chassis=1,slot=1,addr=8",
-    "bochs-display,bus=port1",
+    "bochs-display,bus=port1,romfile=",
     "pcie-root-port,id=port2,chassis=2,slot=2,addr=9",
-    "bochs-display,bus=port2",
+    "bochs-display,bus=port2,romfile=",
     "pcie-root-port,id=port3,chassis=3,slot=3,addr=0xa",
-    "secondary-vga,bus=port3",
+    "secondary-vga,bus=port3,romfile=",
     "pcie-root-port,id=port4,chassis=4,slot=4,addr=0xb",
     f"igb,bus=port4,netdev=wire0,mac={NIC_MACS[0]},romfile=",
     "pcie-root-port,id=port5,chassis=5,slot=5,addr=0xc",
@@ -53,10 +54,10 @@ _DEVICES = (
     # Behind these bridges, devices are at a cell: one display device at the first, two at the second.
     "pxb-pcie,id=cell0,bus_nr=0x40,bus=pcie.0,numa_node=0,addr=0xf",
     "pcie-root-port,id=port16,bus=cell0,chassis=16,slot=16,addr=0",
-    "bochs-display,bus=port16",
+    "bochs-display,bus=port16,romfile=",
     "pxb-pcie,id=cell1,bus_nr=0x80,bus=pcie.0,numa_node=1,addr=0x10",
     "pcie-root-port,id=port17,bus=cell1,chassis=17,slot=17,addr=0",
-    "bochs-display,bus=port17",
+    "bochs-display,bus=port17,romfile=",
     "pcie-root-port,id=port18,bus=cell1,chassis=18,slot=18,addr=1",
     "virtio-gpu-pci,bus=port18",
 )

@@ -1,15 +1,13 @@
 """One daemon on the host's libvirtd for all inner tests: libvirt takes only one event loop in a process's life."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from machine_rig import FACTS, KERNEL, Rig
+from machine_rig import KERNEL, Rig
 from this_host import ThisHost, tiny_guest
-from virtfleet_node.core.host_cpu import CGROUP_V2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,7 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 async def rig() -> AsyncIterator[Rig]:
     host = ThisHost(Path("/var/lib/virtfleet-test"))
     host.prepare()
-    made = Rig(host, images=lambda _: tiny_guest(KERNEL), facts=replace(FACTS, cpu=replace(FACTS.cpu, scale=CGROUP_V2)))
+    made = Rig(host, images=lambda _: tiny_guest(KERNEL))
     await made.start()
     yield made
     await made.stop()

@@ -15,6 +15,9 @@ from virtfleet_api.machine import DeviceMatch, Machine, MachineDevice, Run
 from virtfleet_api.report import WAITING_FOR_DEVICE, AssignedDevice, HostDevice, Phase
 
 DISPLAY, NEAR, OTHER, FUNCTION = "0000:81:00.0", "0000:82:00.0", "0000:41:00.0", "0000:04:10.0"
+START_SECONDS = 120
+"""libvirt starts a guest with a device in some seconds here, and in a minute while the outer machine is busy."""
+
 CARD = Path("/sys/bus/pci/devices/0000:04:00.0")
 
 
@@ -84,7 +87,7 @@ async def test_a_machine_gets_a_device_and_the_host_has_it_back(rig: Rig) -> Non
     before = driver(DISPLAY)
     machine = new_machine(devices=(wanted("gpu", DISPLAY),))
     await rig.put(machine)
-    report = await rig.until_phase(machine, Phase.RUNNING)
+    report = await rig.until_phase(machine, Phase.RUNNING, START_SECONDS)
     await rig.until_console(machine, READY)
     assert " 11111234 0380" in rig.console(machine)
     assert report.devices == (AssignedDevice(name="gpu", device_class="example.org/display", address=DISPLAY),)
@@ -105,7 +108,7 @@ async def test_a_machine_gets_a_device_and_the_host_has_it_back(rig: Rig) -> Non
     )
     machine = await rig.put(machine, run=Run.STOPPED, grace_period_seconds=0)
     await rig.until_phase(machine, Phase.STOPPED)
-    await rig.until_phase(second, Phase.RUNNING)
+    await rig.until_phase(second, Phase.RUNNING, START_SECONDS)
     machine = await rig.put(machine, run=Run.RUNNING)
     await rig.reports.until(
         lambda: (r := rig.last(machine)) and r.reason == WAITING_FOR_DEVICE, 20, "the first machine waits"
@@ -119,7 +122,7 @@ async def test_devices_come_and_go_while_the_guest_runs_and_the_daemon_dies(rig:
     before, other = driver(NEAR), driver(OTHER)
     machine = new_machine()
     await rig.put(machine)
-    await rig.until_phase(machine, Phase.RUNNING)
+    await rig.until_phase(machine, Phase.RUNNING, START_SECONDS)
     await rig.until_console(machine, READY)
     machine = await with_devices(rig, machine, wanted("gpu", NEAR), wanted("second", OTHER))
     await until_has(rig, machine, "gpu", "second")
@@ -141,7 +144,7 @@ async def test_devices_come_and_go_while_the_guest_runs_and_the_daemon_dies(rig:
     machine = await with_devices(rig, machine, wanted("second", OTHER))
     await until_has(rig, machine, "second")
     await rig.until_console(machine, "L2-UNPLUGGED")
-    report = await rig.until_phase(second, Phase.RUNNING)
+    report = await rig.until_phase(second, Phase.RUNNING, START_SECONDS)
     assert [device.address for device in report.devices] == [NEAR], "it went from one to the other"
     await rig.remove(second)
     await until_driver(NEAR, before)
@@ -155,7 +158,7 @@ async def test_what_a_killed_libvirtd_forgets_is_given_back(rig: Rig) -> None:
     before = driver(DISPLAY)
     machine = new_machine(devices=(wanted("gpu", DISPLAY),))
     await rig.put(machine)
-    await rig.until_phase(machine, Phase.RUNNING)
+    await rig.until_phase(machine, Phase.RUNNING, START_SECONDS)
     await rig.kill_daemon()
     (libvirtd,), qemus = rig.node.pids("libvirtd"), rig.qemu_pids()
     for pid in (libvirtd, *qemus):
@@ -194,7 +197,7 @@ async def test_a_virtual_function_is_given_and_its_card_is_not(rig: Rig) -> None
         matches = (DeviceMatch(vendor="8086", product="10ca", pci_class="02"),)
         machine = new_machine(devices=(MachineDevice(name="nic", device_class="intel.com/VF", matches=matches),))
         await rig.put(machine)
-        report = await rig.until_phase(machine, Phase.RUNNING)
+        report = await rig.until_phase(machine, Phase.RUNNING, START_SECONDS)
         await rig.until_console(machine, READY)
         assert [device.address for device in report.devices] == [FUNCTION]
         assert " 10ca8086 0200" in rig.console(machine)
@@ -214,7 +217,7 @@ async def test_a_part_of_a_device_is_made_and_removed(rig: Rig) -> None:
     )
     machine = new_machine(devices=(part,))
     await rig.put(machine)
-    (given,) = (await rig.until_phase(machine, Phase.RUNNING)).devices
+    (given,) = (await rig.until_phase(machine, Phase.RUNNING, START_SECONDS)).devices
     made = Path("/sys/bus/mdev/devices", given.address)
     assert made.exists()
     await rig.until_console(machine, READY)

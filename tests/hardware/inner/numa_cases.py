@@ -15,6 +15,7 @@ from qemu_threads import main_thread, vcpu_threads
 from this_host import READY
 from virtfleet_api.machine import Machine, MachineKernel
 from virtfleet_api.report import MachineReport, Phase
+from virtfleet_node.core.numa.load import CpuTimes
 from virtfleet_node.core.numa.rebalance import Move
 
 CPUS = {0: frozenset((0, 1)), 1: frozenset((2, 3))}
@@ -65,8 +66,10 @@ async def until_on(rig: Rig, machine: Machine, cell: int) -> None:
     await rig.reports.until(lambda: lies_on(machine, cell), 120, f"{machine.name} on cell {cell}")
 
 
-async def test_machines_lie_on_a_cell_each_and_move_with_their_memory(rig: Rig) -> None:
-    one, two = toucher("+touch +spin"), toucher("+touch +spin")
+async def test_machines_lie_on_a_cell_each_and_move_with_their_memory(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = toucher(), toucher()
     await asyncio.gather(started(rig, one), started(rig, two))
     home, other = cell_of(rig, one), cell_of(rig, two)
     assert {home, other} == {0, 1}, "they were started at once, and have seen each other"
@@ -78,18 +81,24 @@ async def test_machines_lie_on_a_cell_each_and_move_with_their_memory(rig: Rig) 
     await until_on(rig, two, home)
     assert rig.daemon.numa.moves == before + 1
     await rig.reports.until(lambda: rig.last(two).numa.message == "Moved by hand.", 20, "the report")  # type: ignore[union-attr]
-    # By itself: two guests that use all of both CPUs leave the other cell idle.
-    rig.daemon.numa.clock = lambda: time.monotonic() * FASTER
-    end = time.monotonic() + 90
-    while rig.daemon.numa.moves == before + 1:
+    # By itself, once one cell is told to be busy with both, and the other idle.
+    numa = rig.daemon.numa
+    numa.clock = lambda: time.monotonic() * FASTER
+    numa.read_times = lambda: _times(home)
+    monkeypatch.setattr(rig.hypervisor, "read_cpu_seconds", lambda: _seconds(one, two))
+    end = time.monotonic() + 60
+    while numa.moves == before + 1:
         assert time.monotonic() < end, rig.cells.found
-        await rig.daemon.numa.look()
-        await asyncio.sleep(1)
-    await rig.reports.until(lambda: {cell_of(rig, one), cell_of(rig, two)} == {0, 1}, 30, "the move")
-    for machine in (one, two):
-        await until_on(rig, machine, cell_of(rig, machine))
-    moved = [r for r in (rig.last(one), rig.last(two)) if r and r.numa and r.numa.message.startswith("Moved from")]
-    assert moved
+        await numa.look()
+        await asyncio.sleep(0.5)
+    monkeypatch.undo()
+    await rig.reports.until(lambda: {cell_of(rig, one), cell_of(rig, two)} == {0, 1}, 60, "the move")
+    (gone,) = (m for m in (one, two) if cell_of(rig, m) == other)
+    await until_on(rig, gone, other)
+    report = rig.last(gone)
+    assert report is not None
+    assert report.numa is not None
+    assert report.numa.message.startswith(f"Moved from NUMA cell {home}, ")
     # A daemon that was killed between the threads and the memory goes on from there.
     home = cell_of(rig, one)
     await rig.kill_daemon()
@@ -128,6 +137,16 @@ async def test_a_machine_larger_than_a_cell_sees_two_halves_and_pins_spread_even
     await rig.reports.until(lambda: vcpu_threads(pid_of(pinned)) == [{2}, {3}], 60, "the pins")
     await rig.reports.until(lambda: rig.last(pinned).restart_required == ("cpu.affinity",), 60, "the report")  # type: ignore[union-attr]
     await rig.remove(pinned)
+
+
+def _times(busy: int) -> dict[int, CpuTimes]:
+    """Return CPU times that grow as the clock does: of one cell's CPUs all of it in use, of the others nothing."""
+    now = time.monotonic()
+    return {cpu: CpuTimes(now, 0) if cpu in CPUS[busy] else CpuTimes(0, now) for cpu in range(4)}
+
+
+async def _seconds(*machines: Machine) -> dict[str, float]:
+    return {machine.uid: time.monotonic() for machine in machines}
 
 
 @pytest.fixture

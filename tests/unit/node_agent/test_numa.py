@@ -21,6 +21,7 @@ from virtfleet_node.core.plan_pins import is_memory_elsewhere, plan_pins
 from virtfleet_node.core.record import Stored
 from virtfleet_node.host.cpu_times import parse_cpu_times
 from virtfleet_node.host.numa import read_cells
+from virtfleet_node.host.pages import move_pages
 from virtfleet_node.hypervisor.pins import parse_pins
 
 GIB = 1 << 30
@@ -89,6 +90,10 @@ def test_metrics_tell_of_each_cell(root: Path) -> None:
     assert registry.get_sample_value("virtfleet_node_numa_load", {"cell": "1"}) == 0
     labels = {"cell": "1", "page_bytes": str(2 << 20)}
     assert registry.get_sample_value("virtfleet_node_numa_free_hugepages", labels) == 60
+
+
+def test_memory_of_a_process_that_has_ended_is_left_alone() -> None:
+    assert not move_pages(2**22 + 1, {0}, {0}), "beyond the highest pid that Linux gives"
 
 
 FOUR = frozenset(range(4))

@@ -71,7 +71,8 @@ class Cells:
             return
         started = stored.started or desired
         affinity = started.affinity if "affinity" in desired.deferred else desired.affinity
-        wish = build_wish(started.model_copy(update={"affinity": affinity}))
+        memory = max(started.memory_bytes, desired.memory_bytes)  # it may be given more while it runs
+        wish = build_wish(started.model_copy(update={"affinity": affinity, "memory_bytes": memory}))
         placement = follow_affinity(wish, stored.placement or _everywhere(host), host)
         self._keep(Resident(uid, wish, placement))
 

@@ -37,8 +37,10 @@ class DeviceTable:
         self._draws = draws
         self._devices = NodeDevices()
         self._holdings: dict[str, Holding] = {}
-        self._moving = asyncio.Lock()
-        """Held while devices are made ready or given back, so that nothing goes back that a guest is about to get."""
+        self._leaving: frozenset[str] = frozenset()
+        """What is being given back: whoever was given it meanwhile waits for the end of that."""
+        self._left = asyncio.Condition()
+        self._writing = asyncio.Lock()
         self._changed = asyncio.Event()
         self._changed.set()  # what an earlier process left is given back once all machines are known
         self._told: object = None
@@ -98,10 +100,9 @@ class DeviceTable:
     async def look(self) -> None:
         """Read the devices, give back what nobody holds, and tell of changes; NodeError."""
         await self.refresh()
-        async with self._moving:
-            moved = await self._give_back()
-        if moved:
+        if await self._give_back():
             await self.refresh()
+            await self._give_back()  # forgets what has come back
         now = (self.reports(), self._devices.mediated)
         if now != self._told:
             self._told = now
@@ -116,31 +117,45 @@ class DeviceTable:
         """Make what a guest is about to get ready, after it has been kept with its document; NodeError."""
         chosen = tuple(devices)
         parts = [device for device in chosen if device.is_mediated]
-        drivers = self._drivers()
+        whole = [address for device in chosen for address in device.whole]
+        made = [device.mediated_uuid for device in parts]
+        async with self._left:
+            await self._left.wait_for(lambda: self._leaving.isdisjoint((*whole, *made)))
+        drivers, taken = self._drivers(), self._taken.now.devices
         # What was bound to vfio-pci by the administrator stays so.
-        whole = [address for device in chosen for address in device.whole if drivers.get(address) != _STUB]
-        async with self._moving:
-            await asyncio.to_thread(self._taken.add, whole, [device.mediated_uuid for device in parts])
-            for part in parts:
-                await self._hypervisor.make_mediated(part.address, part.mediated_type, part.mediated_uuid)
+        ours = [address for address in whole if address in taken or drivers.get(address) != _STUB]
+        async with self._writing:
+            await asyncio.to_thread(self._taken.add, ours, made)
+        for part in parts:
+            await self._hypervisor.make_mediated(part.address, part.mediated_type, part.mediated_uuid)
 
     def _drivers(self) -> dict[str, str]:
         return {one.report.address: one.report.driver for one in self._devices.found}
 
     async def _give_back(self) -> bool:
-        """Give back what was taken and nobody holds; tell whether there was such."""
+        """Give back what was taken and nobody holds; tell whether something has moved."""
         taken = self._taken.now
         whole = sorted(taken.devices - addresses(self._holdings.values()))
         parts = sorted(taken.mediated - uuids(self._holdings.values()))
-        drivers = self._drivers()
-        back = [address for address in whole if await self._return_device(address, drivers.get(address, ""))]
-        gone = [uuid for uuid in parts if await self._remove_part(uuid)]
-        await asyncio.to_thread(self._taken.forget, back, gone)
-        return bool(whole or parts)
+        self._leaving = frozenset((*whole, *parts))
+        try:
+            return await self._give_back_now(whole, parts)
+        finally:
+            self._leaving = frozenset()
+            async with self._left:
+                self._left.notify_all()
 
-    async def _return_device(self, address: str, driver: str) -> bool:
-        if driver != _STUB:
-            return True  # libvirt has done so
+    async def _give_back_now(self, whole: Sequence[str], parts: Sequence[str]) -> bool:
+        """Give these back, and forget those that are back already, as libvirt's doing mostly is."""
+        drivers = self._drivers()
+        away = [address for address in whole if drivers.get(address) == _STUB]
+        moved = [address for address in away if await self._return_device(address)]
+        gone = [uuid for uuid in parts if await self._remove_part(uuid)]
+        async with self._writing:
+            await asyncio.to_thread(self._taken.forget, set(whole).difference(away), gone)
+        return bool(moved or gone)
+
+    async def _return_device(self, address: str) -> bool:
         _LOG.info("Giving a device back to the host", extra={"address": address})
         try:
             await self._hypervisor.give_back(address)

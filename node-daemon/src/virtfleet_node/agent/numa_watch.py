@@ -36,7 +36,7 @@ class NumaWatch:
         self._around = around
         self._entries = entries
         self._wake = wake
-        self._read_times = read_times
+        self.read_times = read_times
         self._balance = Balance()
         self._cpu_times: Mapping[int, CpuTimes] = {}
         self._machine_seconds: Mapping[str, float] = {}
@@ -56,7 +56,7 @@ class NumaWatch:
     async def look(self) -> None:
         """Look once, and begin the move that is due."""
         cells = self._around.cells
-        times = await asyncio.to_thread(self._read_times)
+        times = await asyncio.to_thread(self.read_times)
         if self._cpu_times:
             cells.take_load(busy_cpus(cells.found, self._cpu_times, times))
         self._cpu_times = times

@@ -73,7 +73,7 @@ def build_report(
         interfaces=_interfaces(desired.hardware, observed, facts),
         agent_connected=active and observed.domain.agent_connected,
         guest=facts.guest if active else None,
-        restart_required=changed_fields(started, desired.hardware, observed) if started else (),
+        restart_required=_restart_required(started, desired, observed),
         held_compute=held_compute(desired.hardware, observed, now) if active else (),
         held_disks=held_disks(desired.hardware, observed, now) if active else (),
         held_interfaces=held_interfaces(desired.hardware, observed, now) if active else (),
@@ -101,6 +101,13 @@ def _reservation(desired: Machine, observed: Observed) -> int:
     if not observed.domain.active:
         return wanted
     return max(wanted, live_scheduling(desired, observed.domain.stored).reservation_hz)
+
+
+def _restart_required(started: Hardware | None, desired: Machine, observed: Observed) -> tuple[str, ...]:
+    """Return what waits for the next start; nothing of a machine that is to go, which has none."""
+    if started is None or desired.run is Run.ABSENT:
+        return ()
+    return changed_fields(started, desired.hardware, observed)
 
 
 def _stand(desired: Machine, observed: Observed, record: Record, now: datetime, trouble: Standing | None) -> Standing:

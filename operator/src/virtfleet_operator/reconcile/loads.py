@@ -121,12 +121,17 @@ class Loads:
 
 
 def _at_least(load: Load, running: Load) -> Load:
-    """Return a load with what the guest still has of vCPUs, memory and CPU, though it shall have less."""
+    """Return a load with what the guest still has of vCPUs, memory and CPU, though it shall have less.
+
+    Memory in huge pages is not ordinary memory, and a dedicated CPU is reserved as a whole.
+    """
+    size, hertz = running.memory_bytes, running.reserved_hz
     return replace(
         load,
         vcpus=max(load.vcpus, running.vcpus),
-        memory_bytes=max(load.memory_bytes, running.memory_bytes),
-        reserved_hz=max(load.reserved_hz, running.reserved_hz),
+        memory_bytes=0 if load.hugepages else max(load.memory_bytes, size),
+        hugepages={page: max(promised, size) for page, promised in load.hugepages.items()},
+        reserved_hz=0 if load.dedicated_cpus else max(load.reserved_hz, hertz),
     )
 
 
