@@ -138,11 +138,10 @@ class Reports:
 
     async def until(self, condition: Callable[[], object], seconds: float, what: str) -> None:
         """Wait until the condition holds; it is looked at when something was published, and now and then."""
-        end = asyncio.get_running_loop().time() + seconds * self.patience
+        limit, now = seconds * self.patience, asyncio.get_running_loop().time
+        end = now() + limit
         while not condition():
-            assert asyncio.get_running_loop().time() < end, (
-                f"{what} took more than {seconds * self.patience} s: {self.machines[-3:]}"
-            )
+            assert now() < end, f"{what} took more than {limit} s: {self.machines[-3:]}"
             self._changed.clear()
             try:
                 async with asyncio.timeout(0.1):
