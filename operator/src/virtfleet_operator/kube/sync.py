@@ -21,7 +21,7 @@ async def fill(client: KubeClient, cache: Cache) -> None:
     """Read every object of virtfleet's kinds into the cache.
 
     Raises:
-        NotFoundError: the kinds are not installed.
+        UnavailableError: the kinds are not installed.
         KubeError: the API server did not answer.
     """
     # Classes and images first: what a machine weighs and uses is known when it is counted.
