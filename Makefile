@@ -41,13 +41,9 @@ unit: install ## Unit, property and golden tests
 	$(BIN)/pytest -q tests/unit tests/property tests/golden
 check: lint types layers generated docs unit ## Everything that needs no cluster, under a minute
 
-.PHONY: test test-api test-guests
-test: check ## Everything CI runs: `make check`, then every test on real parts, the two halves side by side
-	$(MAKE) --jobs=2 --keep-going --output-sync=target test-api test-guests
-test-api: install ## Tests that wait more than they work: an API server, and daemons without guests
-	$(BIN)/pytest tests/integration tests/crd
-test-guests: install ## Tests with guests: a cluster, libvirtd, OVN, the emulated host
-	$(BIN)/pytest tests/chaos tests/e2e tests/hardware tests/libvirt tests/ovn tests/scale
+.PHONY: test
+test: check ## Everything CI runs: `make check`, then every test on real parts
+	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/property --ignore=tests/golden
 
 .PHONY: quickstart up down bench
 quickstart: install ## From a fresh machine to a running VM, step by step

@@ -175,6 +175,17 @@ async def test_a_domain_that_libvirtd_has_again_is_removed(rig: Rig) -> None:
     assert machine.uid not in domains(rig)
 
 
+async def test_a_throw_away_guest_that_libvirtd_has_forgotten_to_destroy_goes(rig: Rig) -> None:
+    """The daemon tries KVM with one; libvirtd destroys it with its connection, unless it is killed itself."""
+    guest = "<name>virtfleet-probe-left</name><memory unit='MiB'>32</memory><os><type>hvm</type></os>"
+    rig.libvirt.createXML(f"<domain type='qemu'>{guest}</domain>")
+    assert rig.qemu_pids()
+    for pid in rig.node.pids("libvirtd"):
+        os.kill(pid, signal.SIGKILL)
+    await rig.reports.until(lambda: rig.qemu_pids() == (), 30, "the guest to go")
+    rig.reconnect()
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_a_running_guest_whose_domain_was_undefined_stays_ours(rig: Rig, *, restarted: bool) -> None:
     """A daemon that is killed within a start leaves libvirt to go on with it, and its successor may undefine it."""

@@ -16,6 +16,7 @@ from virtfleet_node.core.errors import NodeError, UnavailableError
 from virtfleet_node.hypervisor.calls import Calls
 from virtfleet_node.hypervisor.listener import Listener
 from virtfleet_node.hypervisor.phantoms import LibvirtdState
+from virtfleet_node.hypervisor.probe import destroy_probes
 
 _LOG = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ class Connection:
         self._lost = asyncio.Event()
         if not self.is_test:
             connect.setKeepAlive(_KEEPALIVE_SECONDS, _KEEPALIVE_COUNT)
+            destroy_probes(connect)
             connect.registerCloseCallback(_on_close, self._lost)
             connect.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._on_agent, None)
             for event in _DEVICE_EVENTS:

@@ -24,6 +24,8 @@ PROGRESS_SECONDS: Final = 5.0
 """The guest needs 0.3 s, even under emulation; where KVM does not really work it never gets to its end."""
 
 _RENDER_NODES: Final = Path("/dev/dri")
+_PREFIX: Final = "virtfleet-probe-"
+
 _POLL_SECONDS: Final = 0.05
 _MAX_MODEL: Final = 64  # characters, as `cpu.model` may have
 _MAX_MODELS: Final = 512  # libvirt 9 knows 110 of x86
@@ -45,6 +47,14 @@ def read_host_facts(connect: libvirt.virConnect, directory: Path) -> HostFacts:
     return _read_facts(connect, DomainType.QEMU)
 
 
+def destroy_probes(connect: libvirt.virConnect) -> None:
+    """Destroy the throw-away guests that are left: a libvirtd that is killed forgets that they were to go. Blocks."""
+    for domain in connect.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_TRANSIENT):
+        if domain.name().startswith(_PREFIX):
+            with suppress(libvirt.libvirtError):  # it has ended just now
+                domain.destroy()
+
+
 def kvm_works(connect: libvirt.virConnect, directory: Path) -> bool:
     """Tell whether a guest under KVM does what operating systems do first."""
     return guest_progresses(connect, directory, DomainType.KVM)
@@ -52,7 +62,7 @@ def kvm_works(connect: libvirt.virConnect, directory: Path) -> bool:
 
 def guest_progresses(connect: libvirt.virConnect, directory: Path, domain_type: DomainType) -> bool:
     """Tell whether a throw-away guest of this type gets to its end within PROGRESS_SECONDS."""
-    name = f"virtfleet-probe-{uuid.uuid4()}"
+    name = f"{_PREFIX}{uuid.uuid4()}"
     log, kernel = directory / f"{name}.log", directory / f"{name}.bin"
     shutil.copyfile(_KERNEL, kernel)  # libvirt gives the file to QEMU's user for a while
     try:
@@ -61,7 +71,8 @@ def guest_progresses(connect: libvirt.virConnect, directory: Path, domain_type: 
         try:
             return _speaks(log)
         finally:
-            domain.destroy()
+            with suppress(libvirt.libvirtError):  # libvirtd has died: what the guest said holds all the same
+                domain.destroy()
     except libvirt.libvirtError as error:
         _LOG.info("The throw-away guest did not start", extra={"reason": str(error)})
         return False
