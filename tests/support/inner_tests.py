@@ -42,16 +42,35 @@ class InnerTests:
     def __init__(self, host: NestedHost, chosen: Sequence[str]) -> None:
         for folder in _SOURCES:  # rather here than by an emulated processor, which reads what this leaves
             compileall.compile_dir(checkout() / folder, quiet=1)
-        words = (*_pytest(), *chosen)
+        self._host = host
+        self._chosen = tuple(chosen)
+        self._reports: dict[str, dict[str, str]] = {}
+        self._said: list[str] = []
+        self._again = False
+        """The host has died under the tests, and another has taken its place."""
+        self._begin()
+
+    def _begin(self) -> None:
+        words = (*_pytest(), *(case for case in self._chosen if case not in self._reports))
         environment = f"PYTHONPATH={':'.join((PYTHON_PACKAGES, *_SOURCES))}"
         script = f"cd {shlex.quote(str(checkout()))} && {environment} exec {shlex.join(words)}"
         self._process = subprocess.Popen(
-            host.command(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self._host.command(script),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         self._lines: queue.Queue[str | None] = queue.Queue()
-        self._reports: dict[str, dict[str, str]] = {}
-        self._said: list[str] = []
-        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._read, args=(self._process, self._lines), daemon=True).start()
+
+    def _begin_again(self) -> None:
+        """Run what is left in a new host: the emulator itself has been seen to die, once in some twenty runs."""
+        self._again = True
+        self.stop()
+        self._host.down()
+        self._host.up()
+        self._begin()
 
     def check(self, case: str) -> None:
         """Wait until the inner test has ended, and fail as it did."""
@@ -69,6 +88,9 @@ class InnerTests:
                 line = self._lines.get(timeout=_SECONDS)
             except queue.Empty:
                 line = None
+            if line is None and not self._again:
+                self._begin_again()
+                continue
             if line is None:
                 self._lines.put(None)  # the others hear of it as well
                 pytest.fail(f"{case} did not end in the nested host:\n{''.join(self._said[-100:])}", pytrace=False)
@@ -79,11 +101,12 @@ class InnerTests:
                 self._said.append(line)
         return self._reports[case]
 
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-        self._lines.put(None)
+    @staticmethod
+    def _read(process: "subprocess.Popen[str]", lines: "queue.Queue[str | None]") -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(line)
+        lines.put(None)
 
 
 def _pytest() -> Iterable[str]:
