@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
-from lxml import etree
-
 from virtfleet_api.report import HostDevice, MediatedType
-from virtfleet_node.core.desired.element import Element
+from virtfleet_node.core.desired.element import Element, parse
 from virtfleet_node.core.devices import FoundDevice, NodeDevices
 
 MAX_DEVICES: Final = 1024
@@ -27,8 +25,6 @@ _GOES_ALONG: Final = ("03", "0403", "0c03", "0c80")
 _NO_IOMMU: Final = "the host has no IOMMU, or it is switched off: see its firmware and the kernel's intel_iommu"
 _IN_PARTS: Final = "it has virtual functions, which machines are given instead"
 
-_PARSER: Final = etree.XMLParser(resolve_entities=False, no_network=True)
-
 
 @dataclass(frozen=True)
 class _Raw:
@@ -41,7 +37,7 @@ class _Raw:
 
 def parse_node_devices(descriptions: Iterable[str]) -> NodeDevices:
     """Return the devices that descriptions tell of: all of them are needed, since devices of a group stand together."""
-    parsed = [etree.fromstring(text, _PARSER) for text in descriptions]
+    parsed = [parse(text) for text in descriptions]
     raw = [found for device in parsed if (found := _raw(device)) is not None]
     known = {one.report.address: one.report for one in raw}
     kept = sorted((one for one in raw if not one.report.pci_class.startswith(_BRIDGE)), key=lambda o: o.report.address)

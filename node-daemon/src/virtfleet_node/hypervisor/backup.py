@@ -12,6 +12,7 @@ from typing import Final
 import libvirt
 from lxml import etree
 
+from virtfleet_node.core.desired.element import parse
 from virtfleet_node.core.errors import ConflictError
 from virtfleet_node.hypervisor.calls import AGENT_SECONDS
 
@@ -21,7 +22,6 @@ PARTIAL: Final = ".partial"
 _ABORT_SECONDS: Final = 10.0
 """A job is gone 0.3 s after it was aborted, later when its file system is slow."""
 
-_PARSER: Final = etree.XMLParser(resolve_entities=False, no_network=True)
 _NONE: Final = libvirt.VIR_DOMAIN_JOB_NONE
 
 
@@ -102,7 +102,7 @@ def list_backups(connect: libvirt.virConnect) -> tuple[str, ...]:
 
 
 def _targets(domain: libvirt.virDomain) -> tuple[str, ...]:
-    xml = etree.fromstring(domain.backupGetXMLDesc(), _PARSER)
+    xml = parse(domain.backupGetXMLDesc())
     return tuple(target.get("file", "") for target in xml.iterfind("disks/disk/target"))
 
 
@@ -118,7 +118,7 @@ def _build_xml(domain: libvirt.virDomain, files: Mapping[str, str]) -> str:
     backup = etree.Element("domainbackup", mode="push")
     disks = etree.SubElement(backup, "disks")
     copied = set()
-    for disk in etree.fromstring(domain.XMLDesc(0), _PARSER).iterfind("devices/disk"):
+    for disk in parse(domain.XMLDesc(0)).iterfind("devices/disk"):
         target, source = disk.find("target"), disk.find("source")
         device = "" if target is None else target.get("dev", "")
         file = "" if source is None else source.get("file", "")

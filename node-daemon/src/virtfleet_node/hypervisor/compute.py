@@ -18,6 +18,7 @@ from virtfleet_node.core.compute_actions import (
     SetGuestVcpus,
     UnplugVcpus,
 )
+from virtfleet_node.core.desired.element import parse
 from virtfleet_node.core.desired.memory import build_dimm_xml
 from virtfleet_node.core.tcg_cache import has_room
 from virtfleet_node.hypervisor.calls import AGENT_SECONDS
@@ -31,7 +32,6 @@ _PAUSE_SECONDS: Final = 0.2
 _HELD: Final = frozenset({libvirt.VIR_ERR_OPERATION_TIMEOUT, libvirt.VIR_ERR_OPERATION_FAILED})
 """What libvirt says when the guest has not let go of a vCPU."""
 
-_PARSER: Final = etree.XMLParser(resolve_entities=False, no_network=True)
 _KIBIBYTE: Final = 1 << 10
 _DEFAULT_CACHE_KIB: Final = 1 << 20
 
@@ -48,7 +48,7 @@ def plug_vcpus(domain: libvirt.virDomain, action: DomainAction) -> None:
 
 
 def _has_room(domain: libvirt.virDomain, count: int) -> bool:
-    xml = etree.fromstring(domain.XMLDesc(0), _PARSER)
+    xml = parse(domain.XMLDesc(0))
     if xml.get("type") != "qemu":
         return True
     info: str = libvirt_qemu.qemuMonitorCommand(domain, "info jit", libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
@@ -89,7 +89,7 @@ def set_guest_vcpus(domain: libvirt.virDomain, action: DomainAction) -> None:
 
 def request_memory(domain: libvirt.virDomain, action: DomainAction) -> None:
     """Change the request in the device's own description: libvirt refuses one in which anything else differs."""
-    xml = etree.fromstring(domain.XMLDesc(0), _PARSER)
+    xml = parse(domain.XMLDesc(0))
     device = xml.find("devices/memory[@model='virtio-mem']")
     if not isinstance(action, RequestMemory) or device is None:
         return
@@ -113,7 +113,7 @@ def attach_dimm(domain: libvirt.virDomain, action: DomainAction) -> None:
 
 def detach_dimm(domain: libvirt.virDomain, action: DomainAction) -> None:
     """Ask the guest to let go of a DIMM: it takes the memory offline when it can, and an event tells."""
-    xml = etree.fromstring(domain.XMLDesc(0), _PARSER)
+    xml = parse(domain.XMLDesc(0))
     aliases = {found.get("name") for found in xml.findall("devices/memory/alias")}
     if isinstance(action, DetachDimm) and action.alias in aliases:
         domain.detachDeviceAlias(action.alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)

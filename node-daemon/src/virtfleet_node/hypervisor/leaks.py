@@ -12,14 +12,13 @@ import libvirt_qemu
 from lxml import etree
 
 from virtfleet_node.core.block_nodes import Known, Leaks, find_leaks, may_be_leaked, parse_devices, parse_nodes
+from virtfleet_node.core.desired.element import parse
 from virtfleet_node.core.leaked_cards import LeakedCard, find_leaked_card, may_be_leaked_card, parse_children
 
 _LOG = logging.getLogger(__name__)
 
 _ANSWER_CHARACTERS: Final = 4 << 20
 """A node takes about 1 KiB."""
-
-_PARSER: Final = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
 def remove_leaks(domain: libvirt.virDomain, xml: str, error: libvirt.libvirtError) -> bool:
@@ -28,7 +27,7 @@ def remove_leaks(domain: libvirt.virDomain, xml: str, error: libvirt.libvirtErro
     `xml` is the <disk> or <interface> that was refused with `error`. A device that was left behind is asked for only:
     its guest must let go of it first.
     """
-    device, message = etree.fromstring(xml, _PARSER), str(error.get_error_message())
+    device, message = parse(xml), str(error.get_error_message())
     file, alias = _attribute(device, "source", "file"), _attribute(device, "alias", "name")
     try:
         if device.tag == "interface" and may_be_leaked_card(message, alias):
@@ -54,7 +53,7 @@ def _remove_nodes(domain: libvirt.virDomain, file: str, message: str) -> bool:
 
 def _remove_card(domain: libvirt.virDomain, alias: str) -> bool:
     devices = parse_children(_ask(domain, "qom-list", path="/machine/peripheral"))
-    leaked = find_leaked_card(alias, _aliases(etree.fromstring(domain.XMLDesc(0), _PARSER)), devices)
+    leaked = find_leaked_card(alias, _aliases(parse(domain.XMLDesc(0))), devices)
     if leaked != LeakedCard():
         _tell(domain, device=leaked.device, netdev=leaked.netdev)
     if leaked.device:
@@ -68,7 +67,7 @@ def _find(domain: libvirt.virDomain, file: str, message: str) -> Leaks:
     """Look at QEMU first: what libvirt has come to know of since then is no leak."""
     nodes = parse_nodes(_ask(domain, "query-named-block-nodes", flat=True))
     devices = parse_devices(_ask(domain, "query-block"))
-    live = etree.fromstring(domain.XMLDesc(0), _PARSER)
+    live = parse(domain.XMLDesc(0))
     files = {found.get("file", "") for found in live.findall("devices/disk/source")}
     return find_leaks(nodes, devices, Known(files, _aliases(live)), file, message)
 

@@ -11,6 +11,7 @@ from virtfleet_api.network import LinkState
 from virtfleet_node.core.desired.cpu_tune import parse_quota
 from virtfleet_node.core.desired.devices import DEVICE_PREFIX
 from virtfleet_node.core.desired.disks import ALIAS_PREFIX
+from virtfleet_node.core.desired.element import parse
 from virtfleet_node.core.desired.interfaces import ALIAS_PREFIX as CARD_PREFIX
 from virtfleet_node.core.desired.io_tune import parse_io_tune
 from virtfleet_node.core.desired.metadata import parse_metadata_xml
@@ -44,8 +45,6 @@ _ACTIVE: Final = {
     libvirt.VIR_DOMAIN_CRASHED: DomainState.CRASHED,
 }
 
-_PARSER: Final = etree.XMLParser(resolve_entities=False, no_network=True)
-
 
 def read_domain(connect: libvirt.virConnect, uid: str) -> ObservedDomain:
     """Return the machine's domain as it is. Blocks."""
@@ -64,7 +63,7 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
         return ObservedDomain(DomainState.OFF, _OFF_REASONS.get(reason, OffReason.UNKNOWN), stored=_stored(domain))
     active = _ACTIVE.get(state, DomainState.RUNNING)
     paused = active is DomainState.PAUSED
-    xml = etree.fromstring(domain.XMLDesc(0), _PARSER)
+    xml = parse(domain.XMLDesc(0))
     return ObservedDomain(
         active,
         disk_error=paused and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR,
@@ -87,14 +86,14 @@ def observe_domain(domain: libvirt.virDomain) -> ObservedDomain:
 
 def find_alias(domain: libvirt.virDomain, target: str) -> str:
     """Return libvirt's name of the disk with a target; empty when a running guest has none. Blocks."""
-    xml = etree.fromstring(domain.XMLDesc(0), _PARSER)
+    xml = parse(domain.XMLDesc(0))
     found = xml.find(f"devices/disk/target[@dev='{target}']/../alias")
     return "" if found is None else found.get("name", "")
 
 
 def find_card(domain: libvirt.virDomain, alias: str) -> etree._Element | None:
     """Return the <interface> with an alias; None when a running guest has none. Blocks."""
-    cards = etree.fromstring(domain.XMLDesc(0), _PARSER).findall("devices/interface")
+    cards = parse(domain.XMLDesc(0)).findall("devices/interface")
     return next((card for card in cards if _attribute(card, "alias", "name") == alias), None)
 
 

@@ -14,6 +14,7 @@ from typing import Final
 
 from lxml import etree
 
+from virtfleet_node.core.desired.element import parse
 from virtfleet_node.core.desired.identity import build_domain_name, parse_domain_name
 
 STATE_DIRECTORY: Final = Path("/run/libvirt/qemu")
@@ -21,8 +22,6 @@ STATE_DIRECTORY: Final = Path("/run/libvirt/qemu")
 
 _STATUS_BYTES: Final = 1 << 20
 """A status has about 20 KiB."""
-
-_PARSER: Final = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
 class LibvirtdState:
@@ -61,7 +60,7 @@ class LibvirtdState:
             if parse_domain_name(path.stem) is None or path.stat().st_mtime_ns >= driver.st_mtime_ns:
                 return False
             with path.open("rb") as file:
-                status = etree.fromstring(file.read(_STATUS_BYTES), _PARSER)
+                status = parse(file.read(_STATUS_BYTES))
         except (FileNotFoundError, etree.XMLSyntaxError):
             return False  # written just now, or by somebody else
         return (status.tag, status.get("reason"), status.get("pid")) == ("domstatus", "starting up", "0")

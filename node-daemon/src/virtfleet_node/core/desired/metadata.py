@@ -5,12 +5,10 @@ from typing import Final
 from lxml import etree
 
 from virtfleet_api.names import METADATA_NAMESPACE
-from virtfleet_node.core.desired.element import Element, add
+from virtfleet_node.core.desired.element import Element, add, parse
 from virtfleet_node.core.record import Stored
 
 METADATA_PREFIX: Final = "virtfleet"
-
-_PARSER: Final = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
 def add_metadata(domain: Element, stored: Stored) -> None:
@@ -31,4 +29,4 @@ def build_metadata_xml(stored: Stored) -> str:
 
 def parse_metadata_xml(text: str) -> Stored:
     """Return what the element keeps. Raises ValueError when it is not ours."""
-    return Stored.model_validate_json(etree.fromstring(text, _PARSER).text or "")
+    return Stored.model_validate_json(parse(text).text or "")
