@@ -1,7 +1,6 @@
 """Carry out the actions of a plan. Which ones, the plan decides; here is only how."""
 
 import asyncio
-import contextlib
 import logging
 from dataclasses import replace
 from typing import Final
@@ -30,7 +29,6 @@ from virtfleet_node.core.actions import (
     Resume,
     ShortAction,
     Start,
-    Undefine,
     WriteRecord,
 )
 from virtfleet_node.core.compute_actions import (
@@ -99,8 +97,7 @@ async def _carry_out_domain(around: Surroundings, entry: Entry, desired: Machine
         count_resume(around, entry)
     elif key := _asks_for(action):
         remember_asking(around, entry, key)
-    async with entry.lock if isinstance(action, Undefine) else contextlib.nullcontext():
-        await around.hypervisor.execute(desired.uid, action)
+    await around.hypervisor.execute(desired.uid, action)
     if isinstance(action, VcpuAction) and entry.report and entry.report.agent_connected:
         await remember_vcpus(around, entry)
 
