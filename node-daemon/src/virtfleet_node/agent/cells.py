@@ -110,7 +110,8 @@ class Cells:
         resident = self._residents.get(uid)
         if resident is None:
             return None
-        return build_pinning(resident.wish, resident.placement, self.host, self._others(uid))
+        others = tuple(other for other in self._residents.values() if other is not resident)
+        return build_pinning(resident.wish, resident.placement, self.host, others)
 
     def _others(self, uid: str) -> tuple[Resident, ...]:
         return tuple(resident for resident in self.residents if resident.uid != uid)
