@@ -111,12 +111,14 @@ def _review_lookups(new: Resource, catalog: Catalog) -> Review:
     return Review()
 
 
+def _sizing(vm: VirtualMachine, catalog: Catalog) -> Sizing | Waiting | Invalid:
+    return resolve(vm, catalog.vm_class(vm.spec.class_name) if vm.spec.class_name else None)
+
+
 def _growth(old: VirtualMachine, new: VirtualMachine, catalog: Catalog) -> tuple[str, ...]:
     """Return why the machine's node has no room for what it is to be, as far as that is known."""
     room = catalog.room(new)
-    before, after = (
-        resolve(vm, catalog.vm_class(vm.spec.class_name) if vm.spec.class_name else None) for vm in (old, new)
-    )
+    before, after = _sizing(old, catalog), _sizing(new, catalog)
     if room is None or not isinstance(before, Sizing) or not isinstance(after, Sizing):
         return ()
     return growth_problems(load_of(before, {}), load_of(after, {}), room)
@@ -124,7 +126,7 @@ def _growth(old: VirtualMachine, new: VirtualMachine, catalog: Catalog) -> tuple
 
 def _review_machine(vm: VirtualMachine, catalog: Catalog) -> Review:
     """Check a machine against class, images and sources; what is not there yet is a hint, as it may come later."""
-    sizing = resolve(vm, catalog.vm_class(vm.spec.class_name) if vm.spec.class_name else None)
+    sizing = _sizing(vm, catalog)
     sizes = sizing.problems if isinstance(sizing, Invalid) else ()
     problems = (
         *sizes,

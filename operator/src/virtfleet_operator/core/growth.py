@@ -14,7 +14,7 @@ _NOT_KNOWN: Final = "spec.cpu.reservation: what the machine's node can keep is n
 
 
 def growth_problems(before: Load, after: Load, room: Room) -> tuple[str, ...]:
-    """Return why a machine cannot have more vCPUs or memory; what does not grow is never refused."""
+    """Return why a machine cannot grow; what does not grow is never refused, however full the node is."""
     return tuple(_problems(before, after, room))
 
 

@@ -28,7 +28,7 @@ from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.paths import Key
 from virtfleet_operator.reconcile.catalog import IMAGE
 from virtfleet_operator.reconcile.context import Context
-from virtfleet_operator.reconcile.growth import grows_too_much, with_reservation
+from virtfleet_operator.reconcile.growth import within_node
 from virtfleet_operator.reconcile.hand_over import take_over
 from virtfleet_operator.reconcile.image import hold_image
 from virtfleet_operator.reconcile.machine_status import Verdict, write_machine
@@ -52,14 +52,13 @@ class Prepared:
 
 async def reconcile_machine(context: Context, key: Key) -> float | None:
     """Bring a machine one step closer to what its object says, and its status to what its node says."""
+    context.unplaced.forget(key)
     stored = context.cache.get(key)
     if stored is None:
         context.passing.pop(key, None)
-        context.unplaced.forget(key)
         return None
     where = find_binding(context, stored)
     if stored.meta.deletion_timestamp:
-        context.unplaced.forget(key)
         return await remove_machine(context, stored, where)
     if isinstance(where, Restore) and _evident(context, stored):
         stored = await _bind(context, stored, where.node_name)
@@ -81,7 +80,6 @@ def _evident(context: Context, stored: Stored) -> bool:
 
 
 async def _advance(context: Context, stored: Stored, where: Binding) -> float | None:
-    context.unplaced.forget(stored.key)
     prepared = await _prepare(context, stored)
     verdict: Verdict = None if isinstance(prepared, Prepared) else prepared
     if isinstance(where, Lost):
@@ -97,9 +95,7 @@ async def _advance(context: Context, stored: Stored, where: Binding) -> float | 
     if isinstance(where, Bound):
         document = _with_devices(context, prepared, where.node_name) if isinstance(prepared, Prepared) else None
         if document and isinstance(prepared, Prepared):
-            document, verdict = with_reservation(context, stored, where.node_name, prepared.sizing, document)
-            if too_much := grows_too_much(context, stored, where.node_name, prepared.sizing, document):
-                document, verdict = None, too_much
+            document, verdict = within_node(context, stored, where.node_name, prepared.sizing, document)
         delay = await _instruct_and_write(context, stored, where.node_name, document, verdict)
     else:
         delay = await write_machine(context, stored, None, verdict)
