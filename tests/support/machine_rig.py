@@ -15,7 +15,8 @@ from typing import Protocol
 
 import libvirt
 
-from virtfleet_api.image import Image, ImageFormat, ImageReport
+from prepared_images import PreparedImages
+from virtfleet_api.image import ImageFormat, ImageReport
 from virtfleet_api.machine import CloudInitFiles, Hardware, Machine, MachineKernel, Run
 from virtfleet_api.report import MachineReport, NodeReport, Phase
 from virtfleet_dev.guest_image import CMDLINE, guest_files
@@ -40,7 +41,6 @@ from virtfleet_node.host.programs import Programs
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
 from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.storage.disks import DiskStore
-from virtfleet_node.storage.images import ImageStore
 from virtfleet_node.storage.media import MediaStore
 from virtfleet_node.storage.pools import Pools
 from virtfleet_node.storage.wanted_pools import WantedPools
@@ -71,31 +71,6 @@ class RigNode(Protocol):
     def uri(self) -> str: ...
     def command(self, *words: str | Path) -> list[str | Path]: ...
     def pids(self, program: str) -> Sequence[int]: ...
-
-
-class PreparedImages(ImageStore):
-    """A store with images that are there from the beginning."""
-
-    def __init__(self, pools: Pools, disks: DiskStore, known: dict[str, ImageFiles]) -> None:
-        super().__init__(pools, disks)
-        self._folder_of_all = pools.folder("default", "images")
-        self.known = known
-
-    def files(self, image_uid: str) -> ImageFiles | None:
-        return self.known.get(image_uid) or super().files(image_uid)
-
-    def become_ready(self, uid: str, files: ImageFiles) -> None:
-        self.known[uid] = files
-        for callback in self._callbacks:
-            callback(uid)
-
-    async def take_up(self) -> None:
-        """Take up what was put here as an instruction, and leave alone what a test has made."""
-        other = Image(uid="00000000-0000-4000-8000-000000000000", namespace="x", name="x", pool="default")
-        for folder in self._folder_of_all.iterdir():
-            if folder.is_dir() and not (folder / "image.json").exists():
-                (folder / "image.json").write_text(other.model_dump_json())
-        await super().take_up()
 
 
 def prepared_images(pool: Path) -> dict[str, ImageFiles]:
