@@ -60,6 +60,7 @@ PATTERNS = {
     ),
     DNS_LABEL_PATTERN: Text(("a", "web-1"), ("", "-a", "a.b", "A", "a_b", "a\n", "a/b"), lambda n: "a" * n),
     DNS_SUBDOMAIN_PATTERN: Text(("a", "debian-12.images"), ("", ".a", "a..b", "A", "../a"), lambda n: "a" * n),
+    r"^([1-9][0-9]{0,4})(m|h|d|w)$": Text(("90m", "14d", "8w"), ("", "0d", "14", "d", "1.5h", "-1d", "14D"), None),
     Bytes.pattern: Text(("2Gi", "1.5Gi", "1073741824"), ("", "2GB", "-1Gi", "2 Gi", "1e3", "2Gi\n"), None),
     Frequency.pattern: Text(("700MHz", "2.8GHz"), ("", "3", "3ghz", "3 GHz"), None),
     r"^[A-Za-z0-9][A-Za-z0-9_.-]*$": Text(
@@ -248,6 +249,7 @@ KNOWN = {
     *("type", "enum", "format", "minimum", "maximum", "pattern", "maxLength", "maxItems", "required"),
     *("minItems", "maxProperties"),
     *("description", "default", "properties", "additionalProperties", "items"),
+    "x-kubernetes-preserve-unknown-fields",
     *("x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type"),
 }
 

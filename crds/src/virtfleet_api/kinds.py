@@ -11,6 +11,9 @@ from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
+from virtfleet_api.vm_restore import VMRestore
+from virtfleet_api.vm_snapshot import VMSnapshot
+from virtfleet_api.vm_snapshot_schedule import VMSnapshotSchedule
 
 KINDS: Final[tuple[type[Resource], ...]] = (
     VirtualMachine,
@@ -21,4 +24,7 @@ KINDS: Final[tuple[type[Resource], ...]] = (
     VirtualSwitch,
     SecurityGroup,
     VMAddress,
+    VMSnapshot,
+    VMRestore,
+    VMSnapshotSchedule,
 )

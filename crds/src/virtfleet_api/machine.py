@@ -89,6 +89,16 @@ class RetainedSource(Document):
     clone: Clone = Clone.LINKED
 
 
+class SnapshotDiskSource(Document):
+    """A disk that begins as a layer above a disk of a snapshot, which this node holds in the same pool."""
+
+    kind: Literal["Snapshot"] = "Snapshot"
+    snapshot_uid: Uid
+    name: Label
+    """Of the disk in the snapshot."""
+    clone: Clone = Clone.LINKED
+
+
 class ExistingSource(Document):
     """A disk that has been made already; what from no longer matters, and with FULL it shall need no image."""
 
@@ -97,7 +107,14 @@ class ExistingSource(Document):
 
 
 AnyDiskSource = (
-    BlankSource | ImageDiskSource | DiskCopySource | RetainedSource | ExistingSource | IsoSource | EmptySource
+    BlankSource
+    | ImageDiskSource
+    | DiskCopySource
+    | RetainedSource
+    | SnapshotDiskSource
+    | ExistingSource
+    | IsoSource
+    | EmptySource
 )
 
 
@@ -278,6 +295,19 @@ class Hardware(Document):
         return tuple(disk for disk in self.disks if disk.is_drive)
 
 
+class MachineRestore(Document):
+    """A restore of the machine to a snapshot that this node holds, to be done once.
+
+    A machine that the snapshot is of gets its disks back; one that is made from the snapshot has them by its sources.
+    """
+
+    token: Uid
+    """Of the restore; one that has been served, or has failed, is not done again."""
+    snapshot_uid: Uid
+    memory: bool = True
+    """Go on with the memory of the snapshot, if it has one and the machine shall run."""
+
+
 class Machine(Document):
     """The complete desired state of a machine."""
 
@@ -292,6 +322,7 @@ class Machine(Document):
 
     The daemon remembers the last it served; the one a machine is created with asks for nothing."""
     grace_period_seconds: Annotated[int, Field(ge=0, le=86400)] = 60
+    restore: MachineRestore | None = None
     hardware: Hardware
     cloud_init: CloudInitFiles | None = None
 

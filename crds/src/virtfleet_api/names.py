@@ -18,6 +18,15 @@ IMAGE_FINALIZER: Final = f"{GROUP}/image"
 DISK_FINALIZER: Final = f"{GROUP}/disk"
 """Held on a VMDisk until its node has removed the file, or a machine has taken it over."""
 
+SNAPSHOT_FINALIZER: Final = f"{GROUP}/snapshot"
+"""Held on a VMSnapshot while a node holds what was captured."""
+
+SCHEDULE_LABEL: Final = f"{GROUP}/schedule"
+"""On a VMSnapshot: the VMSnapshotSchedule that made it."""
+
+RESTORE_LABEL: Final = f"{GROUP}/restore"
+"""On a VirtualMachine: the VMRestore that made it."""
+
 NETWORK_FINALIZER: Final = f"{GROUP}/network"
 """Held on a VirtualSwitch or SecurityGroup while a machine's card is plugged into it or belongs to it."""
 

@@ -14,6 +14,8 @@
     GET    /v1/images/{uid}/upload                    → UploadState
     PUT    /v1/images/{uid}/upload     bytes          → UploadState    ?offset=<where it goes on>&size=<of the file>;
                                                                        at the end no bytes, but &sha256=<of the file>
+    PUT    /v1/snapshots/{uid}         MachineSnapshot → SnapshotReport  captured once, or removed
+    GET    /v1/snapshots                              → SnapshotList
     GET    /v1/node                                   → NodeReport
     GET    /v1/watch?cursor=<cursor>                  → one JSON document a line: WatchEvent
 
@@ -35,6 +37,7 @@ from virtfleet_api.base import Document
 from virtfleet_api.image import ImageReport
 from virtfleet_api.network import LinkState
 from virtfleet_api.report import MachineReport, NodeReport, PoolReport
+from virtfleet_api.snapshot import SnapshotReport
 
 EPOCH_HEADER: Final = "Virtfleet-Epoch"
 """leaseTransitions of the Lease that the instructing operator holds."""
@@ -82,6 +85,12 @@ class ImageList(Document):
     items: tuple[ImageReport, ...]
 
 
+class SnapshotList(Document):
+    """All snapshots of machines that the node holds."""
+
+    items: tuple[SnapshotReport, ...]
+
+
 class PoolList(Document):
     """All pools of the node, and those that it could not make."""
 
@@ -122,6 +131,7 @@ class Snapshot(Document):
     node: NodeReport
     machines: tuple[MachineReport, ...]
     images: tuple[ImageReport, ...]
+    snapshots: tuple[SnapshotReport, ...] = ()
 
 
 class MachineChanged(Document):
@@ -148,6 +158,22 @@ class ImageRemoved(Document):
     uid: str
 
 
+class SnapshotChanged(Document):
+    """A snapshot of a machine changed."""
+
+    type: Literal["SnapshotChanged"] = "SnapshotChanged"
+    cursor: str
+    snapshot: SnapshotReport
+
+
+class SnapshotRemoved(Document):
+    """The node holds nothing of this snapshot any more."""
+
+    type: Literal["SnapshotRemoved"] = "SnapshotRemoved"
+    cursor: str
+    uid: str
+
+
 class NodeChanged(Document):
     """The inventory changed."""
 
@@ -163,7 +189,16 @@ class Heartbeat(Document):
     cursor: str
 
 
-WatchEvent = Snapshot | MachineChanged | ImageChanged | ImageRemoved | NodeChanged | Heartbeat
+WatchEvent = (
+    Snapshot
+    | MachineChanged
+    | ImageChanged
+    | ImageRemoved
+    | SnapshotChanged
+    | SnapshotRemoved
+    | NodeChanged
+    | Heartbeat
+)
 
 WATCH_EVENT: Final[TypeAdapter[WatchEvent]] = TypeAdapter(Annotated[WatchEvent, Field(discriminator="type")])
 """Parses one line of the stream: `WATCH_EVENT.validate_json(line)`."""

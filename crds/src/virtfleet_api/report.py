@@ -114,6 +114,17 @@ class AssignedDevice(Document):
     """PCI address, or UUID of a mediated device."""
 
 
+class RestoreReport(Document):
+    """The last restore of the machine that was begun."""
+
+    token: str
+    done: bool = False
+    warm: bool = False
+    """The guest goes on with the memory of the snapshot."""
+    message: str = ""
+    """Why it failed, with `done`: the machine is as it was before; else what goes on."""
+
+
 class MachineReport(Document):
     """The observed state of one machine."""
 
@@ -161,6 +172,7 @@ class MachineReport(Document):
     """Network cards that the guest has been asked to let go of, and holds."""
     held_devices: tuple[str, ...] = ()
     """Devices of the host that the guest has been asked to let go of, and holds."""
+    restore: RestoreReport | None = None
     kept_disks: tuple[RetainedDisk, ...] = ()
     """With ABSENT: disks that were kept by their reclaim policy."""
 

@@ -110,8 +110,19 @@ class VMDiskReference(Model):
     name: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253, description="Name of the VMDisk.")]
 
 
+class SnapshotDiskReference(Model):
+    """A disk of a VMSnapshot of this namespace."""
+
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
+
+    name: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253, description="Name of the VMSnapshot.")]
+    disk: Annotated[
+        str, Field(pattern=DNS_LABEL_PATTERN, max_length=63, description="Name of the disk in that snapshot.")
+    ]
+
+
 class DiskSource(Model):
-    """Where a disk's first content comes from: exactly one of `image`, `disk`, `vmDisk` and `blank`.
+    """Where a disk's first content comes from: exactly one of `image`, `disk`, `vmDisk`, `snapshot` and `blank`.
 
     A drive (`bus: cdrom`) has `iso`, or nothing when it is empty.
     """
@@ -128,6 +139,10 @@ class DiskSource(Model):
             description="Take over this disk, which was kept when its machine was deleted; the VMDisk goes once the "
             "machine has it.",
         ),
+    ] = None
+    snapshot: Annotated[
+        SnapshotDiskReference | None,
+        Field(description="Start from a disk as a VMSnapshot has it; it is on the snapshot's node and in its pool."),
     ] = None
     blank: Annotated[Blank | None, Field(description="Start empty; needs `size`.")] = None
     iso: Annotated[

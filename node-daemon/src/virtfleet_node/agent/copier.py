@@ -195,7 +195,7 @@ class Copier:
             await clones.wait_closed(copy.files[made])
             if made != name:
                 copy.files[name].unlink()
-                copied = replace(source, path=copy.files[made], backing_image_uid=None)
+                copied = replace(source, path=copy.files[made], layers=(), backing_image_uid=None)
                 await clones.copy(copied, None, disk, copy.files[name], lambda _: None)
         for name in first.values():
             await clones.grow(copy.disk(name), copy.files[name], copy.sources[name].capacity_bytes)
@@ -224,7 +224,7 @@ class Copier:
     def _files(self, disk: StoredDisk) -> tuple[Path, ...]:
         """Return the files that hold a disk's content."""
         image = self._image(disk)
-        return (disk.path, image.path) if image else (disk.path,)
+        return (disk.path, *disk.layers, image.path) if image else (disk.path, *disk.layers)
 
     def _image(self, disk: StoredDisk) -> ImageFiles | None:
         if disk.backing_image_uid is None:

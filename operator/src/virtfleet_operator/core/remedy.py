@@ -36,6 +36,7 @@ PATTERN_REMEDIES: Final[Mapping[str, str]] = {
     DNS_LABEL_PATTERN: 'write lower-case letters, digits and "-", such as "data-1"',
     UID_PATTERN: 'write a UID, such as "123e4567-e89b-42d3-a456-426614174000"',
     DNS_SUBDOMAIN_PATTERN: 'write lower-case letters, digits, "-" and ".", such as "debian-12"',
+    r"^([1-9][0-9]{0,4})(m|h|d|w)$": 'write a number and m, h, d or w, such as "14d"',
     r"^https?://[!-~]+$": 'write an http or https address without spaces, such as "https://example.org/disk.qcow2"',
     r"^sha256:[0-9a-f]{64}$": 'write "sha256:" and 64 lower-case hexadecimal digits, as sha256sum prints them',
     r"^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$": 'write six pairs of hexadecimal digits, such as "52:54:00:12:34:56"',
