@@ -32,6 +32,7 @@ from virtfleet_operator.reconcile.catalog import (
     IMAGE,
     MACHINE,
     NODE,
+    SNAPSHOT,
     SWITCH,
     UNBOUND,
     backing_images,
@@ -122,6 +123,11 @@ class Controller:
             users = self._cache.find(MACHINE, BY_IMAGE, f"{stored.key.namespace}/{stored.key.name}")
             if self._context and _is_settled(self._context, node, uid):
                 self._add(user for user in users if bound_node(user) == node)
+
+    def snapshot_changed(self, node: str, uid: str) -> None:
+        """Look at the snapshot, if it is that node's or nobody's yet."""
+        found = self._cache.find(SNAPSHOT, "uid", uid)
+        self._add(stored for stored in found if stored.status.node_name in (node, None))
 
     def node_changed(self, node: str) -> None:
         """Look at the node, and whether it has room now."""
