@@ -112,7 +112,9 @@ async def test_missed_times_are_skipped_or_made_up_for_once(fleet: Rig) -> None:
 
     async def acted() -> bool:
         said = (await fleet.get("VMSnapshotSchedule", "skips") or {})["status"]
-        return datetime.fromisoformat(said.get("lastScheduleTime", "1970-01-01T00:00:00Z")) == past.replace(second=0, microsecond=0)
+        return datetime.fromisoformat(said.get("lastScheduleTime", "1970-01-01T00:00:00Z")) == past.replace(
+            second=0, microsecond=0
+        )
 
     await fleet.eventually(acted, "the missed time is skipped")
     events = (await fleet.client.get(f"/api/v1/namespaces/{SPACE}/events"))["items"]

@@ -64,12 +64,9 @@ def last_time(expression: str, zone: tzinfo, after: datetime, until: datetime) -
     Raises:
         CronSimError: `is_cron` says no.
     """
-    for window in _WINDOWS:
-        start = max(after, until - window)
-        found = None
-        for found in takewhile(lambda time: time <= until, _times(expression, zone, start)):  # noqa: B007 -- the last
-            pass
-        if found is not None or start == after:
+    for start in (*(until - window for window in _WINDOWS), after):
+        times = takewhile(lambda time: time <= until, _times(expression, zone, max(after, start)))
+        if (found := max(times, default=None)) is not None:
             return found
     return None
 

@@ -31,10 +31,7 @@ def _capture_problems(spec: VMSnapshotSpec, vm: VirtualMachine) -> Iterator[str]
     machine = quote(vm.metadata.name)
     disks = [disk.name for disk in vm.spec.disks if disk.bus is not DiskBus.CDROM]
     if not disks:
-        yield (
-            f"spec.virtualMachine: VirtualMachine {machine} has no disk, and a snapshot lies in the pool of one: "
-            "add a disk to the machine"
-        )
+        yield (f"spec.virtualMachine: VirtualMachine {machine} has no disk that could hold a snapshot: add one")
         return
     for index, name in enumerate(spec.exclude_disks):
         if name not in disks:
