@@ -32,12 +32,13 @@ class Flattener:
         if found is None:
             return
         disk, image = found
+        below = (*disk.layers, image.path)
         await to_end(self._around.disks.remove_partial, uid, action.pool, action.name)
         if action.target is None:
-            self._around.disks.check_room(action.pool, (disk.path, image.path))
+            self._around.disks.check_room(action.pool, (disk.path, *below))
             await self._copy(uid, work, disk)
         else:
-            self._around.disks.check_room(action.pool, (image.path,))
+            self._around.disks.check_room(action.pool, below)
             await self._pull(uid, work, action.target)
         if await self._find(uid, action) is not None:
             raise ConflictError("The disk still needs its image; it is tried again.")

@@ -13,6 +13,7 @@ from virtfleet_node.core.due import asked_again, outstanding
 from virtfleet_node.core.errors import NodeError
 from virtfleet_node.core.full_pool import Resumes, remembered
 from virtfleet_node.core.guest_facts import GuestFacts
+from virtfleet_node.core.layers import as_attached
 from virtfleet_node.core.numa.choose import Refused
 from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain, ShutdownRequests
 from virtfleet_node.core.pool_rules import PoolSpace
@@ -30,7 +31,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
     _remember(around, entry, domain)
     desired = entry.desired
     digest = desired.hardware.cloud_init_digest
-    disks = await asyncio.to_thread(around.disks.read_disks, desired.uid)
+    disks = as_attached(await asyncio.to_thread(around.disks.read_disks, desired.uid), domain.disks)
     needed = desired.image_uids() | {disk.backing_image_uid for disk in disks if disk.backing_image_uid}
     offered = None if domain.active else around.cells.offer(desired.uid, desired.hardware)
     observed = Observed(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import Machine, MachineDisk
 from virtfleet_node.core.desired.guest import FileLayer, ResolvedDisk, ResolvedPaths
 from virtfleet_node.core.errors import ConflictError
@@ -36,10 +37,11 @@ def resolve_media(drives: Iterable[MachineDisk], find_image: FindImage) -> dict[
 def resolve_disk(stored: StoredDisk, find_image: FindImage) -> ResolvedDisk:
     """Return the files of a disk; ConflictError when an image has gone meanwhile."""
     own = FileLayer(stored.path, stored.format)
+    layers = tuple(FileLayer(path, ImageFormat.QCOW2) for path in stored.layers)
     if stored.backing_image_uid is None:
-        return ResolvedDisk(own)
+        return ResolvedDisk(own, layers)
     base = _image(find_image, stored.backing_image_uid)
-    return ResolvedDisk(own, (FileLayer(base.path, base.format),))
+    return ResolvedDisk(own, (*layers, FileLayer(base.path, base.format)))
 
 
 def _image(find_image: FindImage, uid: str) -> ImageFiles:

@@ -16,6 +16,8 @@ class StoredDisk:
     format: ImageFormat
     capacity_bytes: int
     backing_image_uid: str | None = None
+    layers: tuple[Path, ...] = ()
+    """What it lies on above its image, the nearest first: layers of snapshots, perhaps another machine's."""
     allocated_bytes: int = 0
     """What the file takes of its file system; less than its capacity as long as it is thin."""
 

@@ -19,12 +19,11 @@ from pydantic import TypeAdapter, ValidationError
 from virtfleet_api.machine import Label, MachineDisk
 from virtfleet_api.virtual_machine import Clone
 from virtfleet_node.core.errors import InvalidError, PoolFullError, UnavailableError
+from virtfleet_node.core.layers import SUFFIX
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, sync_folder, write_whole
 from virtfleet_node.storage.pools import Pools
-
-SUFFIX: Final = ".qcow2"
 
 _RESERVE: Final = 0.02
 """Share of a pool that a copy leaves free: a full pool would stop the guest whose disks are copied."""
@@ -139,14 +138,30 @@ class CloneStore:
         """
         linked = disk.source.kind == "Disk" and disk.source.clone is Clone.LINKED
         backing = image if linked else None
-        if backing == image and await asyncio.to_thread(_share_blocks, source.path, target):
+        shareable = backing == image and not source.layers
+        if shareable and await asyncio.to_thread(_share_blocks, source.path, target):
             progress(100)
         else:
-            copied = (source.path, image.path) if image and not linked else (source.path,)
-            self.check_room([(disk.pool, copied)])
+            own = (source.path, *source.layers)
+            self.check_room([(disk.pool, (*own, image.path) if image and not linked else own)])
             with self.bounded(disk.pool, target) as room:
-                await qemu_img.copy_disk(source.path, target, backing, progress, room)
+                await self._convert(source, target, backing, progress, room)
         await self.grow(disk, target, source.capacity_bytes)
+
+    async def _convert(
+        self,
+        source: StoredDisk,
+        target: Path,
+        backing: ImageFiles | None,
+        progress: Callable[[float], None],
+        room: int,
+    ) -> None:
+        if backing is not None and source.layers:
+            # convert would take what is in layers between for the image's (seen with QEMU 7.2)
+            await qemu_img.create_overlay(target, source.path, "qcow2", source.capacity_bytes)
+            await qemu_img.rebase(target, backing, progress, room)
+        else:
+            await qemu_img.copy_disk(source.path, target, backing, progress, room)
 
     async def make_targets(self, sources: Mapping[Name, StoredDisk], targets: Mapping[Name, Path]) -> None:
         """Make the empty files that QEMU copies a running guest's disks into, each as large as its source."""

@@ -1,4 +1,4 @@
-"""The disks of machines: <pool>/disks/<machine uid>/<name>.qcow2."""
+"""The disks of machines, each the highest of its layers; the first is <pool>/disks/<machine uid>/<name>.qcow2."""
 
 import asyncio
 import errno
@@ -12,18 +12,17 @@ from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import BlankSource, ImageDiskSource, MachineDisk, RetainedSource
 from virtfleet_api.virtual_machine import Clone
 from virtfleet_node.core.errors import ConflictError, InvalidError, NodeError, PoolFullError
-from virtfleet_node.core.qcow2 import HEADER_BYTES, UnsafeImageError, parse_header
+from virtfleet_node.core.layers import SUFFIX as _SUFFIX
+from virtfleet_node.core.layers import Layer
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 from virtfleet_node.storage import qemu_img
-from virtfleet_node.storage.clones import SUFFIX as _SUFFIX
 from virtfleet_node.storage.clones import CloneStore
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, subfolders, sync_folder
+from virtfleet_node.storage.layers import LayerStore
 from virtfleet_node.storage.pools import Pools
 from virtfleet_node.storage.reflink import clone_file
+from virtfleet_node.storage.snapshots import SnapshotStore
 from virtfleet_node.storage.wipe import wipe_file
-
-_BLOCK = 512
-"""Bytes that stat(2) counts st_blocks in, whatever the file system's own block is."""
 
 
 class DiskStore:
@@ -33,28 +32,50 @@ class DiskStore:
         self._pools = pools
         self.clones = CloneStore(pools)
         """Makes disks from disks of other machines."""
+        self.snapshots = SnapshotStore(pools)
+        self.layers = LayerStore(pools, self.snapshots)
         self._making: Counter[tuple[str, str]] = Counter()
         """Image and machine of the disks that are being made."""
 
     def read_disks(self, uid: str) -> tuple[StoredDisk, ...]:
         """Return the disks that exist of a machine, in any pool, by name."""
-        found = (
-            disk
-            for pool in self._pools.names()
-            for path in self._files(pool, uid)
-            if (disk := _read(pool, path)) is not None
-        )
+        found = (self._stored(tip) for tip in self.layers.tips(uid).values())
         return tuple(sorted(found, key=lambda disk: (disk.name, disk.pool)))
 
+    def _find(self, uid: str, pool: str, name: str) -> StoredDisk | None:
+        tip = self.layers.tips(uid).get((uid, pool, name))
+        return self._stored(tip) if tip else None
+
+    def _stored(self, tip: Layer) -> StoredDisk:
+        """Follow a disk's layers down to its image."""
+        layers: list[Path] = []
+        bottom = tip
+        while bottom.below is not None and bottom.below not in layers:
+            layers.append(bottom.below)
+            lower = self.layers.read(bottom.below)
+            if lower is None:
+                break  # QEMU refuses the disk, and names the file
+            bottom = lower
+        return StoredDisk(
+            pool=tip.pool,
+            name=tip.disk,
+            path=tip.path,
+            format=ImageFormat.QCOW2,
+            capacity_bytes=tip.capacity_bytes,
+            backing_image_uid=bottom.image_uid,
+            layers=tuple(layers),
+            allocated_bytes=tip.allocated_bytes,
+        )
+
     def owners(self) -> frozenset[str]:
-        """Return the UIDs of machines that have a disk here."""
+        """Return the UIDs of machines that have a disk here, or layers of one that are still needed."""
         return frozenset(
             folder.name for pool in self._pools.names() for folder in subfolders(self._pools.folder(pool, "disks"))
         )
 
     def users(self, image_uid: str) -> tuple[str, ...]:
-        """Return the UIDs of machines with a disk that is backed by an image, from the files themselves."""
-        backed = {uid for uid in self.owners() if any(d.backing_image_uid == image_uid for d in self.read_disks(uid))}
+        """Return the UIDs of machines with a layer that is backed by an image, from the files themselves."""
+        backed = {layer.machine_uid for layer in self.layers.read_all() if layer.image_uid == image_uid}
         making = {machine for image, machine in self._making if image == image_uid}
         return tuple(sorted(backed | making))
 
@@ -74,10 +95,11 @@ class DiskStore:
         if os.path.lexists(folder):
             check_real(folder)
         final = folder / f"{disk.name}{_SUFFIX}"
-        if not final.exists() and isinstance(disk.source, RetainedSource):
+        there = self._find(uid, disk.pool, disk.name)
+        if there is None and isinstance(disk.source, RetainedSource):
             await asyncio.to_thread(self._take_over, disk, disk.source, final)
             await self.grow_disk(uid, disk)
-        elif not final.exists():
+        elif there is None:
             partial = final.with_name(final.name + PARTIAL)
             size = disk.size_bytes or (image.virtual_size_bytes if image else 0)
             with self._counted(uid, image), self._pools.commit(disk.pool, size), _removed_on_failure(partial):
@@ -85,7 +107,7 @@ class DiskStore:
                 partial.unlink(missing_ok=True)
                 await self._make(partial, disk, image)
                 await asyncio.to_thread(publish, partial, final)
-        stored = _read(disk.pool, final)
+        stored = self._find(uid, disk.pool, disk.name)
         if stored is None:
             raise InvalidError(f"Disk {disk.name} is not a qcow2 file any more; an administrator must look at it.")
         return stored
@@ -96,14 +118,12 @@ class DiskStore:
         Raises:
             InvalidError: there is no such disk.
         """
-        folder = self._pools.folder(disk.pool, "disks") / uid
-        path = next((p for p in self._files(disk.pool, uid) if p == folder / f"{disk.name}{_SUFFIX}"), None)
-        stored = _read(disk.pool, path) if path else None
-        if path is None or stored is None:
+        stored = self._find(uid, disk.pool, disk.name)
+        if stored is None:
             raise InvalidError(f"There is no disk {disk.name} to grow.")
         if disk.size_bytes is not None and stored.capacity_bytes < disk.size_bytes:
             with _told_of(disk):
-                await qemu_img.grow(path, disk.size_bytes)
+                await qemu_img.grow(stored.path, disk.size_bytes)
 
     def check_room(self, pool: str, files: Iterable[Path]) -> None:
         """Refuse what needs as much of a pool as these files take, when that is not there: PoolFullError."""
@@ -120,23 +140,27 @@ class DiskStore:
 
     def replace_disk(self, uid: str, pool: str, name: str) -> None:
         """Put that file in the disk's place, at once and durably."""
-        folder = self._pools.folder(pool, "disks") / uid
-        check_real(folder)
-        final = folder / f"{name}{_SUFFIX}"
-        publish(final.with_name(final.name + PARTIAL), final)
+        stored = self._find(uid, pool, name)
+        if stored is not None:
+            check_real(stored.path.parent)
+            publish(stored.path.with_name(stored.path.name + PARTIAL), stored.path)
+            self.layers.remove_unneeded(uid)
 
     def remove_partial(self, uid: str, pool: str, name: str) -> None:
         """Remove that file."""
-        folder = self._pools.folder(pool, "disks") / uid
-        check_real(folder)
-        (folder / f"{name}{_SUFFIX}{PARTIAL}").unlink(missing_ok=True)
+        stored = self._find(uid, pool, name)
+        if stored is not None:
+            check_real(stored.path.parent)
+            stored.path.with_name(stored.path.name + PARTIAL).unlink(missing_ok=True)
 
     def wipe_disk(
         self, uid: str, pool: str, name: str, progress: Callable[[float], None], stopped: Callable[[], bool]
     ) -> None:
-        """Overwrite the disk if it is there, then remove it, unless it is stopped before. Blocks."""
-        path = next((p for p in self._files(pool, uid) if p.name == f"{name}{_SUFFIX}"), None)
-        if path is None or wipe_file(path, progress, stopped):
+        """Overwrite the disk if it is there, then remove it, unless it is stopped before. Blocks.
+
+        Layers of it that something else needs stay.
+        """
+        if all(wipe_file(layer.path, progress, stopped) for layer in self.layers.only_for(uid, pool, name)):
             self.remove_disk(uid, pool, name)
 
     def remove_leftovers(self, uid: str) -> None:
@@ -144,20 +168,20 @@ class DiskStore:
         self.clones.remove_leftovers(uid)
 
     def remove_disk(self, uid: str, pool: str, name: str) -> None:
-        """Remove the disk if it is there, and the machine's folder with its last disk."""
+        """Remove the disk if it is there, and the machine's folder with its last disk.
+
+        Layers of it that a snapshot names, or that other disks lie on, stay until nobody needs them.
+        """
         folder = self._pools.folder(pool, "disks") / uid
         if not folder.exists():
             return
         check_real(folder)
-        path = folder / f"{name}{_SUFFIX}"
-        if (stored := _read(pool, path)) is not None:
-            self._pools.release(pool, stored.capacity_bytes)
-        path.unlink(missing_ok=True)
         for leftover in folder.glob(f"*{PARTIAL}"):
             leftover.unlink()
-        if not any(folder.iterdir()):
-            folder.rmdir()
-        sync_folder(folder.parent)
+        if (stored := self._find(uid, pool, name)) is not None:
+            self._pools.release(pool, stored.capacity_bytes)
+            self.layers.mark_removed(uid, pool, name)
+        self.layers.remove_unneeded(uid)
 
     @contextmanager
     def _counted(self, uid: str, image: ImageFiles | None) -> Iterator[None]:
@@ -172,21 +196,18 @@ class DiskStore:
     def _take_over(self, disk: MachineDisk, source: RetainedSource, final: Path) -> None:
         """Give a disk that a machine has left behind to another, by one rename: it is in one place or the other."""
         left = self._pools.folder(disk.pool, "disks") / source.machine_uid
-        file = next(
-            (p for p in self._files(disk.pool, source.machine_uid) if p.name == f"{source.name}{_SUFFIX}"), None
-        )
-        if file is None:
+        taken = self._find(source.machine_uid, disk.pool, source.name)
+        if taken is None:
             raise ConflictError(
                 f"Disk {disk.name} was to be taken over, and there is none in pool {disk.pool}; "
                 "an administrator must look at it."
             )
         make_folder(final.parent)
-        file.rename(final)
+        taken.path.rename(final)  # what it lies on stays where it is
         sync_folder(final.parent)
         sync_folder(left)
-        with suppress(OSError):  # it holds other disks
-            left.rmdir()
-        sync_folder(left.parent)
+        self.layers.mark_removed(source.machine_uid, disk.pool, source.name)
+        self.layers.remove_unneeded(source.machine_uid)
 
     async def _make(self, partial: Path, disk: MachineDisk, image: ImageFiles | None) -> None:
         if isinstance(disk.source, BlankSource):
@@ -220,12 +241,6 @@ class DiskStore:
         if size > image.virtual_size_bytes:
             await qemu_img.grow(partial, size)
 
-    def _files(self, pool: str, uid: str) -> tuple[Path, ...]:
-        folder = self._pools.folder(pool, "disks") / uid
-        if folder.is_symlink() or not folder.is_dir():
-            return ()
-        return tuple(path for path in folder.glob(f"*{_SUFFIX}") if path.is_file() and not path.is_symlink())
-
 
 @contextmanager
 def _told_of(disk: MachineDisk) -> Iterator[None]:
@@ -250,22 +265,3 @@ def _removed_on_failure(partial: Path) -> Iterator[None]:
         with suppress(OSError):  # it holds other disks
             partial.parent.rmdir()
         raise
-
-
-def _read(pool: str, path: Path) -> StoredDisk | None:
-    """Return what the header of a disk says; None when it is no disk. A guest cannot write its own disk's header."""
-    try:
-        with path.open("rb") as file:
-            header = parse_header(file.read(HEADER_BYTES))
-            blocks = os.fstat(file.fileno()).st_blocks
-    except (FileNotFoundError, UnsafeImageError):
-        return None
-    return StoredDisk(
-        pool=pool,
-        name=path.name.removesuffix(_SUFFIX),
-        path=path,
-        format=ImageFormat.QCOW2,
-        capacity_bytes=header.virtual_size_bytes,
-        backing_image_uid=Path(header.backing_file).parent.name if header.backing_file else None,
-        allocated_bytes=blocks * _BLOCK,
-    )

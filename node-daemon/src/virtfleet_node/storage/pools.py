@@ -15,7 +15,7 @@ from virtfleet_node.storage.committed import read_committed
 from virtfleet_node.storage.files import make_folder
 from virtfleet_node.storage.reflink import can_reflink
 
-FOLDERS: Final = ("disks", "images")
+FOLDERS: Final = ("disks", "images", "snapshots")
 
 _LOOKS: Final = 3
 """Times that the disks are counted again because some were made meanwhile."""
@@ -74,7 +74,7 @@ class Pools:
         return {name: pool.path for name, pool in tuple(self._pools.items())}
 
     def folder(self, pool: str, kind: str) -> Path:
-        """Return the folder of a pool for `disks` or `images`; InvalidError when the node has no such pool."""
+        """Return one of `FOLDERS` in a pool; InvalidError when the node has no such pool."""
         return self._find(pool).path / kind
 
     def free_bytes(self, pool: str) -> int:

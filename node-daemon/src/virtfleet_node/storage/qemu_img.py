@@ -85,6 +85,19 @@ async def copy_disk(
     await _run(CONVERT_SECONDS, *_END_WITH_DAEMON, *limits, "qemu-img", "convert", "-p", *files, progress=progress)
 
 
+async def rebase(path: Path, backing: ImageFiles, progress: Callable[[float], None], most_bytes: int) -> None:
+    """Have a qcow2 file lie on another one, and take into it whatever differs; its content stays the same.
+
+    `progress` is told the percentage.
+
+    Raises:
+        OSError: EFBIG, the file would have more bytes than it may.
+    """
+    limits = _convert_limits(most_bytes)
+    files = ("-f", "qcow2", "-b", str(backing.path), "-F", str(backing.format), str(path))
+    await _run(CONVERT_SECONDS, *_END_WITH_DAEMON, *limits, "qemu-img", "rebase", "-p", *files, progress=progress)
+
+
 def _convert_limits(most_bytes: int) -> tuple[str, ...]:
     return ("prlimit", f"--as={_CONVERT_MEMORY_BYTES}", "--nofile=64", f"--fsize={most_bytes}", "--")
 

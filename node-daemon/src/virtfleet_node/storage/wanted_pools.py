@@ -151,11 +151,15 @@ def _rules(pool: Pool, *, leaving: bool) -> PoolRules:
 def _contents(path: Path) -> str:
     """Say what a pool holds, in words; a pool that cannot be read may hold anything."""
     try:
-        disks, images = (len(subfolders(path / kind)) for kind in FOLDERS)
+        disks, images, machines = (len(subfolders(path / kind)) for kind in FOLDERS)
         (path / FOLDERS[0]).stat()
     except OSError:
         return "what cannot be read now"
-    said = (f"disks of {_count(disks, 'machine')}" if disks else "", _count(images, "image") if images else "")
+    said = (
+        f"disks of {_count(disks, 'machine')}" if disks else "",
+        _count(images, "image") if images else "",
+        f"snapshots of {_count(machines, 'machine')}" if machines else "",
+    )
     return " and ".join(filter(None, said))
 
 
