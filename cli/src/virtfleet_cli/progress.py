@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
-    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -16,8 +16,14 @@ from rich.progress import (
 )
 from rich.table import Column
 
-Share = tuple[int, int]
-"""How much is done, and of how much."""
+
+@dataclass(frozen=True)
+class Share:
+    """How much is done, of how much, and how that is written: "42%", "3/10"."""
+
+    done: int
+    of: int
+    text: str
 
 
 @contextmanager
@@ -46,16 +52,16 @@ def work_progress(name: str) -> Iterator[Callable[[Share | None, str], None]]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TaskProgressColumn(),
+        TextColumn("{task.fields[done]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("{task.fields[said]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(name, total=None, said="")
+        task = progress.add_task(name, total=None, done="", said="")
 
         def show(share: Share | None, said: str) -> None:
             if share:
-                progress.update(task, completed=share[0], total=share[1])
+                progress.update(task, completed=share.done, total=share.of, done=share.text)
             progress.update(task, said=said)
 
         yield show

@@ -9,6 +9,7 @@ from virtfleet_api.names import API_VERSION, GROUP
 from virtfleet_api.vm_restore import RestorePhase
 from virtfleet_cli.describe import age, clean
 from virtfleet_cli.errors import CliError
+from virtfleet_cli.progress import Share
 from virtfleet_cli.snapshot import condition_message
 from virtfleet_cli.waiting import Stand
 
@@ -67,7 +68,7 @@ def look_at_restore(restore: Object) -> Stand:
     """Tell how far a restore is."""
     status = restore.get("status") or {}
     done, _, of = str(status.get("done") or "").partition("/")
-    share = (int(done), int(of)) if _is_number(done) and _is_number(of) and int(of) else None
+    share = Share(int(done), int(of), f"{done}/{of}") if _is_number(done) and _is_number(of) and int(of) else None
     ended = status.get("phase") in {RestorePhase.SUCCEEDED, RestorePhase.FAILED}
     waiting = (clean(m["message"]) for m in status.get("machines") or () if m.get("message"))
     return Stand(ended=ended, share=share, said=condition_message(restore, "Complete") or next(waiting, ""))

@@ -15,6 +15,7 @@ from virtfleet_api.vm_snapshot import (
 )
 from virtfleet_cli.describe import clean
 from virtfleet_cli.ports import amount
+from virtfleet_cli.progress import Share
 from virtfleet_cli.waiting import Stand
 
 Object = Mapping[str, Any]
@@ -69,9 +70,8 @@ def look_at_snapshot(snapshot: Object) -> Stand:
     ended = status.get("phase") in {SnapshotPhase.READY, SnapshotPhase.FAILED, SnapshotPhase.DELETING}
     percent = str(status.get("progress") or "").removesuffix("%")
     known = percent.isascii() and percent.isdigit() and len(percent) <= _MAX_DIGITS
-    return Stand(
-        ended=ended, share=(min(int(percent), _WHOLE), _WHOLE) if known else None, said=condition_message(snapshot)
-    )
+    share = Share(min(int(percent), _WHOLE), _WHOLE, f"{percent}%") if known else None
+    return Stand(ended=ended, share=share, said=condition_message(snapshot))
 
 
 def describe_failure(snapshot: Object) -> str:

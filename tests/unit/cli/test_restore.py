@@ -7,6 +7,7 @@ import pytest
 
 from virtfleet_api.vm_restore import VMRestore
 from virtfleet_cli.errors import CliError
+from virtfleet_cli.progress import Share
 from virtfleet_cli.restore import (
     Target,
     ask_to_go_on,
@@ -85,7 +86,7 @@ def test_the_question_says_what_is_lost(*, first: bool, said: str) -> None:
     ("status", "stand"),
     [
         ({}, Stand()),
-        ({"phase": "Restoring", "done": "3/10"}, Stand(share=(3, 10))),
+        ({"phase": "Restoring", "done": "3/10"}, Stand(share=Share(3, 10, "3/10"))),
         ({"phase": "Restoring", "done": "0/0"}, Stand()),
         ({"phase": "Restoring", "done": "many/10"}, Stand()),
         ({"phase": "Restoring", "done": "1/" + "9" * 5000}, Stand()),
@@ -94,7 +95,7 @@ def test_the_question_says_what_is_lost(*, first: bool, said: str) -> None:
             Stand(said="It\N{REPLACEMENT CHARACTER}waits."),
         ),
         ({"phase": "Pending", "message": "No node has room."}, Stand(said="No node has room.")),
-        ({"phase": "Succeeded", "done": "1/1"}, Stand(ended=True, share=(1, 1))),
+        ({"phase": "Succeeded", "done": "1/1"}, Stand(ended=True, share=Share(1, 1, "1/1"))),
         ({"phase": "Failed"}, Stand(ended=True)),
     ],
 )

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from virtfleet_api.vm_snapshot import SnapshotMode, VMSnapshot
+from virtfleet_cli.progress import Share
 from virtfleet_cli.snapshot import (
     build_snapshot,
     describe_captured,
@@ -63,8 +64,8 @@ def test_it_is_named_as_kubectl_names_it() -> None:
     ("status", "stand"),
     [
         ({}, Stand()),
-        ({"phase": "Capturing", "progress": "42%"}, Stand(share=(42, 100))),
-        ({"phase": "Capturing", "progress": "999%"}, Stand(share=(100, 100))),
+        ({"phase": "Capturing", "progress": "42%"}, Stand(share=Share(42, 100, "42%"))),
+        ({"phase": "Capturing", "progress": "999%"}, Stand(share=Share(100, 100, "999%"))),
         ({"phase": "Capturing", "progress": "half"}, Stand()),
         ({"phase": "Capturing", "progress": "²%"}, Stand()),
         ({"phase": "Capturing", "progress": "1" * 5000}, Stand()),
