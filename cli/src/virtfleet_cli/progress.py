@@ -50,13 +50,13 @@ def work_progress(name: str) -> Iterator[Callable[[Share | None, str], None]]:
     """
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=20),
         TextColumn("{task.fields[done]}", markup=False),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[said]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TextColumn("{task.fields[said]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True, expand=True) as progress:
         task = progress.add_task(name, total=None, done="", said="")
 
         def show(share: Share | None, said: str) -> None:
