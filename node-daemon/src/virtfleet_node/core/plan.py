@@ -29,6 +29,7 @@ from virtfleet_node.core.guest_devices import choose_for_start
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.plan_flatten import plan_flatten
+from virtfleet_node.core.plan_fold import plan_fold
 from virtfleet_node.core.plan_live import is_too_small, plan_live
 from virtfleet_node.core.plan_restore import plan_restore, waits_for_others
 from virtfleet_node.core.record import Life, Record
@@ -79,6 +80,8 @@ def plan(desired: Machine, observed: Observed, now: datetime) -> Plan:
         )
     elif observed.domain.active:
         wanted = _plan_running(desired, observed, record, now)
+    elif observed.domain.state is DomainState.ABSENT:
+        wanted = Plan()
     else:
         wanted = _plan_off(desired, observed, record, now)
     if waits_for_others(desired, observed, record):
@@ -189,13 +192,13 @@ def _plan_stopped(desired: Machine, observed: Observed) -> Plan:
     """Copy other machines' disks at once, as they are now; whatever else is missing is made at the next start."""
     if observed.domain.state is DomainState.ABSENT:
         return Plan()
-    return Plan(plan_clones(desired, observed) or plan_flatten(desired, observed))
+    return Plan(plan_clones(desired, observed) or plan_flatten(desired, observed) or plan_fold(observed))
 
 
 def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
     asked = restart_pending(desired, record)
-    if observed.domain.state is DomainState.ABSENT or (stays_off(desired, record) and not asked):
-        return Plan()
+    if stays_off(desired, record) and not asked:
+        return Plan(plan_fold(observed))
     if copies := plan_clones(desired, observed):
         return Plan(copies)
     due = next_start_at(record, now)
