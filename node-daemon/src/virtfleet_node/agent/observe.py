@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from virtfleet_api.machine import Run
 from virtfleet_node.agent.entry import Entry
+from virtfleet_node.agent.look_at_layers import look_at_layers
 from virtfleet_node.agent.surroundings import Surroundings
-from virtfleet_node.core.actions import FlattenDisk
+from virtfleet_node.core.actions import FlattenDisk, MergeLayers
 from virtfleet_node.core.cards import card_name
 from virtfleet_node.core.desired.cpu_tune import live_scheduling, running_vcpus
 from virtfleet_node.core.due import asked_again, outstanding
@@ -15,8 +17,11 @@ from virtfleet_node.core.full_pool import Resumes, remembered
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.layers import as_attached
 from virtfleet_node.core.numa.choose import Refused
-from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain, ShutdownRequests
+from virtfleet_node.core.observed import DomainState, Folding, Observed, ObservedDomain, ShutdownRequests
+from virtfleet_node.core.plan_restore import restore_pending
 from virtfleet_node.core.pool_rules import PoolSpace
+from virtfleet_node.core.record import Record
+from virtfleet_node.core.snapshot_view import SnapshotView
 from virtfleet_node.core.stored import StoredDisk
 
 
@@ -49,7 +54,11 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         resumes=entry.resumes,
         work=str(entry.work or ""),
         flattening=_flattening(entry),
+        folding=await _folding(around, entry, domain),
+        merging=str(entry.work) if _merges(entry) else "",
         is_copied=entry.is_copied,
+        snapshot=await asyncio.to_thread(_snapshot, around, entry, domain),
+        disks_in_use=entry.copying.locked(),
         wanted_by=entry.wanted_by,
         network_problem=around.switch.problem,
         placement=around.cells.placement(desired.uid),
@@ -70,6 +79,19 @@ async def _full_pools(
     return tuple([await asyncio.to_thread(_space, around, name) for name in names])
 
 
+def _snapshot(around: Surroundings, entry: Entry, domain: ObservedDomain) -> SnapshotView | None:
+    """Return the snapshot that the machine is restored to; None when there is none, or nothing is to be restored."""
+    desired, record = entry.desired, domain.stored.record if domain.stored else Record()
+    restoring = record.restoring if desired.run is not Run.ABSENT else None
+    if restoring is not None or not entry.copying.locked():  # what was read may be older than what has just begun
+        around.disks.restores.hold(desired.uid, restoring)
+    if restoring is not None:
+        return around.disks.restores.view(desired.uid, restoring.snapshot_uid)
+    if desired.restore is not None and restore_pending(desired, record):
+        return around.disks.restores.view(desired.uid, desired.restore.snapshot_uid)
+    return None
+
+
 def _space(around: Surroundings, pool: str) -> PoolSpace:
     try:
         return around.pools.space(pool)
@@ -82,7 +104,18 @@ def _flattening(entry: Entry) -> tuple[str, str, str] | None:
     return (action.pool, action.name, str(entry.work)) if isinstance(action, FlattenDisk) else None
 
 
+def _merges(entry: Entry) -> bool:
+    return entry.work is not None and isinstance(entry.work.action, MergeLayers)
+
+
+async def _folding(around: Surroundings, entry: Entry, domain: ObservedDomain) -> Folding | None:
+    """Look at the layers of a machine; what goes on has taken room already, and is not judged by what it needs."""
+    found = await look_at_layers(around, entry.desired.uid, domain)
+    return replace(found, waits="") if found and _merges(entry) else found
+
+
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:
+    entry.restoring = domain.stored.record.restoring if domain.stored else None
     around.cells.see(entry.desired.uid, entry.desired.hardware, domain)
     if not domain.active:
         entry.shutdown, entry.facts = ShutdownRequests(), GuestFacts()

@@ -9,6 +9,7 @@ from virtfleet_node.core.compute_actions import MemoryAction, VcpuAction
 from virtfleet_node.core.limit_actions import LimitCard, LimitCpu
 from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.record import Record
+from virtfleet_node.core.restore_actions import RestoreAction
 
 
 class ShutdownMode(StrEnum):
@@ -54,7 +55,7 @@ class CloneDisks:
 
 @dataclass(frozen=True)
 class FlattenDisk:
-    """Make a disk independent of its image. Goes on beside the plans until it is done."""
+    """Make a disk independent of its image and of other machines. Goes on beside the plans until it is done."""
 
     pool: str
     name: str
@@ -64,6 +65,15 @@ class FlattenDisk:
     def __str__(self) -> str:
         """Say it in words."""
         return f"make disk {self.pool}/{self.name} independent of its image"
+
+
+@dataclass(frozen=True)
+class MergeLayers:
+    """Remove and merge layers of disks that nobody names. Goes on beside the plans until none is left."""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return "merge layers of disks"
 
 
 @dataclass(frozen=True)
@@ -294,13 +304,15 @@ DiskChange = LimitDisk | ResizeDisk | DetachDisk
 DomainAction = PowerAction | DiskChange | DetachDevice | CardAction | LimitCpu | VcpuAction | MemoryAction | Undefine
 """Actions that the hypervisor carries out as they are."""
 
-LongAction = CloneDisks | FlattenDisk | WipeDisk
+LongAction = CloneDisks | FlattenDisk | MergeLayers | WipeDisk
 """Actions that take minutes or hours: begun when planned, left alone while still planned, ended when not."""
 
 DiskAction = PrepareDisk | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk
 """Actions for which files are looked up."""
 
-ShortAction = WriteRecord | Start | DomainAction | DiskAction | AttachCard | AttachDevice | Pin | RemoveMedia
+ShortAction = (
+    WriteRecord | Start | DomainAction | DiskAction | AttachCard | AttachDevice | Pin | RemoveMedia | RestoreAction
+)
 """Actions that are over when they have been carried out."""
 
 Action = ShortAction | LongAction

@@ -18,6 +18,7 @@ from virtfleet_node.core.numa.placement import Placement
 from virtfleet_node.core.places import Places
 from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.record import Record, Stored
+from virtfleet_node.core.snapshot_view import SnapshotView
 from virtfleet_node.core.stored import StoredDisk
 
 
@@ -157,6 +158,16 @@ class Asking:
 
 
 @dataclass(frozen=True)
+class Folding:
+    """Layers of a disk that are to be removed or merged."""
+
+    pool: str
+    disk: str
+    waits: str = ""
+    """What it waits for, as a sentence; empty when it can go on."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything the plan looks at."""
 
@@ -181,8 +192,16 @@ class Observed:
     """How far the long action is that goes on."""
     flattening: tuple[str, str, str] | None = None
     """Pool and name of the disk that is made independent of its image, and how far it is."""
+    folding: Folding | None = None
+    """Layers that nobody names; None when there are none."""
+    merging: str = ""
+    """How far the merge of layers is that goes on."""
     is_copied: bool = False
     """The running guest's disks are being copied just now, and must keep their size."""
+    snapshot: SnapshotView | None = None
+    """The snapshot that the machine is restored to, or is to be; None when the node has none such."""
+    disks_in_use: bool = False
+    """Something else works on the machine's disks just now, such as a copy of them."""
     wanted_by: tuple[str, ...] = ()
     """Machines, as namespace/name, that have yet to copy disks of this one; looked up when it is to be removed."""
     cpu_frequency_hz: int = 0

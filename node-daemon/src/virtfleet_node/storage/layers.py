@@ -5,7 +5,7 @@ A disk that was removed, while what lies on its layers was not, is marked by the
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,9 @@ _BLOCK: Final = 512
 
 _REMOVED: Final = ".removed"
 
+MERGING: Final = ".merging"
+"""Suffix of the file that says which layers of a disk QEMU merges."""
+
 
 class LayerStore:
     """The layers in all pools."""
@@ -30,6 +33,8 @@ class LayerStore:
     def __init__(self, pools: Pools, snapshots: SnapshotStore) -> None:
         self._pools = pools
         self._snapshots = snapshots
+        self._held: dict[str, frozenset[Path]] = {}
+        """By machine, the layers that were its disks before a restore that is under way."""
 
     def read_all(self) -> tuple[Layer, ...]:
         """Return every layer of every machine."""
@@ -52,6 +57,21 @@ class LayerStore:
         """Return one layer by its path, None when there is none."""
         pools = (name for name in self._pools.names() if path.is_relative_to(self._pools.folder(name, "disks")))
         return next((_read(pool, path) for pool in pools), None)
+
+    def hold(self, uid: str, paths: Iterable[Path]) -> None:
+        """Keep these layers of a machine, whoever needs them, until others are named; those of a restore."""
+        self._held[uid] = frozenset(paths)
+        if not self._held[uid]:
+            del self._held[uid]
+
+    def named(self) -> frozenset[Path]:
+        """Return the layers that must stay as they are: those that snapshots name, and those that are held."""
+        return self._snapshots.named().union(*self._held.values())
+
+    def numbers(self, uid: str, pool: str, disk: str) -> dict[str, int]:
+        """Return the numbers of a disk's layers by the names of their files."""
+        layers = (layer for layer in self.of_machine(uid) if (layer.pool, layer.disk) == (pool, disk))
+        return {layer.path.name: layer.number for layer in layers}
 
     def next_path(self, uid: str, pool: str, disk: str) -> Path:
         """Return the path of a new layer of a disk, which becomes the disk when it appears."""
@@ -82,7 +102,7 @@ class LayerStore:
         key = (uid, pool, disk)
         if key not in self.tips(uid):
             return ()
-        gone = unneeded(self.read_all(), self._snapshots.named(), self._all_removed() | {key})
+        gone = unneeded(self.read_all(), self.named(), self.all_removed() | {key})
         return tuple(layer for layer in gone if layer.key == key)
 
     def mark_removed(self, uid: str, pool: str, disk: str) -> None:
@@ -106,27 +126,28 @@ class LayerStore:
         if self._snapshots.has_unreadable():
             _LOG.warning("Keeping all layers, as a snapshot cannot be read; an administrator must look at it")
             return
-        gone = unneeded(self.read_all(), self._snapshots.named(), self._all_removed())
+        gone = unneeded(self.read_all(), self.named(), self.all_removed())
         for layer in gone:
             self.remove(layer.path)
         for owner in {uid, *(layer.machine_uid for layer in gone)}:
-            self._tidy(owner)
+            self.tidy(owner)
 
-    def _tidy(self, uid: str) -> None:
+    def tidy(self, uid: str) -> None:
         """Remove the marks of disks that have no layer any more, and folders with nothing in them."""
         left = {(layer.pool, layer.disk) for layer in self.of_machine(uid)}
         for pool in self._pools.names():
             folder = self._folder(pool, uid)
             if folder.is_symlink() or not folder.is_dir():
                 continue
-            for mark in folder.glob(f"*{_REMOVED}"):
-                if (pool, mark.name.removesuffix(_REMOVED)) not in left:
+            for mark in (*folder.glob(f"*{_REMOVED}"), *folder.glob(f"*{MERGING}")):
+                if (pool, mark.stem) not in left:
                     mark.unlink()
             if not any(folder.iterdir()):
                 folder.rmdir()
                 sync_folder(folder.parent)
 
-    def _all_removed(self) -> frozenset[Key]:
+    def all_removed(self) -> frozenset[Key]:
+        """Return the disks that were removed, while layers of theirs stay."""
         folders = (subfolders(self._pools.folder(pool, "disks")) for pool in self._pools.names())
         return frozenset(key for found in folders for folder in found for key in self._removed(folder.name))
 
