@@ -15,6 +15,7 @@ from virtfleet_api.vm_restore import VMRestore
 from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.network.cards import switched
 from virtfleet_operator.core.summarise.vm_snapshot import SETTLED
+from virtfleet_operator.core.validate.vm_snapshot import is_counted
 from virtfleet_operator.fleet.errors import NodeError
 from virtfleet_operator.kube.cache import Cache, Stored
 from virtfleet_operator.kube.errors import KubeError
@@ -125,6 +126,8 @@ class Controller:
         found = self._cache.find(MACHINE, "uid", uid)
         if any(bound_node(stored) == node for stored in found):
             self._add(found)
+            for stored in found:
+                self._add(self._waiting_snapshots(stored.key))
         else:
             self.queue.add(Key(NODE, "", node))
 
@@ -226,8 +229,10 @@ class Controller:
         for stored in (old, new):
             if stored is not None and (label := stored.meta.labels.get(SCHEDULE_LABEL)):
                 self._add(self._cache.find(SCHEDULE, BY_LABEL, f"{key.namespace}/{label}"))
-        if old is not None and new is None and isinstance(old.resource, VMSnapshot):
-            self._add(self._waiting_snapshots(Key(MACHINE, key.namespace, old.resource.spec.virtual_machine)))
+        before, after = (stored.resource if stored is not None else None for stored in (old, new))
+        counted = isinstance(after, VMSnapshot) and is_counted(after)
+        if isinstance(before, VMSnapshot) and is_counted(before) and not counted:
+            self._add(self._waiting_snapshots(Key(MACHINE, key.namespace, before.spec.virtual_machine)))
 
     def _restore_object_changed(self, restore: Stored | None) -> None:
         """Look at the snapshot, which may wait to be removed, and so at the schedule that wants it to be."""
