@@ -79,6 +79,19 @@ def compile_machine(
 
     A machine that shall be off is compiled without its Secret, so that it can be stopped when that is gone.
     """
+    origins = _find_origins(vm, catalog)
+    if isinstance(origins, Waiting | Invalid):
+        return origins
+    run = run_of(vm)
+    if isinstance(secret, Waiting):
+        if run != Run.STOPPED:
+            return secret
+        secret = None
+    document = _document(vm, run, _hardware(vm, sizing, origins), _cloud_init(vm, secret))
+    return document.model_copy(update={"restore": machine_restore(vm, catalog)})
+
+
+def _find_origins(vm: VirtualMachine, catalog: Catalog) -> Origins | Waiting | Invalid:
     images, sources = find_images(vm, catalog), find_sources(vm, catalog)
     if isinstance(images, Waiting | Invalid):
         return images
@@ -91,16 +104,7 @@ def compile_machine(
     if isinstance(adoptions, Waiting | Invalid):
         return adoptions
     cards = find_cards(vm, catalog)
-    if isinstance(cards, Waiting | Invalid):
-        return cards
-    run = run_of(vm)
-    if isinstance(secret, Waiting):
-        if run != Run.STOPPED:
-            return secret
-        secret = None
-    hardware = _hardware(vm, sizing, Origins(images, sources, snapshots, adoptions, cards))
-    document = _document(vm, run, hardware, _cloud_init(vm, secret))
-    return document.model_copy(update={"restore": machine_restore(vm, catalog)})
+    return cards if isinstance(cards, Waiting | Invalid) else Origins(images, sources, snapshots, adoptions, cards)
 
 
 def compile_deletion(vm: VirtualMachine, sizing: Sizing | Waiting | Invalid | None, catalog: Catalog) -> Machine:

@@ -77,9 +77,9 @@ def _makers(restores: Iterable[VMRestore], vm: VirtualMachine) -> Iterator[VMRes
     """Yield the restore that made the machine; a label alone, which anybody may have written, is not enough."""
     for restore in restores:
         new = restore.spec.target.new_virtual_machines
-        if new and is_made_by(vm.metadata, restore.metadata.uid):
-            if vm.metadata.name in machine_names(restore.spec.target):
-                yield restore
+        made = new is not None and is_made_by(vm.metadata, restore.metadata.uid)
+        if made and vm.metadata.name in machine_names(restore.spec.target):
+            yield restore
 
 
 def before_name(restore: str) -> str:

@@ -56,8 +56,8 @@ def other_problems(restore: VMRestore, catalog: Catalog) -> tuple[str, ...]:
         return ()
     others = unfinished_restores(catalog.unfinished_restores(namespace), machine)
     problems = [
-        f"spec.target.virtualMachine: VMRestore {other.metadata.name} of VirtualMachine {quote(machine)} has not ended: "
-        "wait until it has, or delete it first"
+        f"spec.target.virtualMachine: VMRestore {other.metadata.name} of VirtualMachine {quote(machine)} has not "
+        "ended: wait until it has, or delete it first"
         for other in others
         if other.metadata.name != restore.metadata.name
     ]
