@@ -123,9 +123,7 @@ def _review_lookups(new: Resource, catalog: Catalog) -> Review:
             return Review(warnings=build_group(new, catalog)[1])
         case VMSnapshot():
             return _review_snapshot(new, catalog)
-        case VMRestore():
-            return _review_restore(new, catalog)
-    return Review()
+    return _review_restore(new, catalog) if isinstance(new, VMRestore) else Review()
 
 
 def _sizing(vm: VirtualMachine, catalog: Catalog) -> Sizing | Waiting | Invalid:
