@@ -122,7 +122,7 @@ async def test_a_start_of_the_source_does_not_wait_for_a_copy(rig: Rig) -> None:
     await rig.put(clone)
     await until_copying(rig, clone)
     await rig.put(source, run=Run.RUNNING)
-    await rig.until_phase(source, Phase.RUNNING, 10)
+    await rig.until_phase(source, Phase.RUNNING)
     assert stored(rig, clone) == {}, "the copy was complete before its source was started: it shows nothing"
     await rig.until_phase(clone, Phase.STOPPED)
     assert set(stored(rig, clone)) == {"data"}

@@ -262,7 +262,7 @@ class Rig:
         console = await self.daemon.open_console(machine.uid)
         await console.write(text.encode() + b"\n")
         echoed = b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             # A shell breaks a long line in two; what it wrote before comes first.
             while text[-12:].encode() not in echoed.replace(b"\r\r\n", b""):
                 echoed += await console.read()

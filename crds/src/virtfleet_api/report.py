@@ -20,6 +20,9 @@ WAITING_FOR_DEVICE: Final = "WaitingForDevice"
 CLONING: Final = "Cloning"
 """Reason of PROVISIONING while disks are copied from another machine."""
 
+RESTORING: Final = "Restoring"
+"""Reason of PROVISIONING while the machine is put back to a snapshot."""
+
 WAITING_FOR_COPIES: Final = "WaitingForCopies"
 """Reason of STOPPING while other machines copy the disks of one that shall go."""
 

@@ -35,6 +35,7 @@ add_kernel() { # FLAVOUR SUFFIX MODULE...   writes vmlinuz and initrd.img with t
 
 cp /bin/busybox "$root/bin/busybox"
 for applet in $("$root/bin/busybox" --list); do [[ $applet == busybox ]] || ln -s busybox "$root/bin/$applet"; done
+ln -s ../bin/busybox "$root/sbin/hwclock" # where the guest agent looks for it when it is told the time
 for program in /usr/sbin/qemu-ga; do
   cp "$program" "$root/bin/"
   ldd "$program" | grep -oE '/[^ ]+\.so[^ ]*' | while read -r library; do

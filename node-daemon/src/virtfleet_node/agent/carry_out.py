@@ -13,6 +13,7 @@ from virtfleet_node.agent.give_devices import attach_device, choose_devices
 from virtfleet_node.agent.look_at_layers import recover_merges
 from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking, remember_vcpus
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
+from virtfleet_node.agent.restorer import carry_out_restore
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import (
     AttachCard,
@@ -55,6 +56,14 @@ from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.numa.pins import build_guest_cells, is_everywhere
 from virtfleet_node.core.places import Places, assign, reassign
 from virtfleet_node.core.record import Life, Record, Stored
+from virtfleet_node.core.restore_actions import (
+    BeginRestore,
+    DropLayers,
+    MakeLayers,
+    SetClock,
+    StartWarm,
+    TidyLayers,
+)
 from virtfleet_node.core.settle import failed_start
 from virtfleet_node.host.pages import move_pages
 
@@ -76,6 +85,8 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
             await _pin(around, desired, action)
         case AttachCard() | AttachDevice():
             await _attach(around, entry, desired, action)
+        case BeginRestore() | MakeLayers() | DropLayers() | StartWarm() | TidyLayers() | SetClock():
+            await carry_out_restore(around, entry, desired, action)
         case RemoveMedia():
             await asyncio.to_thread(around.disks.remove_leftovers, desired.uid)
             await asyncio.to_thread(around.media.remove, desired.uid)

@@ -93,6 +93,7 @@ class Copier:
         if source is None:
             raise ConflictError("The machine whose disks are to be copied is not on this node.")
         async with source.copying:
+            _check_free(source)
             sources = await self._find_sources(action)
             files = await to_end(clones.begin, uid, action.disks)
             await self._copy(_Copying(uid, action, sources, files, partial(self._advance, uid, work)), source)
@@ -114,6 +115,7 @@ class Copier:
         wanted = DiskCopySource(machine_uid=uid, pool=origin.pool, name=name, clone=Clone.FULL)
         action = CloneDisks(uid, (MachineDisk(name=name, pool=pool, source=wanted),))
         async with source.copying:
+            _check_free(source)
             sources = await self._find_sources(action)
             await self._copy(_Copying(uid, action, sources, {(pool, name): target}, progress), source)
 
@@ -269,6 +271,12 @@ class _Copying:
     def disk(self, name: Name) -> MachineDisk:
         """Return a disk as it is wanted."""
         return next(disk for disk in self.action.disks if (disk.pool, disk.name) == name)
+
+
+def _check_free(source: Entry) -> None:
+    """Refuse to copy disks of which some are put back to a snapshot already, and others are not: ConflictError."""
+    if source.restoring is not None:
+        raise ConflictError("The machine whose disks are to be copied is being restored; they are copied afterwards.")
 
 
 def _source_uids(entry: Entry, there: set[Name]) -> set[str]:

@@ -12,6 +12,7 @@ from virtfleet_node.core.full_pool import Resumes
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import Asking, ShutdownRequests
 from virtfleet_node.core.report import Standing
+from virtfleet_node.core.restoring import Restoring
 
 
 @dataclass
@@ -62,6 +63,8 @@ class Entry:
     """Held while the guest is frozen, and while it is asked to go on."""
     readers: "set[asyncio.Task[None]]" = field(default_factory=set)
     """Those that read the files of this machine's disks; joined and ended under `lock`."""
+    restoring: Restoring | None = None
+    """A restore that has been begun: nothing else may work on the machine's disks, or remove that snapshot."""
     is_copied: bool = False
     """QEMU copies disks of the running guest."""
     wanted_by: tuple[str, ...] = ()

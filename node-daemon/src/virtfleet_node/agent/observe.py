@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from virtfleet_api.machine import Run
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.look_at_layers import look_at_layers
 from virtfleet_node.agent.surroundings import Surroundings
@@ -17,7 +18,10 @@ from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.layers import as_attached
 from virtfleet_node.core.numa.choose import Refused
 from virtfleet_node.core.observed import DomainState, Folding, Observed, ObservedDomain, ShutdownRequests
+from virtfleet_node.core.plan_restore import restore_pending
 from virtfleet_node.core.pool_rules import PoolSpace
+from virtfleet_node.core.record import Record
+from virtfleet_node.core.snapshot_view import SnapshotView
 from virtfleet_node.core.stored import StoredDisk
 
 
@@ -53,6 +57,8 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         folding=await _folding(around, entry, domain),
         merging=str(entry.work) if _merges(entry) else "",
         is_copied=entry.is_copied,
+        snapshot=await asyncio.to_thread(_snapshot, around, entry, domain),
+        disks_in_use=entry.copying.locked(),
         wanted_by=entry.wanted_by,
         network_problem=around.switch.problem,
         placement=around.cells.placement(desired.uid),
@@ -71,6 +77,19 @@ async def _full_pools(
     files = {attached.file for attached in domain.disks if attached.target in domain.full_disks}
     names = sorted({disk.pool for disk in disks if str(disk.path) in files})
     return tuple([await asyncio.to_thread(_space, around, name) for name in names])
+
+
+def _snapshot(around: Surroundings, entry: Entry, domain: ObservedDomain) -> SnapshotView | None:
+    """Return the snapshot that the machine is restored to; None when there is none, or nothing is to be restored."""
+    desired, record = entry.desired, domain.stored.record if domain.stored else Record()
+    restoring = record.restoring if desired.run is not Run.ABSENT else None
+    if restoring is not None or not entry.copying.locked():  # what was read may be older than what has just begun
+        around.disks.restores.hold(desired.uid, restoring)
+    if restoring is not None:
+        return around.disks.restores.view(desired.uid, restoring.snapshot_uid)
+    if desired.restore is not None and restore_pending(desired, record):
+        return around.disks.restores.view(desired.uid, desired.restore.snapshot_uid)
+    return None
 
 
 def _space(around: Surroundings, pool: str) -> PoolSpace:
@@ -96,6 +115,7 @@ async def _folding(around: Surroundings, entry: Entry, domain: ObservedDomain) -
 
 
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:
+    entry.restoring = domain.stored.record.restoring if domain.stored else None
     around.cells.see(entry.desired.uid, entry.desired.hardware, domain)
     if not domain.active:
         entry.shutdown, entry.facts = ShutdownRequests(), GuestFacts()

@@ -34,6 +34,12 @@ def resolve_media(drives: Iterable[MachineDisk], find_image: FindImage) -> dict[
     return {drive.name: _image(find_image, drive.medium_uid).path for drive in drives if drive.medium_uid is not None}
 
 
+def resolve_media_there(drives: Iterable[MachineDisk], find_image: FindImage) -> dict[str, Path]:
+    """Return what is in each drive that is not empty, as far as the node still has it."""
+    found = {drive.name: find_image(drive.medium_uid) for drive in drives if drive.medium_uid is not None}
+    return {name: image.path for name, image in found.items() if image is not None}
+
+
 def resolve_disk(stored: StoredDisk, find_image: FindImage) -> ResolvedDisk:
     """Return the files of a disk; ConflictError when an image has gone meanwhile."""
     own = FileLayer(stored.path, stored.format)

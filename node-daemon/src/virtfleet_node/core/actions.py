@@ -9,6 +9,7 @@ from virtfleet_node.core.compute_actions import MemoryAction, VcpuAction
 from virtfleet_node.core.limit_actions import LimitCard, LimitCpu
 from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.record import Record
+from virtfleet_node.core.restore_actions import RestoreAction
 
 
 class ShutdownMode(StrEnum):
@@ -309,7 +310,9 @@ LongAction = CloneDisks | FlattenDisk | MergeLayers | WipeDisk
 DiskAction = PrepareDisk | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk
 """Actions for which files are looked up."""
 
-ShortAction = WriteRecord | Start | DomainAction | DiskAction | AttachCard | AttachDevice | Pin | RemoveMedia
+ShortAction = (
+    WriteRecord | Start | DomainAction | DiskAction | AttachCard | AttachDevice | Pin | RemoveMedia | RestoreAction
+)
 """Actions that are over when they have been carried out."""
 
 Action = ShortAction | LongAction

@@ -18,6 +18,7 @@ from virtfleet_node.core.numa.placement import Placement
 from virtfleet_node.core.places import Places
 from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.record import Record, Stored
+from virtfleet_node.core.snapshot_view import SnapshotView
 from virtfleet_node.core.stored import StoredDisk
 
 
@@ -197,6 +198,10 @@ class Observed:
     """How far the merge of layers is that goes on."""
     is_copied: bool = False
     """The running guest's disks are being copied just now, and must keep their size."""
+    snapshot: SnapshotView | None = None
+    """The snapshot that the machine is restored to, or is to be; None when the node has none such."""
+    disks_in_use: bool = False
+    """Something else works on the machine's disks just now, such as a copy of them."""
     wanted_by: tuple[str, ...] = ()
     """Machines, as namespace/name, that have yet to copy disks of this one; looked up when it is to be removed."""
     cpu_frequency_hz: int = 0

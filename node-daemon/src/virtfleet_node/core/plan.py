@@ -31,7 +31,9 @@ from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.plan_flatten import plan_flatten
 from virtfleet_node.core.plan_fold import plan_fold
 from virtfleet_node.core.plan_live import is_too_small, plan_live
+from virtfleet_node.core.plan_restore import plan_restore, waits_for_others
 from virtfleet_node.core.record import Life, Record
+from virtfleet_node.core.restore_actions import BeginRestore, StartWarm
 from virtfleet_node.core.settle import settle, starting, stays_off
 
 REPEAT_SHUTDOWN: Final = timedelta(seconds=3)
@@ -40,8 +42,15 @@ REPEAT_SHUTDOWN: Final = timedelta(seconds=3)
 LOOK_FOR_PLACE: Final = timedelta(seconds=10)
 """Neighbours that end wake a machine that waits for their CPUs; nobody tells of huge pages that come by themselves."""
 
+LOOK_FOR_OTHERS: Final = timedelta(seconds=2)
+"""A restore waits until a copy of the machine's disks has ended."""
+
 ACPI_FIRST: Final = 2
 """Requests by the power button before the guest agent is asked as well: the button is what every guest understands."""
+
+
+_KEEPING: Final = (Start, StartWarm, BeginRestore, WriteRecord, Undefine)
+"""Actions that keep a record by themselves, or take it away."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,8 @@ def plan(desired: Machine, observed: Observed, now: datetime) -> Plan:
         wanted = Plan((Destroy(),))  # nobody is there to be asked; what follows is decided once it is off
     elif desired.run is Run.ABSENT:
         wanted = _plan_absent(desired, observed, record, now)
+    elif (restore := plan_restore(desired, observed, record, now)) is not None:
+        wanted = _plan_restore(restore, desired, observed, now)
     elif desired.run is Run.STOPPED:
         wanted = (
             _plan_stop(desired, observed, record, now) if observed.domain.active else _plan_stopped(desired, observed)
@@ -73,6 +84,8 @@ def plan(desired: Machine, observed: Observed, now: datetime) -> Plan:
         wanted = Plan()
     else:
         wanted = _plan_off(desired, observed, record, now)
+    if waits_for_others(desired, observed, record):
+        wanted = Plan(wanted.actions, min(filter(None, (wanted.wake_at, now + LOOK_FOR_OTHERS))))
     return _with_record(wanted, observed, record)
 
 
@@ -110,10 +123,19 @@ def switch_missing(desired: Machine, observed: Observed) -> bool:
 
 def _with_record(wanted: Plan, observed: Observed, record: Record) -> Plan:
     """Put what was learnt first, unless an action of the plan keeps it anyway."""
-    kept = any(isinstance(action, Start | WriteRecord | Undefine) for action in wanted.actions)
+    kept = any(isinstance(action, _KEEPING) for action in wanted.actions)
     if kept or record == observed.record or observed.domain.state is DomainState.ABSENT:
         return wanted
     return Plan((WriteRecord(record), *wanted.actions), wanted.wake_at)
+
+
+def _plan_restore(actions: tuple[Action, ...], desired: Machine, observed: Observed, now: datetime) -> Plan:
+    """Return the steps of a restore; a start from memory waits for the same things as any other start."""
+    if not any(isinstance(action, StartWarm) for action in actions):
+        return Plan(actions)
+    if _lacks(desired, observed):
+        return Plan()
+    return Plan(wake_at=now + LOOK_FOR_PLACE) if observed.no_place is not None else Plan(actions)
 
 
 def _plan_running(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:

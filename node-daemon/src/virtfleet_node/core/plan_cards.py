@@ -13,7 +13,9 @@ from virtfleet_node.core.observed import AttachedCard, Observed
 
 
 def plan_cards(desired: Machine, observed: Observed, now: datetime) -> Iterator[Change]:
-    """Return the changes of a running guest's cards."""
+    """Return the changes of a running guest's cards: what shall go is asked for first, and may free a place."""
+    for extra in unwanted_cards(desired.hardware, observed):
+        yield ask(DetachCard(extra.alias), extra.alias, observed, now)
     waiting = waiting_for_switch(desired.hardware, observed)
     for interface in desired.hardware.interfaces:
         seen = attached_card(interface, observed)
@@ -21,8 +23,6 @@ def plan_cards(desired: Machine, observed: Observed, now: datetime) -> Iterator[
             yield from map(Change, _plan_card(interface, seen))
         elif interface not in waiting and attachable_card(interface, desired.hardware, observed):
             yield Change(AttachCard(interface))
-    for seen in unwanted_cards(desired.hardware, observed):
-        yield ask(DetachCard(seen.alias), seen.alias, observed, now)
 
 
 def _plan_card(interface: MachineInterface, seen: AttachedCard) -> Iterator[Action]:

@@ -13,6 +13,9 @@ from virtfleet_node.core.layers import Layer
 from virtfleet_node.core.merging import KeptMerge
 from virtfleet_node.core.plan_merge import AddLayer, MergeLive, Seen
 from virtfleet_node.core.pool_rules import PoolSpace
+from virtfleet_node.core.restoring import Restoring
+from virtfleet_node.core.save_image import SaveImageHead
+from virtfleet_node.core.snapshot_view import SnapshotView
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 
 
@@ -31,6 +34,10 @@ class DiskStore(Protocol):
     @property
     def clones(self) -> "CloneStore":
         """What makes disks from disks of other machines."""
+
+    @property
+    def restores(self) -> "RestoreStore":
+        """What restores read and write."""
 
     @property
     def merges(self) -> "MergeStore":
@@ -101,6 +108,37 @@ class CloneStore(Protocol):
 
     async def grow(self, disk: MachineDisk, target: Path, capacity_bytes: int) -> None:
         """Make a finished copy as large as its disk shall be."""
+
+
+class RestoreStore(Protocol):
+    """The files of restores."""
+
+    def view(self, uid: str, snapshot_uid: str) -> SnapshotView | None:
+        """Return a snapshot as a restore of a machine sees it."""
+
+    def hold(self, uid: str, restoring: Restoring | None) -> None:
+        """Keep what a machine's disks were before a restore that is under way."""
+
+    async def make_layers(self, uid: str, restoring: Restoring) -> None:
+        """Make the new layers, those that are not there."""
+
+    def drop_layers(self, uid: str, restoring: Restoring) -> None:
+        """Remove the new layers."""
+
+    def read_head(self, snapshot_uid: str) -> SaveImageHead:
+        """Return the head of a snapshot's memory image."""
+
+    def memory_file(self, snapshot_uid: str) -> Path:
+        """Return the memory image of a snapshot."""
+
+    def copy_memory(self, uid: str, snapshot_uid: str, describe: Callable[[SaveImageHead], str]) -> Path:
+        """Make a copy of a memory image with another description, in a machine's folder."""
+
+    def remove_copy(self, uid: str) -> None:
+        """Remove that copy, if it is there."""
+
+    def tidy(self, uid: str) -> None:
+        """Remove layers that nobody needs any more."""
 
 
 class MergeStore(Protocol):

@@ -12,6 +12,7 @@ from virtfleet_api.report import StopReason
 from virtfleet_node.core.chosen import ChosenDevice
 from virtfleet_node.core.numa.placement import Placement
 from virtfleet_node.core.places import Places, assign
+from virtfleet_node.core.restoring import Restoring
 
 ERROR_LENGTH: Final = 400
 """A sentence of libvirt's is shorter; QEMU's own words may be long."""
@@ -48,6 +49,18 @@ class Record(Document):
     """Why the last start failed; empty when it did not."""
     detached: tuple[MachineDisk, ...] = ()
     """Disks that were taken out of the document; their reclaim policy still holds when the machine is deleted."""
+    snapshot_uid: str = ""
+    """The snapshot that the machine was captured in, or restored from, last; empty for none."""
+    restoring: Restoring | None = None
+    """A restore that has been begun."""
+    restored_token: str = ""
+    """Of the last restore that was served, or has failed."""
+    restore_error: Annotated[str, Field(max_length=ERROR_LENGTH)] = ""
+    """Why that restore failed; empty when it did not."""
+    restored_warm: bool = False
+    """The guest went on with the memory of the snapshot."""
+    clock_behind: bool = False
+    """The guest's clock stands where it stood in the snapshot, and its agent has yet to be told the time."""
 
 
 class Stored(Document):

@@ -7,6 +7,7 @@ from pathlib import Path
 from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.report import (
     CLONING,
+    RESTORING,
     WAITING_FOR_COPIES,
     WAITING_FOR_DEVICE,
     WAITING_FOR_NETWORK,
@@ -36,6 +37,7 @@ from virtfleet_node.core.places import assign
 from virtfleet_node.core.plan import media_missing, missing_images, restart_pending, switch_missing
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.record import Record
+from virtfleet_node.core.report_restore import build_restore, say_step
 from virtfleet_node.core.settle import settle, stays_off
 from virtfleet_node.core.wanted_compute import current_vcpus, memory_ceiling
 
@@ -79,6 +81,7 @@ def build_report(
         held_interfaces=held_interfaces(desired.hardware, observed, now) if active else (),
         devices=assigned_devices(observed),
         held_devices=held_devices(desired.hardware, observed, now) if active else (),
+        restore=build_restore(desired, observed, record),
         kept_disks=_retained(desired, observed, record) if phase is Phase.ABSENT else (),
     )
 
@@ -113,8 +116,8 @@ def _restart_required(started: Hardware | None, desired: Machine, observed: Obse
 def _stand(desired: Machine, observed: Observed, record: Record, now: datetime, trouble: Standing | None) -> Standing:
     if observed.domain.state is DomainState.ABSENT and desired.run is Run.ABSENT:
         return Phase.ABSENT, "", ""
-    if (wanted := _stand_wanted(desired, observed)) is not None:
-        return wanted
+    if (busy := _stand_wanted(desired, observed) or _stand_restoring(desired, observed, record, trouble)) is not None:
+        return busy
     if observed.domain.active:
         standing = _stand_active(desired, observed, record)
         return (standing[0], *trouble[1:]) if trouble and not standing[1] else standing
@@ -187,6 +190,12 @@ def _stand_wanted(desired: Machine, observed: Observed) -> Standing | None:
     names = ", ".join(observed.wanted_by)
     said = f"The machine stays until its disks are copied for {names}; delete what shall not be made."
     return Phase.STOPPING, WAITING_FOR_COPIES, said
+
+
+def _stand_restoring(desired: Machine, observed: Observed, record: Record, trouble: Standing | None) -> Standing | None:
+    if record.restoring is None or desired.run is Run.ABSENT:
+        return None
+    return trouble or (Phase.PROVISIONING, RESTORING, say_step(observed, record.restoring))
 
 
 def _stand_ended(record: Record) -> Standing:

@@ -166,8 +166,8 @@ def _detach_device(domain: libvirt.virDomain, action: DomainAction) -> None:
         domain.detachDeviceAlias(action.alias, libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
 
-def _set_link(domain: libvirt.virDomain, action: DomainAction) -> None:
-    """Change the link in the card's own description: libvirt refuses one in which anything else differs."""
+def set_link(domain: libvirt.virDomain, action: DomainAction) -> None:
+    """Pull a cable or plug it in, in the card's own description: libvirt refuses one in which anything else differs."""
     if isinstance(action, SetLink) and (card := find_card(domain, action.alias)) is not None:
         link = card.find("link")
         (etree.SubElement(card, "link") if link is None else link).set("state", action.state)
@@ -196,7 +196,7 @@ _STEPS: Final[dict[type[DomainAction], Callable[[libvirt.virDomain, DomainAction
     DetachDisk: _detach_disk,
     DetachDevice: _detach_device,
     DetachCard: _detach_card,
-    SetLink: _set_link,
+    SetLink: set_link,
     PlugVcpus: compute.plug_vcpus,
     UnplugVcpus: compute.unplug_vcpus,
     SetGuestVcpus: compute.set_guest_vcpus,

@@ -1,7 +1,8 @@
 """The hypervisor as the agent sees it: read, execute, and be told that something happened."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import libvirt
@@ -19,7 +20,7 @@ from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import Stored
 from virtfleet_node.core.traffic import Traffic
-from virtfleet_node.hypervisor import backup, commit, cpu, execute, node_devices, observe, pull
+from virtfleet_node.hypervisor import backup, commit, cpu, execute, node_devices, observe, pull, warm
 from virtfleet_node.hypervisor.agent_facts import read_guest_facts, read_guest_vcpus
 from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
@@ -41,6 +42,10 @@ _WEIGHT_SECONDS = 3.0
 
 _START_SECONDS = 120.0
 """A start is never given up early: libvirt would finish it behind our back."""
+
+
+_LOAD_SECONDS = 3600.0
+"""The memory is read from the disk, and perhaps uncompressed, within the call: some 200 MB/s."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,20 @@ class Hypervisor:
         """Define the domain from XML, start it, then keep `confirmed`."""
         connect = self._connection.get()
         await self._calls.run(lambda: execute.start(connect, xml, confirmed, paused=paused), _START_SECONDS)
+
+    async def start_warm(
+        self, start: warm.WarmStart, confirm: Callable[[], Awaitable[None]], confirmed: Stored
+    ) -> None:
+        """Start a guest from a save image, paused; `confirm` is awaited before `confirmed` is kept."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: warm.start(connect, start), _LOAD_SECONDS)
+        await confirm()
+        await self._calls.run(lambda: execute.write_stored(connect, confirmed))
+
+    async def set_clock(self, uid: str, now: datetime) -> bool:
+        """Have a guest's agent set its clock; False when the agent says that it cannot."""
+        connect = self._connection.get()
+        return await self._agent_calls.run(lambda: warm.set_clock(connect, uid, now))
 
     async def execute(self, uid: str, action: DomainAction) -> None:
         """Carry out one action on a domain; no error when it is so already."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
-from virtfleet_api.machine import BlankSource, ImageDiskSource, MachineDisk, RetainedSource
+from virtfleet_api.machine import BlankSource, ImageDiskSource, MachineDisk, RetainedSource, SnapshotDiskSource
 from virtfleet_api.virtual_machine import Clone
 from virtfleet_node.core.errors import ConflictError, InvalidError, NodeError, PoolFullError
 from virtfleet_node.core.layers import SUFFIX as _SUFFIX
@@ -22,6 +22,7 @@ from virtfleet_node.storage.layers import LayerStore
 from virtfleet_node.storage.merges import MergeStore
 from virtfleet_node.storage.pools import Pools
 from virtfleet_node.storage.reflink import clone_file
+from virtfleet_node.storage.restores import RestoreStore
 from virtfleet_node.storage.snapshots import SnapshotStore
 from virtfleet_node.storage.wipe import wipe_file
 
@@ -35,6 +36,7 @@ class DiskStore:
         """Makes disks from disks of other machines."""
         self.snapshots = SnapshotStore(pools)
         self.layers = LayerStore(pools, self.snapshots)
+        self.restores = RestoreStore(pools, self.snapshots, self.layers, self.clones)
         self.merges = MergeStore(pools, self.layers, self.snapshots, self.clones)
         self._making: Counter[tuple[str, str]] = Counter()
         """Image and machine of the disks that are being made."""
@@ -103,7 +105,7 @@ class DiskStore:
             await self.grow_disk(uid, disk)
         elif there is None:
             partial = final.with_name(final.name + PARTIAL)
-            size = disk.size_bytes or (image.virtual_size_bytes if image else 0)
+            size = disk.size_bytes or (image.virtual_size_bytes if image else self._captured_bytes(disk))
             with self._counted(uid, image), self._pools.commit(disk.pool, size), _removed_on_failure(partial):
                 make_folder(folder)
                 partial.unlink(missing_ok=True)
@@ -217,6 +219,9 @@ class DiskStore:
                 raise InvalidError(f"Disk {disk.name} is blank and has no size; write one, such as size: 10Gi.")
             await qemu_img.create_blank(partial, disk.size_bytes)
             return
+        if isinstance(disk.source, SnapshotDiskSource):
+            await self._make_layer(partial, disk, disk.source)
+            return
         if image is None or not isinstance(disk.source, ImageDiskSource):
             raise ConflictError(
                 f"Disk {disk.name} is not in pool {disk.pool}, or its image is gone; an administrator must look at it."
@@ -231,6 +236,36 @@ class DiskStore:
             await qemu_img.create_overlay(partial, image.path, image.format, size)
         else:
             await self._copy(partial, disk, image, size)
+
+    def _captured_bytes(self, disk: MachineDisk) -> int:
+        found = self._find_captured(disk, disk.source) if isinstance(disk.source, SnapshotDiskSource) else None
+        return found[1] if found else 0
+
+    async def _make_layer(self, partial: Path, disk: MachineDisk, source: SnapshotDiskSource) -> None:
+        """Make a disk above a snapshot's, as large as that: memory of the snapshot fits no other size."""
+        found = self._find_captured(disk, source)
+        if found is None:
+            raise ConflictError(
+                f"Disk {disk.name} is made from disk {source.name} of snapshot {source.snapshot_uid}, which this node "
+                f"does not have in pool {disk.pool}."
+            )
+        below, captured_bytes = found
+        if disk.size_bytes is not None and disk.size_bytes < captured_bytes:
+            raise InvalidError(
+                f"Disk {disk.name} is smaller ({disk.size_bytes} bytes) than in its snapshot ({captured_bytes} bytes); "
+                "write a larger size or leave it out."
+            )
+        await qemu_img.create_overlay(partial, below, "qcow2", captured_bytes)
+
+    def _find_captured(self, disk: MachineDisk, source: SnapshotDiskSource) -> tuple[Path, int] | None:
+        """Return the file of a snapshot's disk, and the size that its guest sees."""
+        kept = self.snapshots.get(source.snapshot_uid)
+        disks = kept.captured.disks if kept and kept.captured else ()
+        named = next((one for one in disks if (one.pool, one.name) == (disk.pool, source.name)), None)
+        if kept is None or named is None:
+            return None
+        below = self.snapshots.layer(kept.document.machine_uid, named)
+        return (below, named.capacity_bytes) if self.layers.read(below) is not None else None
 
     async def _copy(self, partial: Path, disk: MachineDisk, image: ImageFiles, size: int) -> None:
         if image.format is ImageFormat.QCOW2 and await asyncio.to_thread(clone_file, image.path, partial):

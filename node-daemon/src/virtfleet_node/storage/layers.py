@@ -5,7 +5,7 @@ A disk that was removed, while what lies on its layers was not, is marked by the
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,8 @@ class LayerStore:
     def __init__(self, pools: Pools, snapshots: SnapshotStore) -> None:
         self._pools = pools
         self._snapshots = snapshots
+        self._held: dict[str, frozenset[Path]] = {}
+        """By machine, the layers that were its disks before a restore that is under way."""
 
     def read_all(self) -> tuple[Layer, ...]:
         """Return every layer of every machine."""
@@ -55,6 +57,21 @@ class LayerStore:
         """Return one layer by its path, None when there is none."""
         pools = (name for name in self._pools.names() if path.is_relative_to(self._pools.folder(name, "disks")))
         return next((_read(pool, path) for pool in pools), None)
+
+    def hold(self, uid: str, paths: Iterable[Path]) -> None:
+        """Keep these layers of a machine, whoever needs them, until others are named; those of a restore."""
+        self._held[uid] = frozenset(paths)
+        if not self._held[uid]:
+            del self._held[uid]
+
+    def named(self) -> frozenset[Path]:
+        """Return the layers that must stay as they are: those that snapshots name, and those that are held."""
+        return self._snapshots.named().union(*self._held.values())
+
+    def numbers(self, uid: str, pool: str, disk: str) -> dict[str, int]:
+        """Return the numbers of a disk's layers by the names of their files."""
+        layers = (layer for layer in self.of_machine(uid) if (layer.pool, layer.disk) == (pool, disk))
+        return {layer.path.name: layer.number for layer in layers}
 
     def next_path(self, uid: str, pool: str, disk: str) -> Path:
         """Return the path of a new layer of a disk, which becomes the disk when it appears."""
@@ -85,7 +102,7 @@ class LayerStore:
         key = (uid, pool, disk)
         if key not in self.tips(uid):
             return ()
-        gone = unneeded(self.read_all(), self._snapshots.named(), self.all_removed() | {key})
+        gone = unneeded(self.read_all(), self.named(), self.all_removed() | {key})
         return tuple(layer for layer in gone if layer.key == key)
 
     def mark_removed(self, uid: str, pool: str, disk: str) -> None:
@@ -109,7 +126,7 @@ class LayerStore:
         if self._snapshots.has_unreadable():
             _LOG.warning("Keeping all layers, as a snapshot cannot be read; an administrator must look at it")
             return
-        gone = unneeded(self.read_all(), self._snapshots.named(), self.all_removed())
+        gone = unneeded(self.read_all(), self.named(), self.all_removed())
         for layer in gone:
             self.remove(layer.path)
         for owner in {uid, *(layer.machine_uid for layer in gone)}:

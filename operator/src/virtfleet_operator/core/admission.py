@@ -17,6 +17,8 @@ from virtfleet_api.virtual_switch import VirtualSwitch
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
+from virtfleet_api.vm_restore import VMRestore
+from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.adoption import adoption_problems, find_adoptions
 from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.effective import Sizing, resolve
@@ -27,6 +29,7 @@ from virtfleet_operator.core.network.plans import build_group
 from virtfleet_operator.core.parse import parse, parse_metadata, parse_status
 from virtfleet_operator.core.place import load_of
 from virtfleet_operator.core.references import find_images, reference_problems
+from virtfleet_operator.core.snapshot_disks import find_snapshot_disks, snapshot_disk_problems
 from virtfleet_operator.core.sources import find_image_source, find_sources, image_source_problems, source_problems
 from virtfleet_operator.core.validate import (
     check,
@@ -38,7 +41,13 @@ from virtfleet_operator.core.validate import (
     switch_deletion_problems,
 )
 from virtfleet_operator.core.validate.machine import binding_problems
-from virtfleet_operator.core.verdict import Invalid, Waiting
+from virtfleet_operator.core.validate.vm_restore import other_problems, target_problems
+from virtfleet_operator.core.validate.vm_snapshot import (
+    capture_problems,
+    number_problems,
+    snapshot_deletion_problems,
+)
+from virtfleet_operator.core.verdict import Invalid, Waiting, quote
 
 _KINDS: Final[Mapping[str, type[Resource]]] = {kind.__name__: kind for kind in KINDS}
 
@@ -66,26 +75,30 @@ def review_write(body: Body, old_body: Body | None, catalog: Catalog, now: datet
     refusal = check(new, now, None if isinstance(old, Invalid) else old)
     if refusal is None and isinstance(new, VirtualMachine) and isinstance(old, VirtualMachine):
         refusal = _refusal(_growth(old, new, catalog))
-    return Review(refusal) if refusal else _review_lookups(new, catalog)
+    if refusal or (isinstance(new, VMSnapshot | VMRestore) and old is not None):
+        return Review(refusal)  # once they are there, they are what they are, whatever becomes of the machine
+    return _review_lookups(new, catalog)
 
 
 def review_deletion(body: Body, catalog: Catalog) -> Review:
     """Review the deletion of an object."""
     kind = _KINDS[str(body["kind"])]
     meta = parse_metadata(body)
+    named = meta.namespace, meta.name
+    problems: tuple[str, ...] = ()
     if kind is VMImage:
-        return Review(_refusal(image_deletion_problems(meta, catalog.image_users(meta.namespace, meta.name))))
-    if kind is VMNode:
-        return Review(_refusal(node_deletion_problems(meta, catalog.node_machines(meta.name))))
-    if kind is VMDisk:
-        users = catalog.disk_users(meta.namespace, meta.name)
-        return Review(_refusal(disk_deletion_problems(meta, parse_status(kind, body), users)))
-    if kind is VirtualSwitch:
-        return Review(_refusal(switch_deletion_problems(meta, catalog.switch_users(meta.name))))
-    if kind is SecurityGroup:
-        named = meta.namespace, meta.name
-        return Review(_refusal(group_deletion_problems(meta, catalog.group_users(*named))))
-    return Review()
+        problems = image_deletion_problems(meta, catalog.image_users(*named))
+    elif kind is VMNode:
+        problems = node_deletion_problems(meta, catalog.node_machines(meta.name))
+    elif kind is VMDisk:
+        problems = disk_deletion_problems(meta, parse_status(kind, body), catalog.disk_users(*named))
+    elif kind is VirtualSwitch:
+        problems = switch_deletion_problems(meta, catalog.switch_users(meta.name))
+    elif kind is SecurityGroup:
+        problems = group_deletion_problems(meta, catalog.group_users(*named))
+    elif kind is VMSnapshot:
+        problems = snapshot_deletion_problems(meta, catalog.snapshot_restores(*named))
+    return Review(_refusal(problems))
 
 
 def _metadata_problems(kind: type[Resource], body: Body, old_body: Body) -> tuple[str, ...]:
@@ -108,7 +121,9 @@ def _review_lookups(new: Resource, catalog: Catalog) -> Review:
             return Review(_refusal(overlap_problems(new, others)))
         case SecurityGroup():
             return Review(warnings=build_group(new, catalog)[1])
-    return Review()
+        case VMSnapshot():
+            return _review_snapshot(new, catalog)
+    return _review_restore(new, catalog) if isinstance(new, VMRestore) else Review()
 
 
 def _sizing(vm: VirtualMachine, catalog: Catalog) -> Sizing | Waiting | Invalid:
@@ -132,6 +147,7 @@ def _review_machine(vm: VirtualMachine, catalog: Catalog) -> Review:
         *sizes,
         *reference_problems(vm, catalog),
         *source_problems(vm, catalog),
+        *snapshot_disk_problems(vm, catalog),
         *adoption_problems(vm, catalog),
         *network_reference_problems(vm, catalog),
         *address_clashes(vm, catalog),
@@ -140,10 +156,36 @@ def _review_machine(vm: VirtualMachine, catalog: Catalog) -> Review:
         sizing,
         find_images(vm, catalog),
         find_sources(vm, catalog),
+        find_snapshot_disks(vm, catalog),
         find_adoptions(vm, catalog),
         find_cards(vm, catalog),
     )
     return Review(_refusal(problems), tuple(wait.message for wait in waits if isinstance(wait, Waiting)))
+
+
+def _review_snapshot(snapshot: VMSnapshot, catalog: Catalog) -> Review:
+    """Check a new snapshot against its machine, which may come later."""
+    namespace, name = snapshot.metadata.namespace, snapshot.spec.virtual_machine
+    vm = catalog.machine(namespace, name)
+    if vm is None:
+        said = f"spec.virtualMachine: there is no VirtualMachine {quote(name)} yet: it is captured once it is there"
+        return Review(warnings=(said,))
+    if vm.metadata.deletion_timestamp is not None:
+        said = f"spec.virtualMachine: VirtualMachine {quote(name)} is being deleted: write the name of one that stays"
+        return Review(Invalid((said,)))
+    others = catalog.machine_snapshots(namespace, name)
+    return Review(_refusal((*capture_problems(snapshot.spec, vm), *number_problems(others, name))))
+
+
+def _review_restore(restore: VMRestore, catalog: Catalog) -> Review:
+    """Check a new restore against its snapshot, which may come later, and its machines."""
+    snapshot = catalog.snapshot(restore.metadata.namespace, restore.spec.snapshot)
+    others = other_problems(restore, catalog)
+    if snapshot is None:
+        name = quote(restore.spec.snapshot)
+        said = f"spec.snapshot: there is no VMSnapshot {name} yet: it is restored once it is there"
+        return Review(_refusal(others), (said,))
+    return Review(_refusal((*target_problems(restore, snapshot, catalog), *others)))
 
 
 def _refusal(problems: Sequence[str]) -> Invalid | None:

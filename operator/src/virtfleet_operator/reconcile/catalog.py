@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from virtfleet_api.names import NODE_LABEL
+from virtfleet_api.names import NODE_LABEL, SCHEDULE_LABEL
 from virtfleet_api.security_group import SecurityGroup
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.virtual_switch import VirtualSwitch
@@ -11,13 +11,18 @@ from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
+from virtfleet_api.vm_restore import VMRestore
+from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.adoption import pending_adoptions
 from virtfleet_operator.core.catalog import image_references
 from virtfleet_operator.core.network.address_name import address_name
 from virtfleet_operator.core.network.cards import mac_of, switched
 from virtfleet_operator.core.network.plans import peer_keys
 from virtfleet_operator.core.network.topology import IpAddress
+from virtfleet_operator.core.restores import ENDED
 from virtfleet_operator.core.room import Room
+from virtfleet_operator.core.schedule import schedule_label
+from virtfleet_operator.core.snapshot_disks import pending_snapshot_disks
 from virtfleet_operator.core.sources import pending_sources
 from virtfleet_operator.kube.cache import Cache, IndexValues, Stored
 from virtfleet_operator.kube.paths import Key
@@ -30,6 +35,9 @@ DISK: Final = "VMDisk"
 SWITCH: Final = "VirtualSwitch"
 GROUP: Final = "SecurityGroup"
 ADDRESS: Final = "VMAddress"
+SNAPSHOT: Final = "VMSnapshot"
+SCHEDULE: Final = "VMSnapshotSchedule"
+RESTORE: Final = "VMRestore"
 
 BY_NODE: Final = "node"
 BY_IMAGE: Final = "image"
@@ -43,6 +51,11 @@ BY_GROUP: Final = "group"
 BY_MAC: Final = "mac"
 BY_PEER: Final = "peer"
 BY_HOLDER: Final = "holder"
+BY_NAMESPACE: Final = "namespace"
+BY_MACHINE: Final = "machine"
+BY_SNAPSHOT: Final = "snapshot"
+BY_LABEL: Final = "label"
+BY_UNFINISHED: Final = "unfinished"
 UNBOUND: Final = ""
 """The value of index `node` for machines that are on no node yet."""
 
@@ -91,6 +104,14 @@ def named_disks(stored: Stored) -> Iterable[str]:
     if not isinstance(vm, VirtualMachine):
         return ()
     return {f"{stored.key.namespace}/{reference.name}" for _, _, reference in pending_adoptions(vm)}
+
+
+def _named_snapshots(stored: Stored) -> Iterable[str]:
+    """Return the VMSnapshots, as namespace/name, that a machine's disks have yet to be made from."""
+    vm = stored.resource
+    if not isinstance(vm, VirtualMachine):
+        return ()
+    return {f"{stored.key.namespace}/{reference.name}" for _, _, reference in pending_snapshot_disks(vm)}
 
 
 def _disk_nodes(stored: Stored) -> Iterable[str]:
@@ -150,6 +171,49 @@ def _classes(stored: Stored) -> Iterable[str]:
     return (vm.spec.class_name,) if isinstance(vm, VirtualMachine) and vm.spec.class_name else ()
 
 
+def _namespaces(stored: Stored) -> Iterable[str]:
+    return (stored.key.namespace,)
+
+
+def _captured_machines(stored: Stored) -> Iterable[str]:
+    """Return the machine, as namespace/name, that a snapshot is of."""
+    snapshot = stored.resource
+    return (f"{stored.key.namespace}/{snapshot.spec.virtual_machine}",) if isinstance(snapshot, VMSnapshot) else ()
+
+
+def _snapshot_nodes(stored: Stored) -> Iterable[str]:
+    return (stored.status.node_name,) if stored.status.node_name else ()
+
+
+def _schedule_labels(stored: Stored) -> Iterable[str]:
+    """Return the label, as namespace/value, of the schedule that made a snapshot."""
+    label = stored.meta.labels.get(SCHEDULE_LABEL)
+    return (f"{stored.key.namespace}/{label}",) if label else ()
+
+
+def label_of(schedule: Key) -> str:
+    """Return the label, as namespace/value, of a schedule's snapshots."""
+    return f"{schedule.namespace}/{schedule_label(schedule.name)}"
+
+
+def _restored_snapshots(stored: Stored) -> Iterable[str]:
+    """Return the snapshot, as namespace/name, of a restore."""
+    restore = stored.resource
+    return (f"{stored.key.namespace}/{restore.spec.snapshot}",) if isinstance(restore, VMRestore) else ()
+
+
+def _put_back(stored: Stored) -> Iterable[str]:
+    """Return the machine, as namespace/name, that a restore puts back."""
+    restore = stored.resource
+    name = restore.spec.target.virtual_machine if isinstance(restore, VMRestore) else None
+    return (f"{stored.key.namespace}/{name}",) if name else ()
+
+
+def _unfinished(stored: Stored) -> Iterable[str]:
+    """Return the namespace of a restore that has not ended."""
+    return () if stored.status.phase in ENDED else (stored.key.namespace,)
+
+
 INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
     MACHINE: {
         BY_NODE: _nodes,
@@ -157,16 +221,21 @@ INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
         BY_BACKING: backing_images,
         BY_SOURCE: _sources,
         BY_DISK: named_disks,
+        BY_SNAPSHOT: _named_snapshots,
         BY_CLASS: _classes,
         BY_SWITCH: named_switches,
         BY_GROUP: named_groups,
         BY_MAC: _macs,
+        BY_NAMESPACE: _namespaces,
     },
     IMAGE: {BY_SOURCE: _image_sources},
     DISK: {BY_NODE: _disk_nodes, BY_USER: _disk_users},
     SWITCH: {BY_GROUP: default_groups},
     GROUP: {BY_PEER: _peers},
     ADDRESS: {BY_HOLDER: _holders, BY_SWITCH: _address_switches},
+    SNAPSHOT: {BY_MACHINE: _captured_machines, BY_NODE: _snapshot_nodes, BY_LABEL: _schedule_labels},
+    SCHEDULE: {BY_NAMESPACE: _namespaces, BY_LABEL: lambda stored: (label_of(stored.key),)},
+    RESTORE: {BY_SNAPSHOT: _restored_snapshots, BY_MACHINE: _put_back, BY_UNFINISHED: _unfinished},
 }
 
 
@@ -264,6 +333,26 @@ class CacheCatalog:
         """Return the VMAddress of an address, or None."""
         stored = self._cache.get(Key(ADDRESS, "", address_name(switch, address)))
         return stored.resource if stored and isinstance(stored.resource, VMAddress) else None
+
+    def snapshot(self, namespace: str, name: str) -> VMSnapshot | None:
+        """Return a VMSnapshot that parses, or None."""
+        stored = self._cache.get(Key(SNAPSHOT, namespace, name))
+        return stored.resource if stored and isinstance(stored.resource, VMSnapshot) else None
+
+    def machine_snapshots(self, namespace: str, name: str) -> Sequence[VMSnapshot]:
+        """Return the VMSnapshots that parse and name the machine."""
+        found = (stored.resource for stored in self._cache.find(SNAPSHOT, BY_MACHINE, f"{namespace}/{name}"))
+        return [resource for resource in found if isinstance(resource, VMSnapshot)]
+
+    def snapshot_restores(self, namespace: str, name: str) -> Sequence[str]:
+        """Return the names of the VMRestores of the VMSnapshot that have not ended."""
+        found = self._cache.find(RESTORE, BY_SNAPSHOT, f"{namespace}/{name}")
+        return sorted(stored.key.name for stored in found if stored.status.phase not in ENDED)
+
+    def unfinished_restores(self, namespace: str) -> Sequence[VMRestore]:
+        """Return the VMRestores of a namespace that parse and have not ended."""
+        found = (stored.resource for stored in self._cache.find(RESTORE, BY_UNFINISHED, namespace))
+        return [resource for resource in found if isinstance(resource, VMRestore)]
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""

@@ -69,7 +69,7 @@ def _fill_disk(element: Element, guest: Guest, disk: MachineDisk) -> None:
     if disk.bus is DiskBus.VIRTIO:
         driver.set("queues", str(queue_count(guest.hardware)))  # each vCPU sends its requests by a queue of its own
     add(element, "source", file=str(resolved.file.path))
-    _add_backing(element, resolved.backing)
+    add_backing(element, resolved.backing)
     add(element, "target", dev=guest.places.targets[disk.name], bus=disk.bus)
     add(element, "serial", disk.name[:SERIAL_LENGTH])
     add_io_tune(element, disk)
@@ -87,7 +87,7 @@ def _fill_drive(element: Element, guest: Guest, disk: MachineDisk) -> None:
     add(element, "readonly")
 
 
-def _add_backing(element: Element, layers: tuple[FileLayer, ...]) -> None:
+def add_backing(element: Element, layers: tuple[FileLayer, ...]) -> None:
     """Write the chain of backing files; the empty element at its end says that there is no more."""
     for layer in layers:
         element = add(element, "backingStore", type_="file")

@@ -1,0 +1,120 @@
+"""Machines put back to snapshots in place: disks and memory of one instant, whatever is killed meanwhile."""
+
+import asyncio
+import os
+import random
+import re
+import subprocess
+from pathlib import Path
+
+from captures import capture, restore
+from machine_rig import Rig, new_machine
+from source_machines import blank, content, stored
+from virtfleet_api.machine import Machine, MachineInterface, MachineRestore, Run
+from virtfleet_api.report import Phase, RestoreReport
+
+SEED = int(os.environ.get("VIRTFLEET_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+
+COUNTER = (
+    "echo A >/tmp/tag; (i=0; while :; do i=$((i+1)); for d in a b; do printf '%511d%s' $i $(cat /tmp/tag) | "
+    "dd of=/dev/vd$d bs=512 seek=$i conv=notrunc oflag=direct 2>/dev/null; done; "
+    '[ -f /tmp/loud ] && echo "AT $i" >/dev/console; sleep 0.05; done) & echo $! >/tmp/pid'
+)
+"""Counts in memory, and writes each number with a tag into its own sector of both disks."""
+
+SECTOR = 512
+
+
+async def make_counting(rig: Rig) -> Machine:
+    card = MachineInterface(name="net0", mac="52:54:00:00:00:01")
+    machine = new_machine(disks=(blank("one"), blank("two")), interfaces=(card,), grace_period_seconds=0)
+    await rig.put(machine)
+    await rig.until_agent(machine)
+    await rig.type(machine, COUNTER)
+    return machine
+
+
+async def until_restored(rig: Rig, machine: Machine, asked: MachineRestore, seconds: float = 60) -> RestoreReport:
+    def report() -> RestoreReport | None:
+        last = rig.last(machine)
+        return last.restore if last and last.restore and last.restore.token == asked.token else None
+
+    await rig.reports.until(lambda: (r := report()) and r.done, seconds, "the restore")
+    found = report()
+    assert found is not None
+    return found
+
+
+def shared(path: Path) -> bytes:
+    """Return the content of a disk that a paused guest has open."""
+    raw = path.with_suffix(".raw")
+    subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", path, raw], check=True)
+    found = raw.read_bytes()
+    raw.unlink()
+    return found
+
+
+def entries(disk: bytes) -> list[str]:
+    """Return the tags of the numbers on a disk; they are whole, in order, and nothing is behind them."""
+    found = disk[SECTOR:].rstrip(b"\0").decode()
+    assert len(found) % SECTOR == 0
+    sectors = [found[at : at + SECTOR] for at in range(0, len(found), SECTOR)]
+    assert [int(sector[:-1]) for sector in sectors] == list(range(1, len(sectors) + 1))
+    return [sector[-1] for sector in sectors]
+
+
+def at(console: str) -> list[int]:
+    return [int(number) for number in re.findall(r"AT (\d+)\r?\n", console)]
+
+
+def layers(rig: Rig, machine: Machine) -> set[str]:
+    return {path.name for path in (rig.pool / "disks" / machine.uid).iterdir()}
+
+
+async def test_a_machine_goes_on_where_it_was_with_memory_and_disks_of_one_instant(rig: Rig) -> None:
+    machine = await make_counting(rig)
+    await rig.type(machine, "touch /tmp/loud")
+    await rig.until_console(machine, "AT ", 10)
+    before = stored(rig, machine)
+    snapshot = await capture(rig, machine)
+    frozen = {name: await asyncio.to_thread(shared, disk.path) for name, disk in before.items()}
+    last = len(entries(frozen["two"]))
+    await rig.reports.until(lambda: at(rig.console(machine))[-1] > last + 10, 30, "the guest goes on")
+
+    asked = restore(snapshot)
+    machine = await rig.put(machine, restore=asked, run=Run.PAUSED)
+    found = await until_restored(rig, machine, asked)
+    assert (found.warm, found.message) == (True, "")
+    report = await rig.until_phase(machine, Phase.PAUSED)
+    assert (report.restart_required, report.restarts, report.held_interfaces) == ((), 0, ())
+    now = stored(rig, machine)
+    assert {name: shared(disk.path) for name, disk in now.items()} == frozen
+    assert layers(rig, machine) == {"one.qcow2", "two.qcow2", "one.2.qcow2", "two.2.qcow2"}, "the disks before are gone"
+    length = len(rig.console(machine))
+    machine = await rig.put(machine, run=Run.RUNNING)
+    await rig.reports.until(lambda: at(rig.console(machine)[length:]), 30, "the guest goes on")
+    assert at(rig.console(machine)[length:])[0] - last in {0, 1}
+    assert rig.console(machine).count("READY") == 1
+    await rig.reports.until(
+        lambda: (
+            not rig.domain(machine).metadata(2, "https://virtfleet.io/machine/v1alpha1", 2).count('"clockBehind":true')
+        ),
+        30,
+        "the clock",
+    )
+
+    for number in (3, 4):  # again and again, and the last time while it is off
+        asked = restore(snapshot)
+        machine = await rig.put(machine, restore=asked, run=Run.STOPPED if number == 4 else Run.RUNNING)
+        assert (await until_restored(rig, machine, asked)).warm is (number == 3)
+        assert layers(rig, machine) == {"one.qcow2", "two.qcow2", f"one.{number}.qcow2", f"two.{number}.qcow2"}
+    await rig.until_phase(machine, Phase.STOPPED)
+    assert {name: content(disk.path) for name, disk in stored(rig, machine).items()} == frozen
+
+    asked = restore(snapshot, memory=False)
+    machine = await rig.put(machine, restore=asked, run=Run.RUNNING)
+    assert not (await until_restored(rig, machine, asked)).warm
+    await rig.until_console(machine, "READY", 2)
+    assert {name: shared(disk.path) for name, disk in stored(rig, machine).items()} == frozen
+    assert await rig.daemon.put_machine(machine)
+    await rig.remove(machine)
