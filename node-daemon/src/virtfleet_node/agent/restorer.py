@@ -7,6 +7,7 @@ from pathlib import Path
 
 from virtfleet_api.machine import Machine
 from virtfleet_node.agent.entry import Entry
+from virtfleet_node.agent.look_at_layers import layers_free
 from virtfleet_node.agent.observe import observe, remember_asking
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media_there
 from virtfleet_node.agent.surroundings import Surroundings
@@ -52,7 +53,7 @@ async def carry_out_restore(around: Surroundings, entry: Entry, desired: Machine
                 await entry.end_readers()
                 await asyncio.to_thread(restores.drop_layers, uid, restoring)
         case StartWarm():
-            async with entry.copying, entry.lock:
+            async with entry.copying, entry.lock, layers_free(around, uid):
                 await _start(around, entry, desired, action)
         case TidyLayers():
             restores.hold(uid, None)

@@ -10,6 +10,7 @@ from virtfleet_node.core.actions import (
     Action,
     Destroy,
     GrowDisk,
+    MergeLayers,
     Pause,
     PrepareDisk,
     RemoveDisk,
@@ -85,7 +86,8 @@ def plan(desired: Machine, observed: Observed, now: datetime) -> Plan:
     else:
         wanted = _plan_off(desired, observed, record, now)
     if waits_for_others(desired, observed, record):
-        wanted = Plan(wanted.actions, min(filter(None, (wanted.wake_at, now + LOOK_FOR_OTHERS))))
+        rest = tuple(action for action in wanted.actions if not isinstance(action, MergeLayers))
+        wanted = Plan(rest, min(filter(None, (wanted.wake_at, now + LOOK_FOR_OTHERS))))
     return _with_record(wanted, observed, record)
 
 
