@@ -42,8 +42,8 @@ unit: install ## Unit, property and golden tests
 check: lint types layers generated docs unit ## Everything that needs no cluster, under a minute
 
 .PHONY: test
-test: check ## Everything CI runs: `make check`, then every test on real parts
-	$(BIN)/pytest tests --ignore=tests/unit --ignore=tests/property --ignore=tests/golden
+test: check ## Everything CI runs: `make check`, then every test on real parts, once more if it fails
+	$(BIN)/pytest tests --reruns 1 --ignore=tests/unit --ignore=tests/property --ignore=tests/golden
 
 .PHONY: quickstart up down bench
 quickstart: install ## From a fresh machine to a running VM, step by step

@@ -24,6 +24,20 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print in full why tests were run again, so that one that passed then is not forgotten."""
+    reports = terminalreporter.getreports("rerun")
+    if not reports:
+        return
+    terminalreporter.write_sep("=", "FAILURES OF TESTS THAT WERE RUN AGAIN", yellow=True)
+    for report in reports:
+        terminalreporter.write_sep("_", f"{report.nodeid} ({report.when})", yellow=True)
+        report.toterminal(terminalreporter._tw)
+        for name, content in report.sections:
+            terminalreporter.write_sep("-", name)
+            terminalreporter.write_line(content.rstrip())
+
+
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
     """A directory of this test run."""

@@ -80,6 +80,12 @@ class Objects:
     def disk_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
         return ()
 
+    def machine_snapshots(self, _namespace: str, _name: str) -> tuple[()]:
+        return ()
+
+    def snapshot_restores(self, _namespace: str, _name: str) -> tuple[()]:
+        return ()
+
     def node_machines(self, _name: str) -> Sequence[str]:
         return self.machines
 

@@ -249,6 +249,7 @@ KNOWN = {
     *("type", "enum", "format", "minimum", "maximum", "pattern", "maxLength", "maxItems", "required"),
     *("minItems", "maxProperties"),
     *("description", "default", "properties", "additionalProperties", "items"),
+    "x-kubernetes-preserve-unknown-fields",
     *("x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type"),
 }
 

@@ -1,16 +1,18 @@
 """Every file in examples/ is applied as it stands, and does what it says."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from lxml import etree
 
 from fleet import Fleet, eventually
-from virtfleet_api.quantity import Frequency
+from virtfleet_api.quantity import Bytes, Frequency
 from virtfleet_dev.paths import checkout, program
 
 EXAMPLES = sorted((checkout() / "examples").glob("*.yaml"))
@@ -185,6 +187,38 @@ def vcpus_and_memory_change_while_it_runs(fleet: Fleet) -> None:
     assert after["startedAt"] == found["status"]["machine"]["startedAt"]
 
 
+def is_captured_with_its_memory(fleet: Fleet) -> None:
+    started = fleet.wait_ready("captured")["status"]["machine"]["startedAt"]
+    found = eventually(
+        lambda: (s := snapshot_status(fleet, "before-upgrade")).get("readyToUse") and s, "it is captured"
+    )
+    assert {"Online", "Memory"} <= set(found["indications"])
+    assert [disk["name"] for disk in found["disks"]] == ["root"]
+    assert Bytes.parse(found["memorySize"]) > 1 << 20
+    assert found["pauseMilliseconds"] >= 0
+    assert fleet.wait_ready("captured")["status"]["machine"]["startedAt"] == started, "the guest goes on"
+
+
+def snapshot_status(fleet: Fleet, name: str) -> dict[str, Any]:
+    return fleet.status(name, "vmsnapshot")
+
+
+def are_captured_every_minute_and_two_stay(fleet: Fleet) -> None:
+    fleet.wait_ready("scheduled")
+
+    def ready() -> list[str]:
+        found = [s for s in fleet.cluster.kubectl.list("vmsnapshot") if s["spec"]["virtualMachine"] == "scheduled"]
+        return sorted(s["metadata"]["name"] for s in found if s.get("status", {}).get("readyToUse"))
+
+    first = eventually(lambda: ready()[:1], "the first one is captured", 240)
+    assert re.fullmatch(r"often-scheduled-20[0-9]{10}", first[0])
+    eventually(lambda: len(ready()) == 2 and first[0] not in ready(), "the last two stay", 300)
+    assert fleet.status("often", "vmsnapshotschedule")["machines"] == 1
+    fleet.delete("often", kind="vmsnapshotschedule")
+    fleet.delete("scheduled")
+    eventually(lambda: not ready(), "the machine takes its snapshots along")
+
+
 def are_on_different_nodes(fleet: Fleet) -> None:
     places = {fleet.wait_status(name, "Stopped")["nodeName"] for name in ("apart-1", "apart-2")}
     assert len(places) == 2
@@ -205,6 +239,8 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),
     "kernel-boot.yaml": prints("tiny", "READY"),
     "placement.yaml": are_on_different_nodes,
+    "vm-snapshot.yaml": is_captured_with_its_memory,
+    "vm-snapshot-schedule.yaml": are_captured_every_minute_and_two_stay,
     "upload.yaml": starts_once_the_file_is_sent,
     "run-once.yaml": job_ends,
 }
@@ -215,5 +251,13 @@ def test_example(fleet: Fleet, path: Path) -> None:
     fleet.cluster.kubectl.run("apply", "-f", str(path))
     PROOFS[path.name](fleet)
     objects = [d for d in yaml.safe_load_all(path.read_text()) if d["kind"] != "Secret"]
-    for kind in ("VirtualMachine", "VMImage", "VMClass", "SecurityGroup", "VirtualSwitch"):
+    for kind in (
+        "VMSnapshotSchedule",
+        "VMSnapshot",
+        "VirtualMachine",
+        "VMImage",
+        "VMClass",
+        "SecurityGroup",
+        "VirtualSwitch",
+    ):
         fleet.delete(*[d["metadata"]["name"] for d in reversed(objects) if d["kind"] == kind], kind=kind)

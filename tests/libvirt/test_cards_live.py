@@ -148,11 +148,11 @@ async def test_changes_of_cards_survive_whatever_is_killed(rig: Rig, victim: str
         os.kill(pid, signal.SIGKILL)
         await asyncio.to_thread(rig.reconnect)
     hardware = machine.hardware.model_copy(update={"interfaces": cards})
-    machine = await rig.put_until_taken(machine.model_copy(update={"hardware": hardware}))
+    machine = await rig.put(machine, hardware=hardware)
 
     def settled() -> bool:
         return states(rig, machine) == [("net1", "down"), ("net3", "up")] and len(attached(rig, machine)) == 2
 
     await rig.reports.until(settled, 90, f"the cards as the document has them (VIRTFLEET_CHAOS_SEED={SEED})")
-    await rig.put_until_taken(machine.model_copy(update={"run": Run.ABSENT}))
+    await rig.put(machine, run=Run.ABSENT)
     await rig.until_phase(machine, Phase.ABSENT)

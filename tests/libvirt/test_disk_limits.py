@@ -9,6 +9,7 @@ from virtfleet_api.report import Phase
 
 MIB = 1 << 20
 TOLERANCE = 0.1
+ATTEMPTS = 3
 NUMBERS = itertools.count(1)
 PROMPT = re.compile(rb"/ # (\x1b\[6n)?\Z")
 
@@ -50,20 +51,25 @@ async def change(rig: Rig, machine: Machine, *disks: MachineDisk) -> Machine:
     return changed
 
 
-def about(seconds: float, wanted: float) -> bool:
-    return abs(seconds - wanted) <= TOLERANCE * wanted
+async def takes(rig: Rig, machine: Machine, command: str, wanted: float) -> None:
+    """See that a command never takes less, and no more in one of three times: other work of the host may delay it."""
+    took: list[float] = []
+    while not took or took[-1] > wanted * (1 + TOLERANCE):
+        assert len(took) < ATTEMPTS, took
+        took.append(await seconds_of(rig, machine, command))
+        assert took[-1] >= wanted * (1 - TOLERANCE), took
 
 
 async def test_bytes_a_second_are_held_changed_and_cleared_while_the_guest_runs(rig: Rig) -> None:
     machine = await started(rig, disk("root", IoLimits(total_bytes_per_second=10 * MIB)))
     (qemu,) = rig.qemu_pids()
-    assert about(took := await seconds_of(rig, machine, read("vda", 40)), 4.0), took
+    await takes(rig, machine, read("vda", 40), 4.0)
     machine = await change(rig, machine, disk("root", IoLimits(read_bytes_per_second=20 * MIB)))
-    assert about(took := await seconds_of(rig, machine, read("vda", 80)), 4.0), took
+    await takes(rig, machine, read("vda", 80), 4.0)
     machine = await change(rig, machine, disk("root", None))
-    assert await seconds_of(rig, machine, read("vda", 80)) < 2.0
+    assert await seconds_of(rig, machine, read("vda", 80)) < 3.0
     machine = await change(rig, machine, disk("root", IoLimits(total_bytes_per_second=10 * MIB)))
-    assert about(took := await seconds_of(rig, machine, read("vda", 40)), 4.0), took
+    await takes(rig, machine, read("vda", 40), 4.0)
     assert rig.qemu_pids() == (qemu,)
     report = await rig.until_phase(machine, Phase.RUNNING)
     assert report.restart_required == ()
@@ -73,10 +79,10 @@ async def test_bytes_a_second_are_held_changed_and_cleared_while_the_guest_runs(
 async def test_requests_a_second_are_held_and_bursts_pass(rig: Rig) -> None:
     machine = await started(rig, disk("root", IoLimits(total_iops=200)))
     requests = "dd if=/dev/vda of=/dev/null bs=4k count=800 iflag=direct 2>/dev/null"
-    assert about(took := await seconds_of(rig, machine, requests), 4.0), took
+    await takes(rig, machine, requests, 4.0)
     burst = IoLimits(total_iops=200, total_iops_burst=2000, burst_seconds=10)
     machine = await change(rig, machine, disk("root", burst))
-    assert await seconds_of(rig, machine, requests) < 2.0
+    assert await seconds_of(rig, machine, requests) < 3.0
     await rig.remove(machine)
 
 
@@ -84,8 +90,8 @@ async def test_a_group_shares_its_limit_and_can_be_left(rig: Rig) -> None:
     shared = IoLimits(total_bytes_per_second=10 * MIB, group="slow")
     machine = await started(rig, disk("root", shared), disk("data", shared))
     both = f"{read('vda', 20)} & {read('vdb', 20)}; wait"
-    assert about(took := await seconds_of(rig, machine, both), 4.0), took
+    await takes(rig, machine, both, 4.0)
     alone = IoLimits(total_bytes_per_second=10 * MIB)
     machine = await change(rig, machine, disk("root", alone), disk("data", shared))
-    assert about(took := await seconds_of(rig, machine, both), 2.0), took
+    await takes(rig, machine, both, 2.0)
     await rig.remove(machine)

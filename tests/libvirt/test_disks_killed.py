@@ -57,7 +57,7 @@ async def test_changes_of_disks_survive_whatever_is_killed(rig: Rig, victim: str
     await asyncio.gather(putting, return_exceptions=True)
     await kill(rig, victim)
     machine = machine.model_copy(update={"hardware": changed})
-    await rig.put_until_taken(machine)
+    await rig.put(machine)
 
     def settled() -> bool:
         report = rig.last(machine)
@@ -69,6 +69,6 @@ async def test_changes_of_disks_survive_whatever_is_killed(rig: Rig, victim: str
     await rig.reports.until(settled, 90, f"the disks as the document has them (VIRTFLEET_CHAOS_SEED={SEED})")
     uid = machine.uid
     assert files(rig) == {f"{uid}/root.qcow2", f"{uid}/data.qcow2", f"{uid}/logs.qcow2"}
-    await rig.put_until_taken(machine.model_copy(update={"run": Run.ABSENT}))
+    await rig.put(machine, run=Run.ABSENT)
     await rig.until_phase(machine, Phase.ABSENT)
     assert not files(rig)

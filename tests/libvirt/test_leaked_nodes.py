@@ -54,7 +54,7 @@ async def running_with_file(rig: Rig, disk: MachineDisk) -> tuple[Machine, Path]
     await rig.until_console(machine, "/ # ")
     machine = await put_disks(rig, machine)
     await rig.reports.until(lambda: not attached(rig, machine), 30, "the disk to go")
-    await rig.reports.until(lambda: not nodes(rig, machine), 10, "its nodes to go")
+    await rig.reports.until(lambda: not nodes(rig, machine), 30, "its nodes to go")
     return machine, rig.pool / "disks" / machine.uid / f"{disk.name}.qcow2"
 
 

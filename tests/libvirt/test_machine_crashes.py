@@ -196,12 +196,12 @@ async def test_a_running_guest_whose_domain_was_undefined_stays_ours(rig: Rig, *
     rig.domain(machine).undefine()
     if restarted:
         await rig.restart_daemon()
-    await rig.put_until_taken(machine.model_copy(update={"generation": 2}))
-    await rig.reports.until(rig.domain(machine).isPersistent, 10, "the definition to be there again")
+    await rig.put(machine, generation=2)
+    await rig.reports.until(rig.domain(machine).isPersistent, 30, "the definition to be there again")
     assert rig.qemu_pids() == qemu
     rig.domain(machine).undefine()
     await rig.put(machine, run=Run.ABSENT)  # nothing tells how long its guest has been asked
-    await rig.until_phase(machine, Phase.ABSENT, 10)
+    await rig.until_phase(machine, Phase.ABSENT)
     assert rig.qemu_pids() == ()
 
 

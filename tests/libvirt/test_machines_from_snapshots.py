@@ -77,7 +77,7 @@ async def test_machines_go_on_from_the_memory_of_another_as_themselves(rig: Rig)
         assert (report.restore.done, report.restore.warm, report.restore.message) == (True, True, "")
         assert rig.domain(copy).name() == f"vf-{copy.uid}"
         await until_own_card(rig, copy)
-        await rig.type(copy, "", 0)
+        await rig.type(copy, ": wake", 0)
         seen = await run(
             rig,
             copy,

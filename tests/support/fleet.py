@@ -163,6 +163,10 @@ class Fleet:
         """Return the files of machines in a node's pool."""
         return [p for p in (node.directory / "virtfleet/pools/default/disks").rglob("*") if p.is_file()]
 
+    def snapshots(self, node: Node) -> list[Path]:
+        """Return what a node's pool has of snapshots."""
+        return list((node.directory / "virtfleet/pools/default/snapshots").rglob("*"))
+
 
 def run_inside(domain: libvirt.virDomain, command: str, seconds: float = 30) -> tuple[int, str]:
     """Run a shell command in a guest by its agent; return exit status and output."""

@@ -28,6 +28,7 @@ from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.switch import Edges, NodeSwitch
 from virtfleet_node.agent.taken_devices import TakenDevices
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
+from virtfleet_node.core.errors import UnavailableError
 from virtfleet_node.core.host_cpu import HostCpu
 from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.stored import ImageFiles
@@ -215,10 +216,18 @@ class Rig:
         await self._start_daemon()
 
     async def put(self, machine: Machine, **change: object) -> Machine:
-        """Put a document with some fields changed, and return it."""
+        """Put a document with some fields changed, as the operator does: again while libvirtd is away; return it."""
         changed = machine.model_copy(update=change)
-        await self.daemon.put_machine(changed)
-        return changed
+        end = time.monotonic() + 30 * self.reports.patience
+        while True:
+            try:
+                await self.daemon.put_machine(changed)
+            except UnavailableError:
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(0.3)
+            else:
+                return changed
 
     def last(self, machine: Machine) -> MachineReport | None:
         return next((r for r in reversed(self.reports.machines) if r.uid == machine.uid), None)
@@ -252,20 +261,11 @@ class Rig:
         console = await self.daemon.open_console(machine.uid)
         await console.write(text.encode() + b"\n")
         echoed = b""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             # A shell breaks a long line in two; what it wrote before comes first.
             while text[-12:].encode() not in echoed.replace(b"\r\r\n", b""):
                 echoed += await console.read()
         await console.close()
-
-    async def put_until_taken(self, machine: Machine) -> Machine:
-        """Put a document as the operator does: again until it is acknowledged."""
-        async with asyncio.timeout(60):
-            while True:
-                try:
-                    return await self.put(machine)
-                except Exception:  # noqa: BLE001 -- libvirtd is away
-                    await asyncio.sleep(0.3)
 
     async def remove(self, machine: Machine) -> MachineReport:
         """Remove the machine without asking its guest."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
+from simulated_snapshots import SimulatedSnapshots, SnapshotJournal, SnapshotServer
 from virtfleet_api.image import Image, ImageFormat, ImageReport
 from virtfleet_api.machine import ImageDiskSource, Machine, RetainedSource, Run
 from virtfleet_api.node_api import HEARTBEAT_SECONDS, InterfaceList, InterfaceTraffic, PoolList, WatchEvent
@@ -31,13 +32,13 @@ from virtfleet_api.report import (
     StopReason,
     UplinkReport,
 )
+from virtfleet_api.snapshot import MachineSnapshot, SnapshotReport
 from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_api.vm_image import ImagePhase, ImageType
 from virtfleet_node.api import server as server_module
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
-from virtfleet_node.api.server import Server
 from virtfleet_node.core.errors import ConflictError, NotFoundError, UnavailableError
 from virtfleet_node.core.ports import ConsoleStream
 
@@ -67,7 +68,7 @@ class SimulatedDaemon:
     """Makes every machine so at once; `settle` is how long a start takes."""
 
     name: str
-    journal: Journal
+    journal: SnapshotJournal
     settle_seconds: float = 0.0
     image_phase: ImagePhase = ImagePhase.READY
     refusal: Exception | None = None
@@ -82,6 +83,14 @@ class SimulatedDaemon:
     pools: tuple[PoolReport, ...] = ()
     wanted_network: NodeNetwork | None = None
     network: NetworkReport | None = None
+    snapshots: SimulatedSnapshots = field(default_factory=SimulatedSnapshots)
+
+    async def put_snapshot(self, wanted: MachineSnapshot) -> SnapshotReport:
+        """Capture a machine at once, or remove what was captured."""
+        if self.refusal:
+            raise self.refusal
+        machine = self.reports.get(wanted.machine_uid)
+        return self.snapshots.put(wanted, machine.disks if machine else None, self.journal)
 
     async def put_machine(self, machine: Machine) -> MachineReport:
         """Take over a machine."""
@@ -284,7 +293,7 @@ def _with_disks(pool: PoolReport, disks: Iterable[DiskReport]) -> PoolReport:
     return pool.model_copy(update={"committed_bytes": pool.committed_bytes + committed})
 
 
-class QuickJournal(Journal):
+class QuickJournal(SnapshotJournal):
     """A journal with a shorter heartbeat, so that tests of silence are short."""
 
     heartbeat_seconds = HEARTBEAT_SECONDS
@@ -310,7 +319,7 @@ class SimulatedNode:
         self.heartbeat_seconds = heartbeat_seconds
         self._context = context
         self._guard_path = folder / f"{name}-epoch"
-        self._server: Server | None = None
+        self._server: SnapshotServer | None = None
         self._journal = self._build_journal()
         self.daemon = SimulatedDaemon(name, self._journal)
 
@@ -332,13 +341,15 @@ class SimulatedNode:
             self._journal.publish_machine(report)
         for image in self.daemon.images.values():
             self._journal.publish_image(image)
+        for snapshot in self.daemon.snapshots.reports.values():
+            self._journal.publish_snapshot(snapshot)
         await self.resume()
 
     async def resume(self) -> None:
         """Listen again as the same process, as after a break of the network."""
         guard, metrics = EpochGuard(self._guard_path), ApiMetrics(CollectorRegistry())
         server_module._SHUTDOWN_SECONDS = 0.01  # type: ignore[misc]  # a simulated node is killed, not asked
-        self._server = Server(self.daemon, self._journal, guard, metrics)
+        self._server = SnapshotServer(self.daemon, self._journal, guard, metrics)
         self.port = await self._server.start("127.0.0.1", self.port, self._context())
 
     async def stop(self) -> None:

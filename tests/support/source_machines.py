@@ -64,6 +64,14 @@ async def make_slow(rig: Rig) -> Machine:
     return machine.model_copy(update={"run": Run.RUNNING})
 
 
+def frozen_mark(rig: Rig, machine: Machine) -> Path:
+    return rig.state / "machines" / machine.uid / "frozen"
+
+
+async def until_not_frozen(rig: Rig, machine: Machine) -> None:
+    await rig.reports.until(lambda: not frozen_mark(rig, machine).exists(), 20, "the guest to go on")
+
+
 async def kill(rig: Rig, victim: str) -> None:
     if victim == "daemon":
         await rig.crash_daemon()

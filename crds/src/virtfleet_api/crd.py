@@ -27,6 +27,7 @@ _KEPT: Final = (
     "maxProperties",
     "required",
     "x-kubernetes-map-type",
+    "x-kubernetes-preserve-unknown-fields",
 )
 """Keywords that pass unchanged, in the order they are written."""
 

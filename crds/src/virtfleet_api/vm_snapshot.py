@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from virtfleet_api.base import Model
 from virtfleet_api.conditions import Condition
@@ -121,6 +121,7 @@ class VMSnapshotStatus(Model):
     )
     virtual_machine_spec: Annotated[
         VirtualMachineSpec | None,
+        WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
         Field(description="Spec of the VirtualMachine at the capture: new machines are made from it."),
     ] = None
     conditions: Annotated[tuple[Condition, ...], Field(description="Conditions, Ready among them.")] = ()

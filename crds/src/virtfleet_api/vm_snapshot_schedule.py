@@ -42,9 +42,9 @@ class VMSnapshotScheduleSpec(Model):
 
     schedule: Annotated[
         str,
-        Field(min_length=9, max_length=128, description='Five fields as in cron, such as "0 2 * * *" for 02:00 a day.'),
+        Field(max_length=128, description='Five fields as in cron, such as "0 2 * * *" for 02:00 a day.'),
     ]
-    time_zone: Annotated[str, Field(min_length=1, max_length=64, description='Such as "Europe/Berlin".')] = "UTC"
+    time_zone: Annotated[str, Field(max_length=64, description='Such as "Europe/Berlin".')] = "UTC"
     virtual_machine: Annotated[
         str | None,
         Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253, description="VirtualMachine of this namespace."),

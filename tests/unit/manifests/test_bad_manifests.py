@@ -52,6 +52,12 @@ class NoObjects:
     def security_group(self, _namespace: str, _name: str) -> None:
         return None
 
+    def machine_snapshots(self, _namespace: str, _name: str) -> tuple[()]:
+        return ()
+
+    def snapshot_restores(self, _namespace: str, _name: str) -> tuple[()]:
+        return ()
+
     def node_machines(self, _name: str) -> tuple[str, ...]:
         return ()
 

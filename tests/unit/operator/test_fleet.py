@@ -15,6 +15,8 @@ from virtfleet_api.image import Download, Image
 from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.node_api import MachineChanged, Snapshot
 from virtfleet_api.report import MachineReport, Phase
+from virtfleet_api.snapshot import MachineSnapshot
+from virtfleet_api.vm_snapshot import SnapshotPhase
 from virtfleet_node.core.errors import ConflictError
 from virtfleet_operator.fleet import state as state_module
 from virtfleet_operator.fleet.client import NodeClient
@@ -48,6 +50,9 @@ class Listener:
 
     def image_changed(self, node: str, uid: str) -> None:
         self.told.append(("image", node, uid))
+
+    def snapshot_changed(self, node: str, uid: str) -> None:
+        self.told.append(("snapshot", node, uid))
 
     def node_changed(self, node: str) -> None:
         self.told.append(("node", node))
@@ -212,6 +217,40 @@ async def test_images_are_told_and_forgotten(setup: Setup) -> None:
     await until(lambda: OTHER in setup.state.images)
     await setup.fleet.put_image(NAME, image.model_copy(update={"present": False}))
     await until(lambda: OTHER not in setup.state.images)
+
+
+def snapshot(uid: str = OTHER) -> MachineSnapshot:
+    return MachineSnapshot(uid=uid, namespace="shop", name="before-upgrade", machine_uid=UID)
+
+
+async def test_snapshots_are_told_once_kept_and_forgotten(setup: Setup) -> None:
+    await setup.heard()
+    await setup.fleet.put_machine(NAME, machine())
+    setup.node.daemon.snapshots.phase = SnapshotPhase.CAPTURING
+    await setup.fleet.put_snapshot(NAME, snapshot())
+    assert setup.state.snapshots[OTHER].phase is SnapshotPhase.CAPTURING  # before the stream says so
+    await setup.fleet.put_snapshot(NAME, snapshot())
+    assert len(setup.node.daemon.snapshots.told) == 1
+    setup.node.daemon.snapshots.end(OTHER, SnapshotPhase.READY, setup.node.daemon.journal)
+    await until(lambda: setup.state.snapshots[OTHER].phase is SnapshotPhase.READY)
+    assert ("snapshot", NAME, OTHER) in setup.listener.told
+    await setup.fleet.put_snapshot(NAME, snapshot().model_copy(update={"present": False}))
+    await until(lambda: OTHER not in setup.state.snapshots)
+    await setup.fleet.put_snapshot(NAME, snapshot())
+    assert len(setup.node.daemon.snapshots.told) == 3
+
+
+async def test_a_new_process_tells_its_snapshots_and_is_told_them_again(setup: Setup) -> None:
+    await setup.heard()
+    await setup.fleet.put_machine(NAME, machine())
+    await setup.fleet.put_snapshot(NAME, snapshot())
+    before = setup.state.instance
+    await setup.node.stop()
+    await setup.node.start()
+    await until(lambda: setup.state.instance > before)
+    assert setup.state.snapshots.keys() == {OTHER}
+    await setup.fleet.put_snapshot(NAME, snapshot())
+    assert len(setup.node.daemon.snapshots.told) == 2
 
 
 async def test_a_node_that_left_the_fleet_is_followed_no_more(setup: Setup) -> None:

@@ -11,6 +11,7 @@ from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
+from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.room import Room
 
 UID = "11111111-2222-3333-4444-555555555555"
@@ -28,6 +29,8 @@ class Objects:
     kept: dict[tuple[str, str], VMDisk] = field(default_factory=dict)
     disk_machines: tuple[str, ...] = ()
     node_room: Room | None = None
+    snapshots: tuple[VMSnapshot, ...] = ()
+    restores: tuple[str, ...] = ()
 
     def image(self, namespace: str, name: str) -> VMImage | None:
         return self.images.get((namespace, name))
@@ -49,6 +52,12 @@ class Objects:
 
     def room(self, _vm: VirtualMachine) -> Room | None:
         return self.node_room
+
+    def machine_snapshots(self, _namespace: str, _name: str) -> tuple[VMSnapshot, ...]:
+        return self.snapshots
+
+    def snapshot_restores(self, _namespace: str, _name: str) -> tuple[str, ...]:
+        return self.restores
 
     def node_machines(self, _name: str) -> tuple[str, ...]:
         return self.machines

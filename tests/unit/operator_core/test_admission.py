@@ -360,7 +360,7 @@ def handlers(objects: Callable[[], Any], now: datetime) -> dict[str, Any]:
 
 def test_every_kind_is_validated_and_fails_open(objects: Any, now: datetime) -> None:
     found = handlers(lambda: objects, now)
-    guarded = ("vmimages", "vmnodes", "vmdisks", "virtualswitches", "securitygroups")
+    guarded = ("vmimages", "vmnodes", "vmdisks", "virtualswitches", "securitygroups", "vmsnapshots")
     deletions = {f"{plural}-delete" for plural in guarded}
     assert found.keys() == {f"{kind.plural}-write" for kind in KINDS} | deletions
     assert all(handler.ignore_failures and handler.side_effects is False for handler in found.values())

@@ -17,6 +17,7 @@ from virtfleet_api.image import DiskOrigin
 from virtfleet_api.machine import DiskCopySource, MachineDisk, Run
 from virtfleet_api.virtual_machine import Clone
 from virtfleet_node.agent.entry import Entry, Work
+from virtfleet_node.agent.freezer import Freezer
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.works import STEP, to_end
 from virtfleet_node.core.actions import CloneDisks
@@ -36,31 +37,24 @@ _POLL_SECONDS: Final = 0.5
 class Copier:
     """The copies that are being made."""
 
-    def __init__(self, around: Surroundings, entries: Mapping[str, Entry], wake: Callable[[str], None]) -> None:
+    def __init__(
+        self, around: Surroundings, entries: Mapping[str, Entry], freezer: Freezer, wake: Callable[[str], None]
+    ) -> None:
         self._around = around
         self._entries = entries
+        self._freezer = freezer
         self._wake = wake
         self._recovered = asyncio.Event()
         """What an earlier process left is known: the machines, and its jobs, which have ended."""
 
     async def recover(self) -> None:
-        """End the jobs that an earlier process has left, and thaw the guests that it had frozen."""
+        """End the jobs that an earlier process has left."""
         for uid in await self._around.hypervisor.list_backups():
             if (entry := self._entries.get(uid)) and not entry.copying.locked():
                 _LOG.warning("Ending a copy that nobody waits for", extra={"uid": uid, "action": "abort copy"})
                 with suppress(NodeError):  # it is tried again before the next copy
                     await self._around.hypervisor.abort_backup(uid)
-        for uid in tuple(self._entries):
-            await self.thaw(uid)
         self._recovered.set()
-
-    async def thaw(self, uid: str) -> None:
-        """Make sure that a guest goes on that was frozen for a copy; if it does not answer, it is asked again."""
-        mark = self._frozen(uid)
-        if mark.exists():
-            with suppress(NodeError):
-                await self._around.hypervisor.thaw(uid)
-                mark.unlink(missing_ok=True)
 
     def look_for_copies(self, uid: str, entry: Entry) -> None:
         """Note what has yet to be copied from disks of a machine that is to be removed."""
@@ -226,17 +220,8 @@ class Copier:
             raise
 
     async def _begin(self, source_uid: str, files: Mapping[str, str], *, freeze: bool) -> object:
-        """Begin the job; that the guest may be frozen is marked before, for whoever finds it so after a crash."""
-        mark = self._frozen(source_uid)
-        if freeze:
-            await asyncio.to_thread(mark.touch)
-        try:
-            return await self._around.hypervisor.begin_backup(source_uid, files, freeze=freeze)
-        finally:
-            await asyncio.shield(self.thaw(source_uid))
-
-    def _frozen(self, uid: str) -> Path:
-        return self._around.console_log(uid).with_name("frozen")
+        begin = partial(self._around.hypervisor.begin_backup, source_uid, files, freeze=freeze)
+        return await (self._freezer.freeze(source_uid, begin) if freeze else begin())
 
     def _files(self, disk: StoredDisk) -> tuple[Path, ...]:
         """Return the files that hold a disk's content."""

@@ -18,6 +18,7 @@ from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.cpu_watch import CpuWatch
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.flattener import Flattener
+from virtfleet_node.agent.freezer import Freezer
 from virtfleet_node.agent.give_devices import hold_devices
 from virtfleet_node.agent.guests import Guests
 from virtfleet_node.agent.numa_watch import NumaWatch
@@ -65,7 +66,8 @@ class NodeDaemon:
         around.cells.subscribe(self._look_at_all)
         self._cpu = CpuWatch(around, self._entries)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
-        self._copier = Copier(around, self._entries, self._queue.add)
+        self._freezer = Freezer(around, self._entries)
+        self._copier = Copier(around, self._entries, self._freezer, self._queue.add)
         around.images.copy_disks_with(self._copier.export)
         performers = Performers(self._copier, Flattener(around, self._queue.add), Wiper(around, self._queue.add))
         self._works = Works(self._entries, performers.perform, performers.describe, self._queue.add)
@@ -89,7 +91,7 @@ class NodeDaemon:
         await self._copier.recover()
         self._queue.start()
         self._look_at_all()
-        watches = (self._storage.run(), self._traffic.run(), self._cpu.run(), self.numa.run())
+        watches = (self._storage.run(), self._traffic.run(), self._cpu.run(), self.numa.run(), self._freezer.run())
         background = (self._resync(), *watches, self._around.switch.run(), self._around.devices.run())
         self._tasks += [asyncio.create_task(work) for work in background]
 
@@ -194,7 +196,7 @@ class NodeDaemon:
         if uid in self._entries:
             forget_vcpus(self._entries[uid])
             self._guests.restart(uid)
-            self._begin(self._copier.thaw(uid))
+            self._begin(self._freezer.thaw(uid))
 
     def devices_changed(self) -> None:
         """Look at the host's devices."""

@@ -59,6 +59,8 @@ class Entry:
     work: Work | None = None
     copying: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while disks of this machine are copied for another."""
+    freezing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the guest is frozen, and while it is asked to go on."""
     readers: "set[asyncio.Task[None]]" = field(default_factory=set)
     """Those that read the files of this machine's disks; joined and ended under `lock`."""
     restoring: Restoring | None = None

@@ -3,6 +3,7 @@
 A disk that was removed, while what lies on its layers was not, is marked by the file `<disk>.removed`.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, subfolders, sync_folder
 from virtfleet_node.storage.pools import Pools
 from virtfleet_node.storage.snapshots import SnapshotStore
+
+_LOG = logging.getLogger(__name__)
 
 _BLOCK: Final = 512
 """Bytes that stat(2) counts st_blocks in, whatever the file system's own block is."""
@@ -113,7 +116,13 @@ class LayerStore:
         sync_folder(path.parent)
 
     def remove_unneeded(self, uid: str) -> None:
-        """Remove all layers that nobody needs any more, and the folder of this machine with its last one."""
+        """Remove all layers that nobody needs any more, and the folder of this machine with its last one.
+
+        None while there is a snapshot that cannot be read: nobody knows what it needs.
+        """
+        if self._snapshots.has_unreadable():
+            _LOG.warning("Keeping all layers, as a snapshot cannot be read; an administrator must look at it")
+            return
         gone = unneeded(self.read_all(), self.named(), self._all_removed())
         for layer in gone:
             self.remove(layer.path)

@@ -72,8 +72,12 @@ class SnapshotStore:
     def sweep(self) -> None:
         """Remove what a crash has left of snapshots that were being removed."""
         for folder in self._folders():
-            if _read(folder) is None:
+            if not (folder / _KEPT).exists():
                 remove_folder(folder)
+
+    def has_unreadable(self) -> bool:
+        """Tell whether there is a snapshot that cannot be read, such as one of a later version's."""
+        return any((folder / _KEPT).exists() and _read(folder) is None for folder in self._folders())
 
     def layer(self, machine_uid: str, disk: CapturedDisk) -> Path:
         """Return the file that holds a disk of a snapshot of this machine."""

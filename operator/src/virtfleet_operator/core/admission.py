@@ -17,6 +17,7 @@ from virtfleet_api.virtual_switch import VirtualSwitch
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
+from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.adoption import adoption_problems, find_adoptions
 from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.effective import Sizing, resolve
@@ -38,7 +39,12 @@ from virtfleet_operator.core.validate import (
     switch_deletion_problems,
 )
 from virtfleet_operator.core.validate.machine import binding_problems
-from virtfleet_operator.core.verdict import Invalid, Waiting
+from virtfleet_operator.core.validate.vm_snapshot import (
+    capture_problems,
+    number_problems,
+    snapshot_deletion_problems,
+)
+from virtfleet_operator.core.verdict import Invalid, Waiting, quote
 
 _KINDS: Final[Mapping[str, type[Resource]]] = {kind.__name__: kind for kind in KINDS}
 
@@ -66,26 +72,30 @@ def review_write(body: Body, old_body: Body | None, catalog: Catalog, now: datet
     refusal = check(new, now, None if isinstance(old, Invalid) else old)
     if refusal is None and isinstance(new, VirtualMachine) and isinstance(old, VirtualMachine):
         refusal = _refusal(_growth(old, new, catalog))
-    return Review(refusal) if refusal else _review_lookups(new, catalog)
+    if refusal or (isinstance(new, VMSnapshot) and old is not None):
+        return Review(refusal)  # once it is there, a snapshot is what it is, whatever becomes of its machine
+    return _review_lookups(new, catalog)
 
 
 def review_deletion(body: Body, catalog: Catalog) -> Review:
     """Review the deletion of an object."""
     kind = _KINDS[str(body["kind"])]
     meta = parse_metadata(body)
+    named = meta.namespace, meta.name
+    problems: tuple[str, ...] = ()
     if kind is VMImage:
-        return Review(_refusal(image_deletion_problems(meta, catalog.image_users(meta.namespace, meta.name))))
-    if kind is VMNode:
-        return Review(_refusal(node_deletion_problems(meta, catalog.node_machines(meta.name))))
-    if kind is VMDisk:
-        users = catalog.disk_users(meta.namespace, meta.name)
-        return Review(_refusal(disk_deletion_problems(meta, parse_status(kind, body), users)))
-    if kind is VirtualSwitch:
-        return Review(_refusal(switch_deletion_problems(meta, catalog.switch_users(meta.name))))
-    if kind is SecurityGroup:
-        named = meta.namespace, meta.name
-        return Review(_refusal(group_deletion_problems(meta, catalog.group_users(*named))))
-    return Review()
+        problems = image_deletion_problems(meta, catalog.image_users(*named))
+    elif kind is VMNode:
+        problems = node_deletion_problems(meta, catalog.node_machines(meta.name))
+    elif kind is VMDisk:
+        problems = disk_deletion_problems(meta, parse_status(kind, body), catalog.disk_users(*named))
+    elif kind is VirtualSwitch:
+        problems = switch_deletion_problems(meta, catalog.switch_users(meta.name))
+    elif kind is SecurityGroup:
+        problems = group_deletion_problems(meta, catalog.group_users(*named))
+    elif kind is VMSnapshot:
+        problems = snapshot_deletion_problems(meta, catalog.snapshot_restores(*named))
+    return Review(_refusal(problems))
 
 
 def _metadata_problems(kind: type[Resource], body: Body, old_body: Body) -> tuple[str, ...]:
@@ -108,6 +118,8 @@ def _review_lookups(new: Resource, catalog: Catalog) -> Review:
             return Review(_refusal(overlap_problems(new, others)))
         case SecurityGroup():
             return Review(warnings=build_group(new, catalog)[1])
+        case VMSnapshot():
+            return _review_snapshot(new, catalog)
     return Review()
 
 
@@ -144,6 +156,20 @@ def _review_machine(vm: VirtualMachine, catalog: Catalog) -> Review:
         find_cards(vm, catalog),
     )
     return Review(_refusal(problems), tuple(wait.message for wait in waits if isinstance(wait, Waiting)))
+
+
+def _review_snapshot(snapshot: VMSnapshot, catalog: Catalog) -> Review:
+    """Check a new snapshot against its machine, which may come later."""
+    namespace, name = snapshot.metadata.namespace, snapshot.spec.virtual_machine
+    vm = catalog.machine(namespace, name)
+    if vm is None:
+        said = f"spec.virtualMachine: there is no VirtualMachine {quote(name)} yet: it is captured once it is there"
+        return Review(warnings=(said,))
+    if vm.metadata.deletion_timestamp is not None:
+        said = f"spec.virtualMachine: VirtualMachine {quote(name)} is being deleted: write the name of one that stays"
+        return Review(Invalid((said,)))
+    others = catalog.machine_snapshots(namespace, name)
+    return Review(_refusal((*capture_problems(snapshot.spec, vm), *number_problems(others, name))))
 
 
 def _refusal(problems: Sequence[str]) -> Invalid | None:

@@ -8,6 +8,8 @@ from virtfleet_api.conditions import Condition, ConditionStatus, ConditionType
 from virtfleet_api.virtual_machine_status import PrintableStatus, VirtualMachineStatus
 from virtfleet_api.vm_image import ImagePhase, VMImageStatus
 from virtfleet_api.vm_node import VMNodeStatus
+from virtfleet_api.vm_snapshot import SnapshotPhase, VMSnapshotStatus
+from virtfleet_api.vm_snapshot_schedule import VMSnapshotScheduleStatus
 
 _WARNINGS: Final = frozenset(
     {PrintableStatus.INVALID, PrintableStatus.UNSCHEDULABLE, PrintableStatus.CRASHED, PrintableStatus.UNKNOWN}
@@ -55,6 +57,44 @@ def image_events(old: VMImageStatus, new: VMImageStatus) -> tuple[EventText, ...
     if ready is None or (old.phase == new.phase and before is not None and before.reason == ready.reason):
         return ()
     return (_event(new.phase == ImagePhase.FAILED, ready),)
+
+
+def snapshot_events(old: VMSnapshotStatus, new: VMSnapshotStatus) -> tuple[EventText, ...]:
+    """Return the Events of a snapshot's change: it was captured, or that failed."""
+    ready = _find(new.conditions, ConditionType.READY)
+    if ready is None or old.phase == new.phase:
+        return ()
+    if new.phase is SnapshotPhase.READY:
+        pause = f"; the guest stood still for {new.pause_milliseconds} ms" if new.pause_milliseconds else ""
+        return (EventText("Normal", "Captured", f"The machine is captured{pause}."),)
+    if new.phase is SnapshotPhase.FAILED:
+        return (EventText("Warning", "Failed", ready.message[:_MAX_MESSAGE]),)
+    return ()
+
+
+def schedule_events(
+    old: VMSnapshotScheduleStatus, new: VMSnapshotScheduleStatus, *, captured: int | None
+) -> tuple[EventText, ...]:
+    """Return the Events of a schedule's change; `captured` machines at a time that came, None when it was skipped."""
+    events = []
+    if new.last_schedule_time is not None and new.last_schedule_time != old.last_schedule_time:
+        time = f"{new.last_schedule_time:%Y-%m-%dT%H:%MZ}"
+        if captured is None:
+            events.append(
+                EventText("Warning", "Missed", f"The time {time} was missed, and nothing is captured for it.")
+            )
+        else:
+            events.append(
+                EventText("Normal", "Scheduled", f"Snapshots of {captured} machines are asked for at {time}.")
+            )
+    ready, before = _find(new.conditions, ConditionType.READY), _find(old.conditions, ConditionType.READY)
+    said = None if before is None else (before.reason, before.message)
+    if ready is not None and ready.reason in _FAILED_RUNS and said != (ready.reason, ready.message):
+        events.append(_event(True, ready))  # noqa: FBT003
+    return tuple(events)
+
+
+_FAILED_RUNS: Final = frozenset({"CaptureFailed", "NotCaptured"})
 
 
 def node_events(old: VMNodeStatus, new: VMNodeStatus) -> tuple[EventText, ...]:

@@ -14,6 +14,7 @@ from virtfleet_api.virtual_machine_status import PrintableStatus, VirtualMachine
 from virtfleet_api.virtual_switch import VirtualSwitchStatus
 from virtfleet_api.vm_image import VMImageStatus
 from virtfleet_api.vm_node import VMNodeStatus
+from virtfleet_api.vm_snapshot import VMSnapshotStatus
 from virtfleet_operator.core.summarise.machine_conditions import SYNCHRONIZING
 
 PASSING_AFTER: Final = timedelta(seconds=5)
@@ -79,6 +80,18 @@ def image_write_due(old: VMImageStatus, new: VMImageStatus, last_written: dateti
         return None
     only_progress = old.model_copy(update={"progress": new.progress}) == new
     return last_written + PROGRESS_INTERVAL if only_progress and last_written else AT_ONCE
+
+
+def snapshot_write_due(old: VMSnapshotStatus, new: VMSnapshotStatus, last_written: datetime | None) -> datetime | None:
+    """Return when to write a snapshot's status: None for never, the earliest time for at once.
+
+    What its disks take moves when a layer below is merged; that and its progress are written at intervals.
+    """
+    if old == new:
+        return None
+    moving = {"progress": new.progress, "disks": new.disks, "size": new.size}
+    only_moving = old.model_copy(update=moving) == new
+    return last_written + PROGRESS_INTERVAL if only_moving and last_written else AT_ONCE
 
 
 def network_write_due(

@@ -28,6 +28,7 @@ from virtfleet_api.node_api import (
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NetworkReport
+from virtfleet_api.snapshot import MachineSnapshot, SnapshotReport
 from virtfleet_operator.fleet.errors import (
     NodeError,
     NodeProtocolError,
@@ -81,6 +82,10 @@ class NodeClient:
     async def put_image(self, image: Image) -> ImageReport:
         """Instruct the node about one image."""
         return await self._instruct("PUT", f"/v1/images/{image.uid}", image, ImageReport)
+
+    async def put_snapshot(self, snapshot: MachineSnapshot) -> SnapshotReport:
+        """Instruct the node about one snapshot of a machine."""
+        return await self._instruct("PUT", f"/v1/snapshots/{snapshot.uid}", snapshot, SnapshotReport)
 
     async def put_pools(self, pools: PoolSet) -> PoolList:
         """Instruct the node about its pools."""

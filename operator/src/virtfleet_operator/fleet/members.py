@@ -19,6 +19,7 @@ from virtfleet_api.machine import Machine, Run
 from virtfleet_api.node_api import InterfaceList, ProblemReason
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
+from virtfleet_api.snapshot import MachineSnapshot
 from virtfleet_operator.fleet.client import Dialer, NodeClient
 from virtfleet_operator.fleet.console import open_console
 from virtfleet_operator.fleet.errors import NodeRefusedError, NodeUnavailableError, StaleEpochError
@@ -138,6 +139,20 @@ class Fleet:
             NodeError: the node did not acknowledge it.
         """
         await self._tell(node, image.uid, image, lambda client: client.put_image(image))
+
+    async def put_snapshot(self, node: str, snapshot: MachineSnapshot) -> None:
+        """Instruct a node about a snapshot of a machine unless it knows.
+
+        Raises:
+            NodeError: the node did not acknowledge it.
+        """
+        member = self._member(node)
+        instruction = _Instruction(member.state, snapshot.uid, _digest(snapshot))
+        if not instruction.known():
+            report = await self._guard(member.client.put_snapshot(snapshot))
+            instruction.acknowledge()
+            if snapshot.present:
+                member.state.take_snapshot_answer(report)
 
     async def put_pools(self, node: str, pools: PoolSet) -> None:
         """Instruct a node about its pools unless it knows.

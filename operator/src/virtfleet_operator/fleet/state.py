@@ -14,13 +14,16 @@ from virtfleet_api.node_api import (
     MachineChanged,
     NodeChanged,
     Snapshot,
+    SnapshotChanged,
+    SnapshotRemoved,
     WatchEvent,
 )
 from virtfleet_api.report import MachineReport, NodeReport, Phase, RetainedDisk
+from virtfleet_api.snapshot import SnapshotReport
 from virtfleet_operator.fleet.errors import NodeProtocolError
 
 MOST_REPORTS: Final = 20_000
-"""Machines or images of one node; more is not a hypervisor but an attempt to fill the operator's memory."""
+"""Machines, images or snapshots of one node; more is not a hypervisor but an attempt to fill the operator's memory."""
 
 
 class Contact(Enum):
@@ -41,6 +44,9 @@ class FleetListener(Protocol):
     def image_changed(self, node: str, uid: str) -> None:
         """A report of this image came or went."""
 
+    def snapshot_changed(self, node: str, uid: str) -> None:
+        """A report of this snapshot of a machine came or went."""
+
     def node_changed(self, node: str) -> None:
         """Its inventory or its contact changed."""
 
@@ -58,8 +64,10 @@ class NodeState:
         self.report: NodeReport | None = None
         self.machines: dict[str, MachineReport] = {}
         self.images: dict[str, ImageReport] = {}
+        self.snapshots: dict[str, SnapshotReport] = {}
+        """Snapshots of machines, by their UID."""
         self.acknowledged: dict[str, str] = {}
-        """Digest of the document that this daemon process acknowledged last, by UID of machine or image."""
+        """Digest of the document that this daemon process acknowledged last, by UID of machine, image or snapshot."""
         self.gone: dict[str, tuple[RetainedDisk, ...] | None] = {}
         """What was kept of machines of which the node said that they are absent, since it was last told otherwise.
 
@@ -74,7 +82,7 @@ class NodeState:
         self._mark_heard(full=isinstance(event, Snapshot))
         match event:
             case Snapshot():
-                self._take_snapshot(event)
+                self._take_all(event)
             case MachineChanged(machine=machine):
                 self._take_machine(machine)
             case ImageChanged(image=image):
@@ -83,6 +91,12 @@ class NodeState:
                 self.images.pop(uid, None)
                 self.acknowledged.pop(uid, None)
                 self._listener.image_changed(self.name, uid)
+            case SnapshotChanged(snapshot=snapshot):
+                self._take_snapshot(snapshot)
+            case SnapshotRemoved(uid=uid):
+                self.snapshots.pop(uid, None)
+                self.acknowledged.pop(uid, None)
+                self._listener.snapshot_changed(self.name, uid)
             case NodeChanged(node=node):
                 self.report = node
                 self._listener.node_changed(self.name)
@@ -99,6 +113,13 @@ class NodeState:
         """Take what an instruction was answered with: absent is final, all else comes by the stream."""
         if report.phase is Phase.ABSENT:
             self.mark_gone(report.uid, report.kept_disks)
+
+    def take_snapshot_answer(self, report: SnapshotReport) -> None:
+        """Take what the instruction to capture was answered with, unless the stream has told more meanwhile.
+
+        A snapshot that the node has stored must not pass for one that it holds nothing of.
+        """
+        self.snapshots.setdefault(report.uid, report)
 
     def mark_gone(self, uid: str, kept: tuple[RetainedDisk, ...] | None = None) -> None:
         """Note that the node has nothing of this machine but these disks."""
@@ -119,11 +140,12 @@ class NodeState:
             if not full:
                 self._listener.everything_changed(self.name)
 
-    def _take_snapshot(self, event: Snapshot) -> None:
-        _check_size(self.name, max(len(event.machines), len(event.images)))
+    def _take_all(self, event: Snapshot) -> None:
+        _check_size(self.name, max(len(event.machines), len(event.images), len(event.snapshots)))
         self.report = event.node
         self.machines = {m.uid: m for m in event.machines if m.phase is not Phase.ABSENT}
         self.images = {i.uid: i for i in event.images}
+        self.snapshots = {s.uid: s for s in event.snapshots}
         # A new process, or one that has forgotten: it may have lost what it acknowledged before it was stored.
         self.acknowledged.clear()
         self.gone.clear()
@@ -144,7 +166,12 @@ class NodeState:
         _check_size(self.name, len(self.images))
         self._listener.image_changed(self.name, image.uid)
 
+    def _take_snapshot(self, snapshot: SnapshotReport) -> None:
+        self.snapshots[snapshot.uid] = snapshot
+        _check_size(self.name, len(self.snapshots))
+        self._listener.snapshot_changed(self.name, snapshot.uid)
+
 
 def _check_size(name: str, size: int) -> None:
     if size > MOST_REPORTS:
-        raise NodeProtocolError(f"{name} reports more than {MOST_REPORTS} machines or images.")
+        raise NodeProtocolError(f"{name} reports more than {MOST_REPORTS} machines, images or snapshots.")

@@ -25,7 +25,18 @@ async def fill(client: KubeClient, cache: Cache) -> None:
         KubeError: the API server did not answer.
     """
     # Classes and images first: what a machine weighs and uses is known when it is counted.
-    for kind in ("VMClass", "VMImage", "VMNode", "VMDisk", "VirtualMachine"):
+    # Machines before their snapshots, which go when there is no machine.
+    first = (
+        "VMClass",
+        "VMImage",
+        "VMNode",
+        "VMDisk",
+        "VirtualMachine",
+        "VMSnapshot",
+        "VMRestore",
+        "VMSnapshotSchedule",
+    )
+    for kind in first:
         async for page in client.list_pages(OUR_PATHS[kind].collection()):
             for body in page["items"]:
                 cache.put(kind, body)

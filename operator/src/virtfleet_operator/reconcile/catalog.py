@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from virtfleet_api.names import NODE_LABEL
+from virtfleet_api.names import NODE_LABEL, SCHEDULE_LABEL
 from virtfleet_api.security_group import SecurityGroup
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.virtual_switch import VirtualSwitch
@@ -11,6 +11,8 @@ from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
+from virtfleet_api.vm_restore import RestorePhase, VMRestore
+from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.adoption import pending_adoptions
 from virtfleet_operator.core.catalog import image_references
 from virtfleet_operator.core.network.address_name import address_name
@@ -18,6 +20,7 @@ from virtfleet_operator.core.network.cards import mac_of, switched
 from virtfleet_operator.core.network.plans import peer_keys
 from virtfleet_operator.core.network.topology import IpAddress
 from virtfleet_operator.core.room import Room
+from virtfleet_operator.core.schedule import schedule_label
 from virtfleet_operator.core.sources import pending_sources
 from virtfleet_operator.kube.cache import Cache, IndexValues, Stored
 from virtfleet_operator.kube.paths import Key
@@ -30,6 +33,9 @@ DISK: Final = "VMDisk"
 SWITCH: Final = "VirtualSwitch"
 GROUP: Final = "SecurityGroup"
 ADDRESS: Final = "VMAddress"
+SNAPSHOT: Final = "VMSnapshot"
+SCHEDULE: Final = "VMSnapshotSchedule"
+RESTORE: Final = "VMRestore"
 
 BY_NODE: Final = "node"
 BY_IMAGE: Final = "image"
@@ -43,6 +49,10 @@ BY_GROUP: Final = "group"
 BY_MAC: Final = "mac"
 BY_PEER: Final = "peer"
 BY_HOLDER: Final = "holder"
+BY_NAMESPACE: Final = "namespace"
+BY_MACHINE: Final = "machine"
+BY_SNAPSHOT: Final = "snapshot"
+BY_LABEL: Final = "label"
 UNBOUND: Final = ""
 """The value of index `node` for machines that are on no node yet."""
 
@@ -150,6 +160,37 @@ def _classes(stored: Stored) -> Iterable[str]:
     return (vm.spec.class_name,) if isinstance(vm, VirtualMachine) and vm.spec.class_name else ()
 
 
+def _namespaces(stored: Stored) -> Iterable[str]:
+    return (stored.key.namespace,)
+
+
+def _captured_machines(stored: Stored) -> Iterable[str]:
+    """Return the machine, as namespace/name, that a snapshot is of."""
+    snapshot = stored.resource
+    return (f"{stored.key.namespace}/{snapshot.spec.virtual_machine}",) if isinstance(snapshot, VMSnapshot) else ()
+
+
+def _snapshot_nodes(stored: Stored) -> Iterable[str]:
+    return (stored.status.node_name,) if stored.status.node_name else ()
+
+
+def _schedule_labels(stored: Stored) -> Iterable[str]:
+    """Return the label, as namespace/value, of the schedule that made a snapshot."""
+    label = stored.meta.labels.get(SCHEDULE_LABEL)
+    return (f"{stored.key.namespace}/{label}",) if label else ()
+
+
+def label_of(schedule: Key) -> str:
+    """Return the label, as namespace/value, of a schedule's snapshots."""
+    return f"{schedule.namespace}/{schedule_label(schedule.name)}"
+
+
+def _restored_snapshots(stored: Stored) -> Iterable[str]:
+    """Return the snapshot, as namespace/name, of a restore."""
+    restore = stored.resource
+    return (f"{stored.key.namespace}/{restore.spec.snapshot}",) if isinstance(restore, VMRestore) else ()
+
+
 INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
     MACHINE: {
         BY_NODE: _nodes,
@@ -161,12 +202,16 @@ INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
         BY_SWITCH: named_switches,
         BY_GROUP: named_groups,
         BY_MAC: _macs,
+        BY_NAMESPACE: _namespaces,
     },
     IMAGE: {BY_SOURCE: _image_sources},
     DISK: {BY_NODE: _disk_nodes, BY_USER: _disk_users},
     SWITCH: {BY_GROUP: default_groups},
     GROUP: {BY_PEER: _peers},
     ADDRESS: {BY_HOLDER: _holders, BY_SWITCH: _address_switches},
+    SNAPSHOT: {BY_MACHINE: _captured_machines, BY_NODE: _snapshot_nodes, BY_LABEL: _schedule_labels},
+    SCHEDULE: {BY_NAMESPACE: _namespaces, BY_LABEL: lambda stored: (label_of(stored.key),)},
+    RESTORE: {BY_SNAPSHOT: _restored_snapshots},
 }
 
 
@@ -264,6 +309,17 @@ class CacheCatalog:
         """Return the VMAddress of an address, or None."""
         stored = self._cache.get(Key(ADDRESS, "", address_name(switch, address)))
         return stored.resource if stored and isinstance(stored.resource, VMAddress) else None
+
+    def machine_snapshots(self, namespace: str, name: str) -> Sequence[VMSnapshot]:
+        """Return the VMSnapshots that parse and name the machine."""
+        found = (stored.resource for stored in self._cache.find(SNAPSHOT, BY_MACHINE, f"{namespace}/{name}"))
+        return [resource for resource in found if isinstance(resource, VMSnapshot)]
+
+    def snapshot_restores(self, namespace: str, name: str) -> Sequence[str]:
+        """Return the names of the VMRestores of the VMSnapshot that have not ended."""
+        ended = (RestorePhase.SUCCEEDED, RestorePhase.FAILED)
+        found = self._cache.find(RESTORE, BY_SNAPSHOT, f"{namespace}/{name}")
+        return sorted(stored.key.name for stored in found if stored.status.phase not in ended)
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""

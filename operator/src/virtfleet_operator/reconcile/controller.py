@@ -6,11 +6,15 @@ Changes of objects come from the cache, changes at nodes from the fleet; both on
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
+from virtfleet_api.names import SCHEDULE_LABEL
 from virtfleet_api.quantity import Frequency
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_image import ImagePhase
+from virtfleet_api.vm_restore import VMRestore
+from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.network.cards import switched
+from virtfleet_operator.core.summarise.vm_snapshot import SETTLED
 from virtfleet_operator.fleet.errors import NodeError
 from virtfleet_operator.kube.cache import Cache, Stored
 from virtfleet_operator.kube.errors import KubeError
@@ -21,6 +25,9 @@ from virtfleet_operator.reconcile.catalog import (
     BY_DISK,
     BY_HOLDER,
     BY_IMAGE,
+    BY_LABEL,
+    BY_MACHINE,
+    BY_NAMESPACE,
     BY_NODE,
     BY_PEER,
     BY_SOURCE,
@@ -32,6 +39,8 @@ from virtfleet_operator.reconcile.catalog import (
     IMAGE,
     MACHINE,
     NODE,
+    SCHEDULE,
+    SNAPSHOT,
     SWITCH,
     UNBOUND,
     backing_images,
@@ -50,6 +59,8 @@ from virtfleet_operator.reconcile.virtual_switch import reconcile_switch
 from virtfleet_operator.reconcile.vm_address import reconcile_address
 from virtfleet_operator.reconcile.vm_class import reconcile_class
 from virtfleet_operator.reconcile.vm_disk import reconcile_disk
+from virtfleet_operator.reconcile.vm_snapshot import reconcile_snapshot
+from virtfleet_operator.reconcile.vm_snapshot_schedule import reconcile_schedule
 
 RECONCILE: Final[Mapping[str, Callable[[Context, Key], Awaitable[float | None]]]] = {
     MACHINE: reconcile_machine,
@@ -60,6 +71,8 @@ RECONCILE: Final[Mapping[str, Callable[[Context, Key], Awaitable[float | None]]]
     SWITCH: reconcile_switch,
     GROUP: reconcile_group,
     ADDRESS: reconcile_address,
+    SNAPSHOT: reconcile_snapshot,
+    SCHEDULE: reconcile_schedule,
 }
 
 UNPLACED: Final = Key("Unplaced", "", "")
@@ -123,6 +136,11 @@ class Controller:
             if self._context and _is_settled(self._context, node, uid):
                 self._add(user for user in users if bound_node(user) == node)
 
+    def snapshot_changed(self, node: str, uid: str) -> None:
+        """Look at the snapshot, if it is that node's or nobody's yet."""
+        found = self._cache.find(SNAPSHOT, "uid", uid)
+        self._add(stored for stored in found if stored.status.node_name in (node, None))
+
     def node_changed(self, node: str) -> None:
         """Look at the node, and whether it has room now."""
         self.queue.add(Key(NODE, "", node))
@@ -152,6 +170,9 @@ class Controller:
         self._add(self._cache.find(MACHINE, BY_NODE, node))
         self._add(self._cache.all(IMAGE))
         self._add(self._cache.find(DISK, BY_NODE, node))
+        self._add(self._cache.find(SNAPSHOT, BY_NODE, node))
+        for machine in self._cache.find(MACHINE, BY_NODE, node):
+            self._add(self._waiting_snapshots(machine.key))
 
     def _object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
         self.queue.add(key)
@@ -160,6 +181,11 @@ class Controller:
                 self._machine_object_changed(old, new)
                 for kind in (MACHINE, IMAGE):
                     self._add(self._cache.find(kind, BY_SOURCE, f"{key.namespace}/{key.name}"))
+                self._captured_machine_changed(key, old, new)
+            case "VMSnapshot":
+                self._snapshot_object_changed(key, old, new)
+            case "VMRestore":
+                self._restore_object_changed(new or old)
             case "VMImage":
                 self._add(self._cache.find(MACHINE, BY_IMAGE, f"{key.namespace}/{key.name}"))
             case "VMDisk":
@@ -179,6 +205,38 @@ class Controller:
             self._add(self._cache.find(MACHINE, BY_NODE, key.name))
         if new is None or old is None:
             self._add(self._cache.find(DISK, BY_NODE, key.name))
+            self._add(self._cache.find(SNAPSHOT, BY_NODE, key.name))
+
+    def _captured_machine_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
+        """Look at the snapshots that wait for the machine, or at all when it goes; and at the schedules that count it.
+
+        A snapshot that has been captured depends on its machine's object no more.
+        """
+        self._add(self._waiting_snapshots(key))
+        if _counts(old) != _counts(new):
+            self._add(self._cache.find(SNAPSHOT, BY_MACHINE, f"{key.namespace}/{key.name}"))
+            self._add(self._cache.find(SCHEDULE, BY_NAMESPACE, key.namespace))
+
+    def _waiting_snapshots(self, machine: Key) -> list[Stored]:
+        found = self._cache.find(SNAPSHOT, BY_MACHINE, f"{machine.namespace}/{machine.name}")
+        return [stored for stored in found if stored.status.phase not in SETTLED]
+
+    def _snapshot_object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
+        """Look at the schedule that made it, and at those that wait until their machine has fewer."""
+        for stored in (old, new):
+            if stored is not None and (label := stored.meta.labels.get(SCHEDULE_LABEL)):
+                self._add(self._cache.find(SCHEDULE, BY_LABEL, f"{key.namespace}/{label}"))
+        if old is not None and new is None and isinstance(old.resource, VMSnapshot):
+            self._add(self._waiting_snapshots(Key(MACHINE, key.namespace, old.resource.spec.virtual_machine)))
+
+    def _restore_object_changed(self, restore: Stored | None) -> None:
+        """Look at the snapshot, which may wait to be removed, and so at the schedule that wants it to be."""
+        if restore is None or not isinstance(restore.resource, VMRestore):
+            return
+        snapshot = self._cache.get(Key(SNAPSHOT, restore.key.namespace, restore.resource.spec.snapshot))
+        if snapshot is not None:
+            self.queue.add(snapshot.key)
+            self._snapshot_object_changed(snapshot.key, None, snapshot)
 
     def _network_object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
         match key.kind:
@@ -256,6 +314,11 @@ class Controller:
     def _add(self, found: Iterable[Stored]) -> None:
         for stored in found:
             self.queue.add(stored.key)
+
+
+def _counts(machine: Stored | None) -> object:
+    """Return what of a machine tells its snapshots whether it stays, and schedules whether it is theirs."""
+    return None if machine is None else (machine.uid, machine.meta.labels, machine.meta.deletion_timestamp)
 
 
 def _reserved(machine: Stored) -> Frequency | None:

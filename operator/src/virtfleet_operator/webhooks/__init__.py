@@ -18,6 +18,7 @@ from virtfleet_api.virtual_switch import VirtualSwitch
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
+from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.admission import Review, review_deletion, review_write
 from virtfleet_operator.core.catalog import Catalog
 
@@ -42,7 +43,7 @@ def register(registry: kopf.OperatorRegistry, catalog: Callable[[], Catalog], cl
         kopf.on.validate(
             GROUP, VERSION, kind.plural, id=f"{kind.plural}-write", operations=["CREATE", "UPDATE"], **options
         )(validate_write)
-    for kind in (VMImage, VMNode, VMDisk, VirtualSwitch, SecurityGroup):
+    for kind in (VMImage, VMNode, VMDisk, VirtualSwitch, SecurityGroup, VMSnapshot):
         kopf.on.validate(GROUP, VERSION, kind.plural, id=f"{kind.plural}-delete", operations=["DELETE"], **options)(
             validate_deletion
         )

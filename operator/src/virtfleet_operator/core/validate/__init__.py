@@ -16,6 +16,8 @@ from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
+from virtfleet_api.vm_snapshot import VMSnapshot
+from virtfleet_api.vm_snapshot_schedule import VMSnapshotSchedule
 from virtfleet_operator.core.validate.address import address_problems
 from virtfleet_operator.core.validate.disk_object import disk_deletion_problems, disk_object_problems
 from virtfleet_operator.core.validate.image import image_deletion_problems, image_problems
@@ -24,6 +26,8 @@ from virtfleet_operator.core.validate.node import node_deletion_problems, node_p
 from virtfleet_operator.core.validate.security_group import group_deletion_problems, group_problems
 from virtfleet_operator.core.validate.sizes import class_problems
 from virtfleet_operator.core.validate.virtual_switch import overlap_problems, switch_deletion_problems, switch_problems
+from virtfleet_operator.core.validate.vm_snapshot import snapshot_problems
+from virtfleet_operator.core.validate.vm_snapshot_schedule import schedule_problems
 from virtfleet_operator.core.verdict import Invalid
 
 __all__ = [
@@ -39,6 +43,8 @@ __all__ = [
     "node_deletion_problems",
     "node_problems",
     "overlap_problems",
+    "schedule_problems",
+    "snapshot_problems",
     "switch_deletion_problems",
     "switch_problems",
 ]
@@ -93,3 +99,13 @@ def _(resource: SecurityGroup, _now: datetime, _old: Resource | None) -> tuple[s
 @_problems.register
 def _(resource: VMAddress, _now: datetime, old: Resource | None) -> tuple[str, ...]:
     return address_problems(resource, old if isinstance(old, VMAddress) else None)
+
+
+@_problems.register
+def _(resource: VMSnapshot, _now: datetime, old: Resource | None) -> tuple[str, ...]:
+    return snapshot_problems(resource, old if isinstance(old, VMSnapshot) else None)
+
+
+@_problems.register
+def _(resource: VMSnapshotSchedule, _now: datetime, _old: Resource | None) -> tuple[str, ...]:
+    return schedule_problems(resource)

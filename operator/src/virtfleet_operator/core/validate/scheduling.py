@@ -75,13 +75,14 @@ def _machine_affinity_problems(where: str, affinity: MachineAffinity) -> Iterato
 
 
 def _machine_term_problems(where: str, term: MachineTerm) -> Iterator[str]:
-    yield from _selector_problems(f"{where}.labelSelector", term.label_selector)
+    yield from selector_problems(f"{where}.labelSelector", term.label_selector)
     for index, namespace in enumerate(term.namespaces):
         if not is_dns_label(namespace):
             yield f'{where}.namespaces[{index}]: {quote(namespace)} is not a namespace: write one such as "shop"'
 
 
-def _selector_problems(where: str, selector: LabelSelector) -> Iterator[str]:
+def selector_problems(where: str, selector: LabelSelector) -> Iterator[str]:
+    """Check a label selector; `where` is the field that it is in."""
     yield from _key_problems(f"{where}.matchLabels", selector.match_labels)
     yield from _requirement_problems(f"{where}.matchExpressions", selector.match_expressions)
 
