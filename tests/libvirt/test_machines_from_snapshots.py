@@ -99,10 +99,11 @@ async def test_machines_go_on_from_the_memory_of_another_as_themselves(rig: Rig)
 
     await rig.remove(source)
     for copy in copies:
-        copy = await rig.put(copy, run=Run.STOPPED)
+        await rig.put(copy, run=Run.STOPPED)
         await rig.until_phase(copy, Phase.STOPPED)
         assert content(stored(rig, copy)["data"].path)[:5] == f"copy{copy.hardware.interfaces[0].mac[-1]}".encode()
-    copy = await rig.put(copies[0], run=Run.RUNNING)
+    copy = copies[0]
+    await rig.put(copy)
     await rig.until_console(copy, "READY")
     assert cards(rig, copy) == {copy.hardware.interfaces[0].mac: "ua-card-net0"}
     for one in copies:

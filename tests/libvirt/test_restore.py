@@ -187,7 +187,7 @@ async def test_a_restore_that_is_cut_off_is_done_or_not_and_never_between(rig: R
             await kill(rig, victim)
         found = await until_restored(rig, machine, asked, 120)
         rig.reconnect()
-        await rig.reports.until(lambda: rig.last(machine).phase is Phase.RUNNING, 60, "the guest")
+        await rig.until_phase(machine, Phase.RUNNING)
         await rig.until_agent(machine)
         tags = [set(entries(shared(disk.path))) for disk in stored(rig, machine).values()]
         assert tags == [{"A", "B"} if found.message else {"A"}] * 2, f"seed {SEED}: {found}"
