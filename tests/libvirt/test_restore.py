@@ -26,6 +26,8 @@ COUNTER = (
 )
 """Counts in memory, and writes each number with a tag into its own sector of both disks."""
 
+COUNTING = "until dd if=/dev/vdb bs=512 skip=2 count=1 iflag=direct 2>/dev/null | grep -q A; do sleep 0.1; done"
+
 SECTOR = 512
 
 
@@ -35,6 +37,8 @@ async def make_counting(rig: Rig) -> Machine:
     await rig.put(machine)
     await rig.until_agent(machine)
     await rig.type(machine, COUNTER)
+    await rig.type(machine, f"{COUNTING}; echo COUNT$((0))ING", 2)
+    await rig.until_console(machine, "COUNT0ING")
     return machine
 
 
@@ -185,6 +189,7 @@ async def test_a_restore_that_is_cut_off_is_done_or_not_and_never_between(rig: R
         await asyncio.sleep(chance.random() * 1.2)
         with contextlib.suppress(ValueError):  # there is no QEMU just now
             await kill(rig, victim)
+        await asyncio.sleep(0.5)  # what is told of the guest before may be of the one that was killed
         found = await until_restored(rig, machine, asked, 120)
         rig.reconnect()
         await rig.until_phase(machine, Phase.RUNNING)
