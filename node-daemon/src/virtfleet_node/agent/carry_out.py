@@ -2,12 +2,15 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
 from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.give_devices import attach_device, choose_devices
+from virtfleet_node.agent.look_at_layers import recover_merges
 from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking, remember_vcpus
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
 from virtfleet_node.agent.restorer import carry_out_restore
@@ -143,9 +146,12 @@ async def _carry_out_disk(around: Surroundings, entry: Entry, desired: Machine, 
         case GrowDisk(disk):
             async with entry.lock:
                 await entry.end_readers()
-                await around.disks.grow_disk(desired.uid, disk)
+                there = await asyncio.to_thread(around.disks.read_disks, desired.uid)
+                async with around.layer_use.using(there):
+                    await around.disks.grow_disk(desired.uid, disk)
         case AttachDisk(disk):
-            await around.hypervisor.attach_device(desired.uid, await _disk_xml(around, entry, desired, disk))
+            async with around.layer_use.using(await asyncio.to_thread(around.disks.read_disks, desired.uid)):
+                await around.hypervisor.attach_device(desired.uid, await _disk_xml(around, entry, desired, disk))
         case ChangeMedium(target, drive):
             remember_asking(around, entry, target)
             await around.hypervisor.change_medium(desired.uid, await _disk_xml(around, entry, desired, drive))
@@ -202,7 +208,8 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
         given = {"places": places, "devices": devices, "placement": placement}
         starting = _with_record(stored, action.record).model_copy(update={"started": desired.hardware, **given})
         try:
-            await _start_now(around, desired, starting, paused=action.paused)
+            async with _layers_free(around, desired.uid):
+                await _start_now(around, desired, starting, paused=action.paused)
         except UnavailableError:
             raise  # nothing is known of the start; the next look tells
         except NodeError as error:
@@ -210,6 +217,14 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
             await around.hypervisor.write_stored(_with_record(stored, _failed(around, stored, action, error)))
         finally:
             around.cells.release(desired.uid)
+
+
+@asynccontextmanager
+async def _layers_free(around: Surroundings, uid: str) -> AsyncIterator[None]:
+    """Have nobody merge layers of the disks, and each disk lie on what holds all of its content."""
+    async with around.layer_use.using(await asyncio.to_thread(around.disks.read_disks, uid)):
+        await recover_merges(around, uid, running=False)
+        yield
 
 
 async def _start_now(around: Surroundings, desired: Machine, starting: Stored, *, paused: bool) -> None:

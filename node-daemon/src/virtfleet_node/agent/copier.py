@@ -160,6 +160,10 @@ class Copier:
 
     async def _copy_files(self, copy: "_Copying") -> None:
         """Copy the files of a source that is off, one after the other."""
+        async with self._around.layer_use.using(copy.sources.values()):
+            await self._copy_each(copy)
+
+    async def _copy_each(self, copy: "_Copying") -> None:
         share = 100 / len(copy.files)
         for number, disk in enumerate(copy.action.disks):
             name = (disk.pool, disk.name)

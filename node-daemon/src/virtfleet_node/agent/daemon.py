@@ -21,6 +21,7 @@ from virtfleet_node.agent.flattener import Flattener
 from virtfleet_node.agent.freezer import Freezer
 from virtfleet_node.agent.give_devices import hold_devices
 from virtfleet_node.agent.guests import Guests
+from virtfleet_node.agent.merger import Merger
 from virtfleet_node.agent.numa_watch import NumaWatch
 from virtfleet_node.agent.observe import forget_vcpus, observe, observe_around
 from virtfleet_node.agent.performers import Performers
@@ -69,7 +70,9 @@ class NodeDaemon:
         self._freezer = Freezer(around, self._entries)
         self._copier = Copier(around, self._entries, self._freezer, self._queue.add)
         around.images.copy_disks_with(self._copier.export)
-        performers = Performers(self._copier, Flattener(around, self._queue.add), Wiper(around, self._queue.add))
+        wake = self._queue.add
+        merger = Merger(around, self._entries, wake)
+        performers = Performers(self._copier, Flattener(around, wake), merger, Wiper(around, wake))
         self._works = Works(self._entries, performers.perform, performers.describe, self._queue.add)
         self._reconciler = Reconciler(around, self._works, self._guests.watch)
         self._taking_up = asyncio.Lock()

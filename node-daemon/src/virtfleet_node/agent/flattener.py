@@ -1,4 +1,4 @@
-"""Make a disk independent of its image: QEMU pulls the image's content in, or qemu-img copies the disk whole."""
+"""Make a disk independent of files of others: QEMU pulls in what it lies on, or qemu-img copies the disk whole."""
 
 import asyncio
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Flattener:
         if found is None:
             return
         disk, image = found
-        below = (*disk.layers, image.path)
+        below = (*disk.layers, image.path) if image else disk.layers
         await to_end(self._around.disks.remove_partial, uid, action.pool, action.name)
         if action.target is None:
             self._around.disks.check_room(action.pool, (disk.path, *below))
@@ -41,11 +41,12 @@ class Flattener:
             self._around.disks.check_room(action.pool, below)
             await self._pull(uid, work, action.target)
         if await self._find(uid, action) is not None:
-            raise ConflictError("The disk still needs its image; it is tried again.")
+            raise ConflictError("The disk still needs files of others; it is tried again.")
 
     async def _copy(self, uid: str, work: Work, disk: StoredDisk) -> None:
         try:
-            await self._around.disks.copy_whole(disk, lambda percent: self._advance(uid, work, percent))
+            async with self._around.layer_use.using((disk,)):
+                await self._around.disks.copy_whole(disk, lambda percent: self._advance(uid, work, percent))
             await to_end(self._around.disks.replace_disk, uid, disk.pool, disk.name)
         finally:
             await to_end(self._around.disks.remove_partial, uid, disk.pool, disk.name)
@@ -62,12 +63,14 @@ class Flattener:
                 await asyncio.shield(hypervisor.abort_pull(uid, target))
             raise
 
-    async def _find(self, uid: str, action: FlattenDisk) -> tuple[StoredDisk, ImageFiles] | None:
-        """Return the disk and its image, None when it has none."""
+    async def _find(self, uid: str, action: FlattenDisk) -> tuple[StoredDisk, ImageFiles | None] | None:
+        """Return the disk and its image, None when it needs no file of others."""
         disks = await asyncio.to_thread(self._around.disks.read_disks, uid)
         disk = next((d for d in disks if (d.pool, d.name) == (action.pool, action.name)), None)
-        if disk is None or disk.backing_image_uid is None:
+        if disk is None or not disk.needs_others:
             return None
+        if disk.backing_image_uid is None:
+            return disk, None
         image = self._around.images.files(disk.backing_image_uid)
         if image is None:
             raise ConflictError(f"Image {disk.backing_image_uid} is not ready on this node.")

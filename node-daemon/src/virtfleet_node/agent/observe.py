@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from virtfleet_api.machine import Run
 from virtfleet_node.agent.entry import Entry
+from virtfleet_node.agent.look_at_layers import look_at_layers
 from virtfleet_node.agent.surroundings import Surroundings
-from virtfleet_node.core.actions import FlattenDisk
+from virtfleet_node.core.actions import FlattenDisk, MergeLayers
 from virtfleet_node.core.cards import card_name
 from virtfleet_node.core.desired.cpu_tune import live_scheduling, running_vcpus
 from virtfleet_node.core.due import asked_again, outstanding
@@ -16,7 +17,7 @@ from virtfleet_node.core.full_pool import Resumes, remembered
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.layers import as_attached
 from virtfleet_node.core.numa.choose import Refused
-from virtfleet_node.core.observed import DomainState, Observed, ObservedDomain, ShutdownRequests
+from virtfleet_node.core.observed import DomainState, Folding, Observed, ObservedDomain, ShutdownRequests
 from virtfleet_node.core.plan_restore import restore_pending
 from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.record import Record
@@ -53,6 +54,8 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         resumes=entry.resumes,
         work=str(entry.work or ""),
         flattening=_flattening(entry),
+        folding=await _folding(around, entry, domain),
+        merging=str(entry.work) if _merges(entry) else "",
         is_copied=entry.is_copied,
         snapshot=await asyncio.to_thread(_snapshot, around, entry, domain),
         disks_in_use=entry.copying.locked(),
@@ -99,6 +102,16 @@ def _space(around: Surroundings, pool: str) -> PoolSpace:
 def _flattening(entry: Entry) -> tuple[str, str, str] | None:
     action = entry.work.action if entry.work else None
     return (action.pool, action.name, str(entry.work)) if isinstance(action, FlattenDisk) else None
+
+
+def _merges(entry: Entry) -> bool:
+    return entry.work is not None and isinstance(entry.work.action, MergeLayers)
+
+
+async def _folding(around: Surroundings, entry: Entry, domain: ObservedDomain) -> Folding | None:
+    """Look at the layers of a machine; what goes on has taken room already, and is not judged by what it needs."""
+    found = await look_at_layers(around, entry.desired.uid, domain)
+    return replace(found, waits="") if found and _merges(entry) else found
 
 
 def _remember(around: Surroundings, entry: Entry, domain: ObservedDomain) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.entry import Work
 from virtfleet_node.agent.flattener import Flattener
+from virtfleet_node.agent.merger import Merger
 from virtfleet_node.agent.wiper import Wiper
-from virtfleet_node.core.actions import CloneDisks, FlattenDisk, LongAction, WipeDisk
+from virtfleet_node.core.actions import CloneDisks, FlattenDisk, LongAction, MergeLayers, WipeDisk
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Performers:
 
     copier: Copier
     flattener: Flattener
+    merger: Merger
     wiper: Wiper
 
     async def perform(self, uid: str, work: Work) -> None:
@@ -24,6 +26,8 @@ class Performers:
                 await self.copier.clone(uid, work, work.action)
             case FlattenDisk():
                 await self.flattener.flatten(uid, work, work.action)
+            case MergeLayers():
+                await self.merger.fold(uid, work)
             case WipeDisk():
                 await self.wiper.wipe(uid, work, work.action)
 
@@ -34,5 +38,7 @@ class Performers:
                 return self.copier.describe(action)
             case FlattenDisk():
                 return "Making it independent of its image"
+            case MergeLayers():
+                return "Merging layers that no snapshot needs"
             case WipeDisk():
                 return f"Overwriting disk {action.name}"

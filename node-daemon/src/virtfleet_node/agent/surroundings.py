@@ -4,12 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from virtfleet_node.agent.cells import Cells
 from virtfleet_node.agent.device_table import DeviceTable
+from virtfleet_node.agent.layer_use import LayerUse
 from virtfleet_node.core.desired.guest import HostFacts
 from virtfleet_node.core.ports import DiskStore, ImageStore, Journal, MediaStore, Pools, Switch, WantedPools
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
+
+MERGE_BYTES_PER_SECOND: Final = 200 << 20
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class Surroundings:
     state_directory: Path
     now: Callable[[], datetime]
     cells: Cells = field(default_factory=Cells)
+    layer_use: LayerUse = field(default_factory=LayerUse)
+    merge_bytes_per_second: int = MERGE_BYTES_PER_SECOND
+    """How fast layers are merged, so that guests keep most of what a pool can do."""
 
     def console_log(self, uid: str) -> Path:
         """Return the path of a machine's console log."""

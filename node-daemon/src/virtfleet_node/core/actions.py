@@ -55,7 +55,7 @@ class CloneDisks:
 
 @dataclass(frozen=True)
 class FlattenDisk:
-    """Make a disk independent of its image. Goes on beside the plans until it is done."""
+    """Make a disk independent of its image and of other machines. Goes on beside the plans until it is done."""
 
     pool: str
     name: str
@@ -65,6 +65,15 @@ class FlattenDisk:
     def __str__(self) -> str:
         """Say it in words."""
         return f"make disk {self.pool}/{self.name} independent of its image"
+
+
+@dataclass(frozen=True)
+class MergeLayers:
+    """Remove and merge layers of disks that nobody names. Goes on beside the plans until none is left."""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return "merge layers of disks"
 
 
 @dataclass(frozen=True)
@@ -295,7 +304,7 @@ DiskChange = LimitDisk | ResizeDisk | DetachDisk
 DomainAction = PowerAction | DiskChange | DetachDevice | CardAction | LimitCpu | VcpuAction | MemoryAction | Undefine
 """Actions that the hypervisor carries out as they are."""
 
-LongAction = CloneDisks | FlattenDisk | WipeDisk
+LongAction = CloneDisks | FlattenDisk | MergeLayers | WipeDisk
 """Actions that take minutes or hours: begun when planned, left alone while still planned, ended when not."""
 
 DiskAction = PrepareDisk | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk

@@ -158,6 +158,16 @@ class Asking:
 
 
 @dataclass(frozen=True)
+class Folding:
+    """Layers of a disk that are to be removed or merged."""
+
+    pool: str
+    disk: str
+    waits: str = ""
+    """What it waits for, as a sentence; empty when it can go on."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything the plan looks at."""
 
@@ -182,6 +192,10 @@ class Observed:
     """How far the long action is that goes on."""
     flattening: tuple[str, str, str] | None = None
     """Pool and name of the disk that is made independent of its image, and how far it is."""
+    folding: Folding | None = None
+    """Layers that nobody names; None when there are none."""
+    merging: str = ""
+    """How far the merge of layers is that goes on."""
     is_copied: bool = False
     """The running guest's disks are being copied just now, and must keep their size."""
     snapshot: SnapshotView | None = None

@@ -9,7 +9,9 @@ from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_node.core.actions import (
     Action,
     Destroy,
+    FlattenDisk,
     GrowDisk,
+    MergeLayers,
     Pause,
     PrepareDisk,
     RemoveDisk,
@@ -29,6 +31,7 @@ from virtfleet_node.core.guest_devices import choose_for_start
 from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.plan_flatten import plan_flatten
+from virtfleet_node.core.plan_fold import plan_fold
 from virtfleet_node.core.plan_live import is_too_small, plan_live
 from virtfleet_node.core.plan_restore import plan_restore, waits_for_others
 from virtfleet_node.core.record import Life, Record
@@ -80,6 +83,8 @@ def plan(desired: Machine, observed: Observed, now: datetime) -> Plan:
         )
     elif observed.domain.active:
         wanted = _plan_running(desired, observed, record, now)
+    elif observed.domain.state is DomainState.ABSENT:
+        wanted = Plan()
     else:
         wanted = _plan_off(desired, observed, record, now)
     if restore is None and desired.run is not Run.ABSENT and waits_for_others(desired, observed, record):
@@ -128,8 +133,9 @@ def _with_record(wanted: Plan, observed: Observed, record: Record) -> Plan:
 
 
 def _until_others_end(wanted: Plan, observed: Observed, now: datetime) -> Plan:
-    """Look again soon; a machine that is off stays so, as it would be switched off again."""
-    actions = wanted.actions if observed.domain.active else ()
+    """Look again soon, and end what can be ended; a machine that is off stays so, as it would be switched off again."""
+    rest = tuple(action for action in wanted.actions if not isinstance(action, FlattenDisk | MergeLayers))
+    actions = rest if observed.domain.active else ()
     return Plan(actions, min(filter(None, (wanted.wake_at, now + LOOK_FOR_OTHERS))))
 
 
@@ -196,13 +202,13 @@ def _plan_stopped(desired: Machine, observed: Observed) -> Plan:
     """Copy other machines' disks at once, as they are now; whatever else is missing is made at the next start."""
     if observed.domain.state is DomainState.ABSENT:
         return Plan()
-    return Plan(plan_clones(desired, observed) or plan_flatten(desired, observed))
+    return Plan(plan_clones(desired, observed) or plan_flatten(desired, observed) or plan_fold(observed))
 
 
 def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
     asked = restart_pending(desired, record)
-    if observed.domain.state is DomainState.ABSENT or (stays_off(desired, record) and not asked):
-        return Plan()
+    if stays_off(desired, record) and not asked:
+        return Plan(plan_fold(observed))
     if copies := plan_clones(desired, observed):
         return Plan(copies)
     due = next_start_at(record, now)

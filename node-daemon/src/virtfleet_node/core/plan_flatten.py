@@ -1,4 +1,4 @@
-"""Disks that shall need no image any more, as the next action."""
+"""Disks that shall need no image any more, nor layers of other machines, as the next action."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def _due(desired: Machine, observed: Observed) -> Iterator[FlattenDisk]:
     targets = {disk.file: disk.target for disk in observed.domain.disks}
     for disk in desired.hardware.own_disks:
         file = observed.stored_disk(disk)
-        if file is None or file.backing_image_uid is None or not _shall_be_full(disk):
+        if file is None or not file.needs_others or not _shall_be_full(disk):
             continue
         target = targets.get(str(file.path))
         if target is not None or not observed.domain.active:

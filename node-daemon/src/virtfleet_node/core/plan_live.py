@@ -4,7 +4,16 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from virtfleet_api.machine import Machine, MachineDisk
-from virtfleet_node.core.actions import Action, AttachDisk, ChangeMedium, DetachDisk, LimitDisk, PrepareDisk, ResizeDisk
+from virtfleet_node.core.actions import (
+    Action,
+    AttachDisk,
+    ChangeMedium,
+    DetachDisk,
+    LimitDisk,
+    LongAction,
+    PrepareDisk,
+    ResizeDisk,
+)
 from virtfleet_node.core.attached import (
     attachable,
     attached,
@@ -23,6 +32,7 @@ from virtfleet_node.core.plan_cards import plan_cards
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.plan_devices import plan_devices
 from virtfleet_node.core.plan_flatten import plan_flatten
+from virtfleet_node.core.plan_fold import plan_fold
 from virtfleet_node.core.plan_memory import plan_memory
 from virtfleet_node.core.plan_pins import plan_pins
 from virtfleet_node.core.plan_vcpus import plan_vcpus
@@ -48,8 +58,11 @@ def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tupl
         *plan_devices(desired, observed, now),
         *(Change(action) for action in _plan_new(desired, observed)),
     )
+    due = tuple(change.action for change in changes if change.due is None)
+    if not any(isinstance(action, LongAction) for action in due):
+        due = (*due, *plan_fold(observed, due))
     later = tuple(change.due for change in changes if change.due is not None)
-    return tuple(change.action for change in changes if change.due is None), min(later, default=None)
+    return due, min(later, default=None)
 
 
 def _plan_cpu(desired: Machine, observed: Observed) -> Iterator[Action]:

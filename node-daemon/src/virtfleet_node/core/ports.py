@@ -9,6 +9,9 @@ from virtfleet_api.machine import CloudInitFiles, MachineDisk
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NetworkReport, NodeReport, PoolReport
+from virtfleet_node.core.layers import Layer
+from virtfleet_node.core.merging import KeptMerge
+from virtfleet_node.core.plan_merge import AddLayer, MergeLive, Seen
 from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.restoring import Restoring
 from virtfleet_node.core.save_image import SaveImageHead
@@ -35,6 +38,10 @@ class DiskStore(Protocol):
     @property
     def restores(self) -> "RestoreStore":
         """What restores read and write."""
+
+    @property
+    def merges(self) -> "MergeStore":
+        """What merges layers of disks."""
 
     def check_room(self, pool: str, files: Iterable[Path]) -> None:
         """Refuse what needs as much of a pool as these files take, when that is not there."""
@@ -132,6 +139,40 @@ class RestoreStore(Protocol):
 
     def tidy(self, uid: str) -> None:
         """Remove layers that nobody needs any more."""
+
+
+class MergeStore(Protocol):
+    """The files of layers that are merged."""
+
+    def has_layers(self, uid: str) -> bool:
+        """Tell whether there is any layer of a machine but the files that its disks began with."""
+
+    def look(self) -> Seen | None:
+        """Return all layers and who names them, without the guests; None while that is not known."""
+
+    def check_room(self, pool: str, needed: int) -> None:
+        """Refuse a merge that may take so many bytes more of its pool when that has no room."""
+
+    async def merge(self, lower: Path, upper: Path, rate: int, progress: Callable[[float], None]) -> None:
+        """Write the upper layer into the lower one."""
+
+    def take_place(self, lower: Path, upper: Path) -> None:
+        """Have the lower layer, into which the upper one is written, take its place."""
+
+    def remove(self, layer: Layer) -> None:
+        """Remove a layer that nothing lies on."""
+
+    async def add(self, step: AddLayer) -> Path:
+        """Make the empty layer above a disk."""
+
+    def begin(self, step: MergeLive) -> None:
+        """Keep that QEMU is about to merge."""
+
+    def begun(self, uid: str) -> tuple[KeptMerge, ...]:
+        """Return the merges by QEMU that are kept of a machine."""
+
+    async def recover(self, uid: str, kept: KeptMerge, *, running: bool) -> None:
+        """Bring to an end what QEMU no longer works on."""
 
 
 class ExportDisk(Protocol):

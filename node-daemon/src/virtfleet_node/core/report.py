@@ -232,7 +232,7 @@ def _numa(observed: Observed) -> NumaReport | None:
 def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
     """Report the disks that are there: those of the document, and those that a guest still has."""
     targets = assign(observed.places, hardware).targets
-    pool, name, about = observed.flattening or ("", "", "")
+    about = _about_disks(observed)
     seen = {Path(disk.file): disk.target for disk in observed.domain.disks}
     wanted = (observed.stored_disk(disk) for disk in hardware.own_disks)
     held = {disk.file for disk in unwanted(hardware, observed)}
@@ -245,10 +245,20 @@ def _disks(hardware: Hardware, observed: Observed) -> tuple[DiskReport, ...]:
             capacity_bytes=disk.capacity_bytes,
             allocated_bytes=disk.allocated_bytes,
             backing_image_uid=disk.backing_image_uid,
-            message=about if (disk.pool, disk.name) == (pool, name) else "",
+            message=about.get((disk.pool, disk.name), ""),
         )
         for disk in found
     )
+
+
+def _about_disks(observed: Observed) -> dict[tuple[str, str], str]:
+    """Return what goes on with disks, by pool and name."""
+    said = {}
+    if (folding := observed.folding) is not None:
+        said[folding.pool, folding.disk] = folding.waits or observed.merging
+    if observed.flattening is not None:
+        pool, name, said[pool, name] = observed.flattening
+    return said
 
 
 def with_steady_memory(report: MachineReport, before: MachineReport | None, wanted_bytes: int) -> MachineReport:

@@ -21,6 +21,11 @@ class StoredDisk:
     allocated_bytes: int = 0
     """What the file takes of its file system; less than its capacity as long as it is thin."""
 
+    @property
+    def needs_others(self) -> bool:
+        """Tell whether it lies on an image, or on layers of another machine."""
+        return self.backing_image_uid is not None or any(layer.parent != self.path.parent for layer in self.layers)
+
 
 @dataclass(frozen=True)
 class ImageCopy:

@@ -20,7 +20,7 @@ from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import Stored
 from virtfleet_node.core.traffic import Traffic
-from virtfleet_node.hypervisor import backup, cpu, execute, node_devices, observe, pull, warm
+from virtfleet_node.hypervisor import backup, commit, cpu, execute, node_devices, observe, pull, warm
 from virtfleet_node.hypervisor.agent_facts import read_guest_facts, read_guest_vcpus
 from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
@@ -265,6 +265,31 @@ class Hypervisor:
         """End it where it is."""
         connect = self._connection.get()
         await self._calls.run(lambda: pull.abort_pull(connect, uid, target))
+
+    async def add_layer(self, uid: str, target: str, file: Path) -> None:
+        """Have a running guest write into this file, which is there and empty, above what its disk is now."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: commit.add_layer(connect, uid, target, str(file)))
+
+    async def begin_commit(self, uid: str, target: str, lower: Path, upper: Path, bytes_per_second: int) -> None:
+        """Begin to write a layer of a running guest's disk into the one below it."""
+        connect, files = self._connection.get(), (str(lower), str(upper))
+        await self._calls.run(lambda: commit.begin_commit(connect, uid, target, *files, bytes_per_second))
+
+    async def find_commit(self, uid: str) -> str | None:
+        """Return the device name of a disk whose layers are being merged, None when there is none."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: commit.find_commit(connect, uid))
+
+    async def read_commit(self, uid: str, target: str) -> float | None:
+        """Return the percentage that is merged, None when nothing is under way."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: commit.read_commit(connect, uid, target))
+
+    async def abort_commit(self, uid: str, target: str) -> None:
+        """End it where it is."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: commit.abort_commit(connect, uid, target))
 
     async def thaw(self, uid: str) -> None:
         """Let a guest's file systems go on that were frozen for a copy."""

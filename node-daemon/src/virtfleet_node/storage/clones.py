@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from virtfleet_api.machine import Label, MachineDisk
 from virtfleet_api.virtual_machine import Clone
-from virtfleet_node.core.errors import InvalidError, PoolFullError, UnavailableError
+from virtfleet_node.core.errors import InvalidError, PoolFullError
 from virtfleet_node.core.layers import SUFFIX
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 from virtfleet_node.storage import qemu_img
@@ -30,9 +30,6 @@ _RESERVE: Final = 0.02
 
 _FICLONE: Final = 0x40049409
 """ioctl that has two files share their blocks (linux/fs.h), on XFS and btrfs."""
-
-_CLOSE_SECONDS: Final = 30.0
-_CLOSE_POLL_SECONDS: Final = 0.05
 
 _MARK: Final = "clone-*.json"
 _NAMES: Final = TypeAdapter(list[tuple[Label, Label]])
@@ -86,7 +83,7 @@ class CloneStore:
         for pool, files in needs:
             by_pool[pool] = by_pool.get(pool, 0) + sum(path.stat().st_blocks * 512 for path in files)
         for pool, needed in by_pool.items():
-            if needed > (free := self._room(pool)):
+            if needed > (free := self.room(pool)):
                 raise PoolFullError(f"Pool {pool} has {free} bytes free for copies; these need {needed}.")
 
     def check_left(self, pool: str) -> None:
@@ -94,7 +91,7 @@ class CloneStore:
 
         What QEMU copies may be larger than the files it is read from, where these are compressed.
         """
-        if not self._room(pool):
+        if not self.room(pool):
             raise PoolFullError(f"Pool {pool} has no room left for copies: free space in it, or use another.")
 
     @contextmanager
@@ -104,7 +101,7 @@ class CloneStore:
         Raises:
             PoolFullError: it would have more.
         """
-        room = self._room(pool)
+        room = self.room(pool)
         try:
             yield room
         except BaseException as error:
@@ -116,7 +113,8 @@ class CloneStore:
                 ) from None
             raise
 
-    def _room(self, pool: str) -> int:
+    def room(self, pool: str) -> int:
+        """Return how many bytes of a pool are free to be written beside what guests write."""
         capacity = next(report.capacity_bytes for report in self._pools.reports() if report.name == pool)
         return max(0, self._pools.free_bytes(pool) - int(capacity * _RESERVE))
 
@@ -177,12 +175,7 @@ class CloneStore:
             InvalidError: the file is not in order.
             UnavailableError: it is still in use after some seconds.
         """
-        try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                while await qemu_img.is_in_use(target):  # noqa: ASYNC110 -- another process's lock tells nobody
-                    await asyncio.sleep(_CLOSE_POLL_SECONDS)
-        except TimeoutError:
-            raise UnavailableError("QEMU does not close the file of a finished copy.") from None
+        await qemu_img.wait_unwritten(target)
 
     async def grow(self, disk: MachineDisk, target: Path, capacity_bytes: int) -> None:
         """Make a finished copy as large as its disk shall be."""

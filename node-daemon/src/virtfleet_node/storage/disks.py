@@ -19,6 +19,7 @@ from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.clones import CloneStore
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, subfolders, sync_folder
 from virtfleet_node.storage.layers import LayerStore
+from virtfleet_node.storage.merges import MergeStore
 from virtfleet_node.storage.pools import Pools
 from virtfleet_node.storage.reflink import clone_file
 from virtfleet_node.storage.restores import RestoreStore
@@ -36,6 +37,7 @@ class DiskStore:
         self.snapshots = SnapshotStore(pools)
         self.layers = LayerStore(pools, self.snapshots)
         self.restores = RestoreStore(pools, self.snapshots, self.layers, self.clones)
+        self.merges = MergeStore(pools, self.layers, self.snapshots, self.clones)
         self._making: Counter[tuple[str, str]] = Counter()
         """Image and machine of the disks that are being made."""
 

@@ -23,6 +23,9 @@ _BLOCK: Final = 512
 
 _REMOVED: Final = ".removed"
 
+MERGING: Final = ".merging"
+"""Suffix of the file that says which layers of a disk QEMU merges."""
+
 
 class LayerStore:
     """The layers in all pools."""
@@ -99,7 +102,7 @@ class LayerStore:
         key = (uid, pool, disk)
         if key not in self.tips(uid):
             return ()
-        gone = unneeded(self.read_all(), self.named(), self._all_removed() | {key})
+        gone = unneeded(self.read_all(), self.named(), self.all_removed() | {key})
         return tuple(layer for layer in gone if layer.key == key)
 
     def mark_removed(self, uid: str, pool: str, disk: str) -> None:
@@ -123,27 +126,28 @@ class LayerStore:
         if self._snapshots.has_unreadable():
             _LOG.warning("Keeping all layers, as a snapshot cannot be read; an administrator must look at it")
             return
-        gone = unneeded(self.read_all(), self.named(), self._all_removed())
+        gone = unneeded(self.read_all(), self.named(), self.all_removed())
         for layer in gone:
             self.remove(layer.path)
         for owner in {uid, *(layer.machine_uid for layer in gone)}:
-            self._tidy(owner)
+            self.tidy(owner)
 
-    def _tidy(self, uid: str) -> None:
+    def tidy(self, uid: str) -> None:
         """Remove the marks of disks that have no layer any more, and folders with nothing in them."""
         left = {(layer.pool, layer.disk) for layer in self.of_machine(uid)}
         for pool in self._pools.names():
             folder = self._folder(pool, uid)
             if folder.is_symlink() or not folder.is_dir():
                 continue
-            for mark in folder.glob(f"*{_REMOVED}"):
-                if (pool, mark.name.removesuffix(_REMOVED)) not in left:
+            for mark in (*folder.glob(f"*{_REMOVED}"), *folder.glob(f"*{MERGING}")):
+                if (pool, mark.stem) not in left:
                     mark.unlink()
             if not any(folder.iterdir()):
                 folder.rmdir()
                 sync_folder(folder.parent)
 
-    def _all_removed(self) -> frozenset[Key]:
+    def all_removed(self) -> frozenset[Key]:
+        """Return the disks that were removed, while layers of theirs stay."""
         folders = (subfolders(self._pools.folder(pool, "disks")) for pool in self._pools.names())
         return frozenset(key for found in folders for folder in found for key in self._removed(folder.name))
 

@@ -19,6 +19,12 @@ PROBE_SECONDS: Final = 20.0
 CONVERT_SECONDS: Final = 4 * 3600.0
 """Copying a disk of a terabyte at 100 MB/s takes three hours."""
 
+_CLOSE_SECONDS: Final = 30.0
+_CLOSE_POLL_SECONDS: Final = 0.05
+
+_CHAIN_FILES: Final = 256
+"""Files that are open at once: a chain has some dozens of layers, and `rebase` opens two."""
+
 _PROBE_MEMORY_BYTES: Final = 1 << 30
 _CONVERT_MEMORY_BYTES: Final = 4 << 30
 _MESSAGE_BYTES: Final = 400
@@ -98,8 +104,42 @@ async def rebase(path: Path, backing: ImageFiles, progress: Callable[[float], No
     await _run(CONVERT_SECONDS, *_END_WITH_DAEMON, *limits, "qemu-img", "rebase", "-p", *files, progress=progress)
 
 
+async def commit(upper: Path, lower: Path, bytes_per_second: int, progress: Callable[[float], None]) -> None:
+    """Write what a qcow2 file holds into the one that it lies on; it stays as it is. Nobody else uses either.
+
+    `progress` is told the percentage.
+
+    Raises:
+        InvalidError: somebody does.
+        OSError: ENOSPC, the file system is full.
+    """
+    limits = ("nice", "-n", "19", "prlimit", f"--as={_CONVERT_MEMORY_BYTES}", f"--nofile={_CHAIN_FILES}", "--")
+    files = ("-f", "qcow2", "-d", "-b", str(lower), str(upper))
+    words = ("qemu-img", "commit", "-p", "-r", str(bytes_per_second), *files)
+    await _run(CONVERT_SECONDS, *_END_WITH_DAEMON, *limits, *words, progress=progress)
+
+
+async def set_backing(path: Path, backing: Path) -> None:
+    """Have a qcow2 file lie on another one without a look at their content, which is for the caller to know."""
+    await _run(PROBE_SECONDS, "qemu-img", "rebase", "-u", "-f", "qcow2", "-b", str(backing), "-F", "qcow2", str(path))
+
+
+async def wait_unwritten(path: Path) -> None:
+    """Wait until no process has a qcow2 file open for writing.
+
+    Raises:
+        UnavailableError: one still has after some seconds.
+    """
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            while await is_in_use(path):  # noqa: ASYNC110 -- another process's lock tells nobody
+                await asyncio.sleep(_CLOSE_POLL_SECONDS)
+    except TimeoutError:
+        raise UnavailableError(f"QEMU does not close {path.name}.") from None
+
+
 def _convert_limits(most_bytes: int) -> tuple[str, ...]:
-    return ("prlimit", f"--as={_CONVERT_MEMORY_BYTES}", "--nofile=64", f"--fsize={most_bytes}", "--")
+    return ("prlimit", f"--as={_CONVERT_MEMORY_BYTES}", f"--nofile={_CHAIN_FILES}", f"--fsize={most_bytes}", "--")
 
 
 async def grow(path: Path, size_bytes: int) -> None:

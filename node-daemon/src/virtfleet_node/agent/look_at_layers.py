@@ -1,0 +1,72 @@
+"""Look at the layers of a machine's disks: what is to be removed or merged next."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.core.errors import PoolFullError
+from virtfleet_node.core.observed import DomainState, Folding, ObservedDomain
+from virtfleet_node.core.plan_merge import (
+    AddLayer,
+    MergeFiles,
+    MergeLive,
+    RemoveLayer,
+    Seen,
+    Step,
+    bytes_needed,
+    machines_above,
+    next_step,
+)
+
+_LOG = logging.getLogger(__name__)
+
+
+async def look_at_layers(around: Surroundings, uid: str, domain: ObservedDomain) -> Folding | None:
+    """Return what is to be done next about the layers of a machine, and what it waits for; None for nothing."""
+    merges = around.disks.merges
+    if not await asyncio.to_thread(merges.has_layers, uid):
+        return None
+    if kept := await asyncio.to_thread(merges.begun, uid):
+        return Folding(kept[0].pool, kept[0].disk)
+    step = await find_step(around, uid, domain)
+    if step is None:
+        return None
+    pool, disk = disk_of(step)
+    try:
+        await asyncio.to_thread(merges.check_room, pool, bytes_needed(step))
+    except PoolFullError as error:
+        return Folding(pool, disk, waits=str(error))
+    return Folding(pool, disk)
+
+
+async def find_step(around: Surroundings, uid: str, domain: ObservedDomain) -> Step | None:
+    """Return the next step for the layers of a machine, given its domain."""
+    found = await asyncio.to_thread(around.disks.merges.look)
+    if found is None:
+        return None
+    others = {
+        other: await around.hypervisor.read(other)
+        for other in sorted(machines_above(uid, found.layers) | found.owners_below(uid))
+    }
+    guests = {other: _files(seen) for other, seen in ((uid, domain), *others.items()) if seen.active}
+    known = frozenset(other for other, seen in others.items() if seen.state is not DomainState.ABSENT)
+    return next_step(uid, Seen(found.layers, found.named, found.removed, guests), known)
+
+
+async def recover_merges(around: Surroundings, uid: str, *, running: bool) -> None:
+    """Bring to an end the merges of a machine's layers that QEMU has begun and no longer works on."""
+    for kept in await asyncio.to_thread(around.disks.merges.begun, uid):
+        _LOG.info("Ending a merge of layers", extra={"uid": uid, "disk": kept.disk, "running": running})
+        await around.disks.merges.recover(uid, kept, running=running)
+
+
+def disk_of(step: Step) -> tuple[str, str]:
+    """Return pool and name of the disk that a step is about."""
+    match step:
+        case RemoveLayer(layer) | AddLayer(_, layer) | MergeFiles(_, layer) | MergeLive(_, _, layer, _):
+            return layer.pool, layer.disk
+
+
+def _files(domain: ObservedDomain) -> dict[Path, str]:
+    return {Path(disk.file): disk.target for disk in domain.disks if disk.file and not disk.drive}
