@@ -82,7 +82,7 @@ def layers(rig: Rig, machine: Machine) -> set[str]:
 async def test_a_machine_goes_on_where_it_was_with_memory_and_disks_of_one_instant(rig: Rig) -> None:
     machine = await make_counting(rig)
     await rig.type(machine, "touch /tmp/loud")
-    await rig.until_console(machine, "AT ", 10)
+    await rig.reports.until(lambda: at(rig.console(machine)), 10, "numbers")
     before = stored(rig, machine)
     snapshot = await capture(rig, machine)
     frozen = {name: await asyncio.to_thread(shared, disk.path) for name, disk in before.items()}
@@ -189,6 +189,7 @@ async def test_a_restore_that_is_cut_off_is_done_or_not_and_never_between(rig: R
         await asyncio.sleep(chance.random() * 1.2)
         with contextlib.suppress(ValueError):  # there is no QEMU just now
             await kill(rig, victim)
+        await rig.reports.until(lambda: rig.hypervisor.connected, 30, "libvirtd to be back")
         await asyncio.sleep(0.5)  # what is told of the guest before may be of the one that was killed
         found = await until_restored(rig, machine, asked, 120)
         rig.reconnect()
