@@ -80,6 +80,12 @@ class Objects:
     def disk_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
         return ()
 
+    def snapshot(self, _namespace: str, _name: str) -> None:
+        return None
+
+    def unfinished_restores(self, _namespace: str) -> tuple[()]:
+        return ()
+
     def machine_snapshots(self, _namespace: str, _name: str) -> tuple[()]:
         return ()
 

@@ -121,6 +121,34 @@ async def test_missed_times_are_skipped_or_made_up_for_once(fleet: Rig) -> None:
     assert "Missed" in {e["reason"] for e in events if e["involvedObject"]["name"] == "skips"}
 
 
+async def test_an_operator_that_is_killed_amid_a_time_ends_it_and_repeats_nothing(fleet: Rig) -> None:
+    machines = [f"web-{number}" for number in range(8)]
+    for name in machines:
+        await run_machine(fleet, name)
+    past = minutes_ago(40)
+    spec = {"schedule": f"{past.minute} * * * *", "selector": {}, "missedRuns": "RunOnce"}
+    await fleet.create("VMSnapshotSchedule", "all", spec)
+    await wait_reason(fleet, "all", "Ready")
+    await have_acted(fleet, "all", timedelta(hours=5))
+
+    async def begun() -> bool:
+        return bool(await names(fleet))
+
+    await fleet.eventually(begun, "it has begun")
+    await fleet.kill_operator("one")
+    await fleet.start_operator()
+    await wait_names(fleet, *(f"all-{name}-{past:%Y%m%d%H%M}" for name in machines))
+
+    async def captured() -> bool:
+        return all(s.get("status", {}).get("phase") == "Ready" for s in await snapshots(fleet))
+
+    await fleet.eventually(captured, "all are captured")
+    told = {(wanted.uid, wanted.machine_uid) for node in fleet.nodes.values() for wanted in node.daemon.snapshots.told}
+    held = {report.uid for node in fleet.nodes.values() for report in node.daemon.snapshots.reports.values()}
+    mine = {uid: machine for uid, machine in told if uid in held}
+    assert len(mine) == len(set(mine.values())) == len(machines)
+
+
 async def test_a_suspended_schedule_captures_nothing_and_makes_up_for_nothing(fleet: Rig) -> None:
     await run_machine(fleet, "web-1")
     past = minutes_ago(10)

@@ -9,7 +9,7 @@ import pytest_asyncio
 from operator_rig import SPACE, Rig
 from simulated_node import SimulatedNode
 from virtfleet_api.names import SNAPSHOT_FINALIZER
-from virtfleet_api.vm_snapshot import SnapshotMode, SnapshotPhase
+from virtfleet_api.vm_snapshot import MAX_SNAPSHOTS, SnapshotMode, SnapshotPhase
 from virtfleet_operator.kube.paths import OUR_PATHS
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -198,6 +198,29 @@ async def test_what_cannot_be_captured_is_said_of_a_stored_object(fleet: Rig) ->
     said = (await wait_reason(fleet, "wrong", "Invalid"))["message"]
     assert said == "spec.excludeDisks[0]: 'logs' is no disk of VirtualMachine 'plain': write one of root, or remove it"
     assert (await status(fleet, "wrong"))["phase"] == "Pending"
+
+
+async def test_one_too_many_waits_until_another_is_gone(fleet: Rig) -> None:
+    await run_machine(fleet, "full")
+    names = [f"full-{number}" for number in range(MAX_SNAPSHOTS)]
+    for name in names:
+        await fleet.create("VMSnapshot", name, {"virtualMachine": "full", "mode": "Disk"})
+    for name in names:
+        await wait_phase(fleet, name, "Ready")
+    await fleet.create("VMSnapshot", "extra", {"virtualMachine": "full", "mode": "Disk"})
+    assert "32 at most: delete one" in (await wait_reason(fleet, "extra", "Invalid"))["message"]
+    await drop(fleet, "VMSnapshot", names[5])
+    await wait_phase(fleet, "extra", "Ready")
+
+
+async def test_one_that_waits_goes_with_the_machine_that_it_waits_for(fleet: Rig) -> None:
+    await fleet.create_machine("nowhere", disks=[ROOT], nodeSelector={"kubernetes.io/hostname": "no-such-node"})
+    await fleet.patch("VirtualMachine", "nowhere", {"metadata": {"finalizers": ["example.org/slow"]}})
+    await fleet.create("VMSnapshot", "waits", {"virtualMachine": "nowhere"})
+    await wait_reason(fleet, "waits", "NotScheduled")
+    await fleet.delete("VirtualMachine", "nowhere")
+    await fleet.wait_gone("VMSnapshot", "waits")
+    await fleet.patch("VirtualMachine", "nowhere", {"metadata": {"finalizers": None}})
 
 
 async def test_a_snapshot_that_is_being_restored_stays_until_that_has_ended(fleet: Rig) -> None:

@@ -25,7 +25,7 @@ from virtfleet_node.agent.cells import Cells
 from virtfleet_node.agent.daemon import NodeDaemon
 from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.agent.relay import Relay
-from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.agent.surroundings import MERGE_BYTES_PER_SECOND, Surroundings
 from virtfleet_node.agent.switch import Edges, NodeSwitch
 from virtfleet_node.agent.taken_devices import TakenDevices
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
@@ -176,6 +176,7 @@ class Rig:
         self.hypervisor = Hypervisor(node.uri, NodesLibvirtd(node))
         self.read_cells = read_cells
         self.cells = Cells()
+        self.merge_bytes_per_second = MERGE_BYTES_PER_SECOND
         self.switch = self._new_switch()
         self.daemon = self._new_daemon()
         self.libvirt = libvirt.open(node.uri)
@@ -320,6 +321,7 @@ class Rig:
             state_directory=self.state,
             now=lambda: datetime.now(UTC),
             cells=self.cells,
+            merge_bytes_per_second=self.merge_bytes_per_second,
         )
         return NodeDaemon(around, self._describe)
 

@@ -28,6 +28,7 @@ from virtfleet_api.report import (
     NodeReport,
     Phase,
     PoolReport,
+    RestoreReport,
     RetainedDisk,
     StopReason,
     UplinkReport,
@@ -85,6 +86,10 @@ class SimulatedDaemon:
     wanted_network: NodeNetwork | None = None
     network: NetworkReport | None = None
     snapshots: SimulatedSnapshots = field(default_factory=SimulatedSnapshots)
+    restores_end: bool = True
+    """A restore is done as soon as it is asked for."""
+    restored: dict[str, RestoreReport] = field(default_factory=dict)
+    """The last restore of each machine, by its UID."""
 
     async def put_snapshot(self, wanted: MachineSnapshot) -> SnapshotReport:
         """Capture a machine at once, or remove what was captured."""
@@ -106,6 +111,7 @@ class SimulatedDaemon:
             return self._remove(machine)
         self.machines[machine.uid] = machine
         self._take_over(machine)
+        self._restore(machine)
         report = self._report(machine, self._passing(machine))
         self._settle_later(machine)
         return report
@@ -186,6 +192,12 @@ class SimulatedDaemon:
         """There is no guest, so it said nothing."""
         raise UnavailableError(f"The machine {uid} wrote nothing in {max_bytes} bytes.")
 
+    def end_restore(self, uid: str, message: str = "", *, warm: bool = True) -> None:
+        """Have the restore of a machine end; with a message it has failed."""
+        last = self.restored[uid].model_copy(update={"done": True, "warm": warm and not message, "message": message})
+        self.restored[uid] = last
+        self._publish(self.reports[uid].model_copy(update={"restore": last}))
+
     def crash(self, uid: str) -> None:
         """Have a guest end by itself, and stay off."""
         report = self.reports[uid].model_copy(
@@ -219,6 +231,13 @@ class SimulatedDaemon:
             if isinstance(disk.source, RetainedSource):
                 left = self.kept.pop(disk.source.machine_uid, ())
                 self.kept[disk.source.machine_uid] = tuple(d for d in left if d.name != disk.source.name)
+
+    def _restore(self, machine: Machine) -> None:
+        """Restore a machine once."""
+        asked, last = machine.restore, self.restored.get(machine.uid)
+        if asked is not None and (last is None or last.token != asked.token):
+            done = self.restores_end
+            self.restored[machine.uid] = RestoreReport(token=asked.token, done=done, warm=done and asked.memory)
 
     def _passing(self, machine: Machine) -> Phase:
         old = self.reports.get(machine.uid)
@@ -269,6 +288,7 @@ class SimulatedDaemon:
                 for number, disk in enumerate(hardware.disks)
             ),
             interfaces=tuple(InterfaceReport(name=card.name, mac=card.mac) for card in hardware.interfaces),
+            restore=self.restored.get(machine.uid),
         )
         return self._publish(report)
 

@@ -1,18 +1,17 @@
 """`kubectl vm …`: the command line. It reads arguments and prints; what a command means is in modules of its own."""
 
 import asyncio
-import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 from rich.console import Console
 
 from virtfleet_api.vm_image import ImageType
 from virtfleet_cli.clone import build_clone, check_names, describe_created, plan_clone, render
-from virtfleet_cli.cluster import Choice, Cluster
+from virtfleet_cli.cluster import Cluster
 from virtfleet_cli.console import print_history, run_console
 from virtfleet_cli.describe import clean, describe_machine
 from virtfleet_cli.errors import CliError
@@ -29,13 +28,12 @@ from virtfleet_cli.power import (
     plan_stop,
 )
 from virtfleet_cli.progress import transfer_progress
+from virtfleet_cli.running import run_command
+from virtfleet_cli.snapshot_commands import restore, snapshot, snapshots
 from virtfleet_cli.terminal import Terminal
 from virtfleet_cli.upload import Upload, prepare_image
+from virtfleet_cli.waiting import POLL_SECONDS
 
-POLL_SECONDS: Final = 0.5
-"""How often --wait looks: often enough for a person, and two requests a second are nothing."""
-
-Act = Callable[[Cluster], Coroutine[Any, Any, None]]
 Plan = Callable[[dict[str, Any]], Change]
 
 
@@ -121,7 +119,7 @@ def clone(
         if wait["wait"] and dry_run == "none":
             click.echo(await _wait(cluster, name, plan_clone(made), wait["timeout"]))
 
-    _run(act)
+    run_command(act)
 
 
 @main.command()
@@ -137,7 +135,7 @@ def ports(name: str | None) -> None:
         for trouble in sorted({trouble for _, trouble in read if trouble}):
             click.echo(f"No figures: {clean(trouble)}", err=True)
 
-    _run(act)
+    run_command(act)
 
 
 async def _count(cluster: Cluster, machine: dict[str, Any]) -> tuple[Machine, str]:
@@ -161,7 +159,7 @@ def describe(name: str) -> None:
         events = await cluster.list_events(machine["metadata"]["uid"])
         Console(highlight=False).print(describe_machine(machine, events, datetime.now(UTC)))
 
-    _run(act)
+    run_command(act)
 
 
 @main.command()
@@ -182,7 +180,7 @@ def console(name: str, *, history: bool, timeout: float | None) -> None:
         else:
             await run_console(cluster, name, terminal, timeout)
 
-    _run(act)
+    run_command(act)
 
 
 @main.group()
@@ -217,7 +215,7 @@ def upload(name: str, *, path: Path, kind: ImageType | None, pool: str | None) -
             state = await Upload(cluster, name, path, show).run()
         click.echo(f"VMImage {name} is {state.phase}.")
 
-    _run(act)
+    run_command(act)
 
 
 def _power(name: str, plan: Plan, timeout_seconds: float | None) -> None:
@@ -230,7 +228,7 @@ def _power(name: str, plan: Plan, timeout_seconds: float | None) -> None:
         if timeout_seconds is not None:
             click.echo(await _wait(cluster, name, change, timeout_seconds))
 
-    _run(act)
+    run_command(act)
 
 
 async def _wait(cluster: Cluster, name: str, change: Change, timeout_seconds: float) -> str:
@@ -245,22 +243,9 @@ async def _wait(cluster: Cluster, name: str, change: Change, timeout_seconds: fl
     return f"It is {describe_state(machine).rstrip('.')}."
 
 
-def _run(act: Act) -> None:
-    """Run a command against the cluster the user chose; an error is one sentence and exit status 1."""
-    choice = click.get_current_context().obj or Choice()
-
-    async def run() -> None:
-        async with await Cluster.connect(choice) as cluster:
-            await act(cluster)
-
-    try:
-        asyncio.run(run())
-    except CliError as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
-    except BrokenPipeError:
-        sys.exit(0)  # who read our output has seen enough
-
+main.add_command(snapshot)
+main.add_command(snapshots)
+main.add_command(restore)
 
 if __name__ == "__main__":
     main()

@@ -18,6 +18,7 @@ from kubernetes.aio.config import load_kube_config
 from virtfleet_api.image import PieceQuery, UploadState
 from virtfleet_api.names import API_VERSION, SUBRESOURCES_API_VERSION
 from virtfleet_api.node_api import InterfaceList
+from virtfleet_api.resource import Resource
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_image import VMImage
 from virtfleet_cli.errors import CliError, UnavailableError, explain
@@ -106,6 +107,22 @@ class Cluster:
         path = self._collection(API_VERSION, VirtualMachine.plural)
         query = {"dryRun": "All"} if dry_run else {}
         return await self._request("POST", path, self._what(manifest["metadata"]["name"]), query=query, body=manifest)
+
+    async def get_object(self, kind: type[Resource], name: str) -> dict[str, Any]:
+        """Read an object of a kind."""
+        path = self._path(API_VERSION, name, kind.plural)
+        return await self._request("GET", path, f"{kind.__name__} {self.namespace}/{name}")
+
+    async def list_objects(self, kind: type[Resource]) -> list[dict[str, Any]]:
+        """Read every object of a kind in the namespace."""
+        path = self._collection(API_VERSION, kind.plural)
+        return list((await self._request("GET", path, f"{kind.__name__}s")).get("items") or ())
+
+    async def create_object(self, kind: type[Resource], manifest: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object and return it, with the name that `generateName` became."""
+        metadata = manifest["metadata"]
+        what = f"{kind.__name__} {self.namespace}/{metadata.get('name') or metadata['generateName']}"
+        return await self._request("POST", self._collection(API_VERSION, kind.plural), what, body=manifest)
 
     async def find_image(self, name: str) -> dict[str, Any] | None:
         """Read a VMImage; None when there is none of that name."""

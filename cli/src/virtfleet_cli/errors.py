@@ -1,7 +1,10 @@
 """What the plugin says when something cannot be done: one sentence, on stderr, with exit status 1."""
 
 import json
-from typing import Any
+from typing import Any, Final
+
+_LISTED_AS: Final = {"VMSnapshot": "vmsnapshots", "VMRestore": "vmrestores"}
+"""What kubectl calls the other kinds; all else is about machines."""
 
 
 class CliError(Exception):
@@ -20,7 +23,8 @@ def explain(status: int, content: bytes, what: str) -> CliError:
     if status == 404 and not named and document.get("reason") in {"NotFound", None}:  # noqa: PLR2004 -- HTTP
         return CliError("virtfleet is not installed in this cluster, or its operator does not serve this now.")
     if status == 404:  # noqa: PLR2004 -- HTTP
-        return CliError(f"{what} does not exist; `kubectl get vm -A` lists all.")
+        listed_as = _LISTED_AS.get(what.partition(" ")[0], "vm")
+        return CliError(f"{what} does not exist; `kubectl get {listed_as} -A` lists all.")
     if status == 401:  # noqa: PLR2004 -- HTTP
         return CliError("The API server does not accept your credentials; log in again or check your kubeconfig.")
     if status == 403:  # noqa: PLR2004 -- HTTP

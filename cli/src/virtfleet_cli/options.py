@@ -54,6 +54,20 @@ def wait_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--wait", is_flag=True, help="Return once it has happened.")(command)
 
 
+def await_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --wait/--no-wait and --timeout, for what people wait for unless they say otherwise."""
+    command = click.option(
+        "--timeout",
+        type=Duration(),
+        default="15m",
+        show_default=True,
+        help="Stop waiting after this time; what was asked for goes on.",
+    )(command)
+    return click.option(
+        "--wait/--no-wait", default=True, show_default=True, help="Show how far it is, and return once it is done."
+    )(command)
+
+
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add -o and --dry-run, as `kubectl create` has them."""
     command = click.option(

@@ -66,7 +66,7 @@ class Upload:
         """Send the file and wait until the node has checked it; CliError says why it is no image."""
         if not self._size:
             raise CliError(f"{self._path} is empty.")
-        state = await _patiently(self._ask)
+        state = await patiently(self._ask)
         resumed = 0 < state.received_bytes <= self._size
         final = await self._send(state.received_bytes if resumed else 0)
         if final.reason == "ChecksumMismatch" and resumed:
@@ -79,12 +79,12 @@ class Upload:
         digest, hashed = hashlib.sha256(), 0
         with self._path.open("rb") as file:
             while offset < self._size:
-                offset = await _patiently(partial(self._send_piece, file, offset))
+                offset = await patiently(partial(self._send_piece, file, offset))
                 self._show(offset)
                 await asyncio.to_thread(_hash, digest, file, hashed, offset)
                 hashed = max(hashed, offset)
             await asyncio.to_thread(_hash, digest, file, hashed, self._size)
-        await _patiently(partial(self._finish, digest.hexdigest()))
+        await patiently(partial(self._finish, digest.hexdigest()))
         return await self._checked()
 
     async def _finish(self, sha256: str) -> None:
@@ -120,7 +120,7 @@ class Upload:
 
     async def _checked(self) -> UploadState:
         while True:
-            state = await _patiently(self._ask)
+            state = await patiently(self._ask)
             if state.phase in {ImagePhase.READY, ImagePhase.FAILED}:
                 return state
             await asyncio.sleep(CHECK_SECONDS)
@@ -129,8 +129,8 @@ class Upload:
         return await self._cluster.upload_state(self._name)
 
 
-async def _patiently(act: Callable[[], Awaitable[T]]) -> T:
-    """Act, and act again while nobody answers."""
+async def patiently(act: Callable[[], Awaitable[T]]) -> T:
+    """Act, and act again while nobody answers, for PATIENCE_SECONDS; then UnavailableError."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

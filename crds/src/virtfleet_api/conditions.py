@@ -19,7 +19,7 @@ class ConditionStatus(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """The conditions that virtfleet sets. Every kind has Ready."""
+    """The conditions that virtfleet sets. Every kind has Ready, but for VMRestore, which has Complete."""
 
     READY = "Ready"
     SCHEDULED = "Scheduled"
@@ -32,6 +32,7 @@ class ConditionType(StrEnum):
     POOLS_READY = "PoolsReady"
     NETWORK_READY = "NetworkReady"
     SCHEDULABLE = "Schedulable"
+    COMPLETE = "Complete"
 
 
 class Condition(Model):

@@ -25,7 +25,7 @@ SCHEDULE_LABEL: Final = f"{GROUP}/schedule"
 """On a VMSnapshot: the VMSnapshotSchedule that made it."""
 
 RESTORE_LABEL: Final = f"{GROUP}/restore"
-"""On a VirtualMachine: the VMRestore that made it."""
+"""On a VirtualMachine or VMSnapshot: the UID of the VMRestore that made it."""
 
 NETWORK_FINALIZER: Final = f"{GROUP}/network"
 """Held on a VirtualSwitch or SecurityGroup while a machine's card is plugged into it or belongs to it."""

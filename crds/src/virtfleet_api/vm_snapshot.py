@@ -91,7 +91,7 @@ class SnapshotDiskStatus(Model):
     name: Annotated[str, Field(description="Name in the machine.")]
     pool: Annotated[str, Field(description="Storage pool of the node that holds it.")]
     capacity: Annotated[Bytes, Field(description="Size a machine sees.")]
-    size: Annotated[Bytes, Field(description="What it takes in the pool beyond the snapshot before it.")] = Bytes(0)
+    size: Annotated[Bytes | None, Field(description="What it takes in the pool beyond the snapshot before it.")] = None
 
 
 class VMSnapshotStatus(Model):

@@ -61,6 +61,12 @@ class Images:
     def disk_users(self, _namespace: str, _name: str) -> tuple[str, ...]:
         return ()
 
+    def snapshot(self, _namespace: str, _name: str) -> None:
+        return None
+
+    def unfinished_restores(self, _namespace: str) -> tuple[()]:
+        return ()
+
     def node_machines(self, _name: str) -> tuple[str, ...]:
         return ()
 

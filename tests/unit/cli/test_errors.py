@@ -40,3 +40,9 @@ def test_what_may_help_to_try_again(code: int) -> None:
     error = explain(code, b"service unavailable", WEB)
     assert isinstance(error, UnavailableError)
     assert str(error) == f"{WEB} cannot be reached now: service unavailable"
+
+
+def test_what_is_not_there_says_what_lists_its_kind() -> None:
+    body = status(reason="NotFound", message="…", details={"name": "s"})
+    for kind, listed in (("VirtualMachine", "vm"), ("VMSnapshot", "vmsnapshots"), ("VMRestore", "vmrestores")):
+        assert f"`kubectl get {listed} -A` lists all" in str(explain(404, body, f"{kind} shop/s"))

@@ -52,6 +52,12 @@ class NoObjects:
     def security_group(self, _namespace: str, _name: str) -> None:
         return None
 
+    def snapshot(self, _namespace: str, _name: str) -> None:
+        return None
+
+    def unfinished_restores(self, _namespace: str) -> tuple[()]:
+        return ()
+
     def machine_snapshots(self, _namespace: str, _name: str) -> tuple[()]:
         return ()
 

@@ -11,6 +11,7 @@ from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
+from virtfleet_api.vm_restore import VMRestore
 from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.room import Room
 
@@ -31,6 +32,7 @@ class Objects:
     node_room: Room | None = None
     snapshots: tuple[VMSnapshot, ...] = ()
     restores: tuple[str, ...] = ()
+    unfinished: tuple[VMRestore, ...] = ()
 
     def image(self, namespace: str, name: str) -> VMImage | None:
         return self.images.get((namespace, name))
@@ -52,6 +54,12 @@ class Objects:
 
     def room(self, _vm: VirtualMachine) -> Room | None:
         return self.node_room
+
+    def snapshot(self, _namespace: str, name: str) -> VMSnapshot | None:
+        return next((snapshot for snapshot in self.snapshots if snapshot.metadata.name == name), None)
+
+    def unfinished_restores(self, _namespace: str) -> tuple[VMRestore, ...]:
+        return self.unfinished
 
     def machine_snapshots(self, _namespace: str, _name: str) -> tuple[VMSnapshot, ...]:
         return self.snapshots

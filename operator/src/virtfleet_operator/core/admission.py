@@ -17,6 +17,7 @@ from virtfleet_api.virtual_switch import VirtualSwitch
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
+from virtfleet_api.vm_restore import VMRestore
 from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.adoption import adoption_problems, find_adoptions
 from virtfleet_operator.core.catalog import Catalog
@@ -28,6 +29,7 @@ from virtfleet_operator.core.network.plans import build_group
 from virtfleet_operator.core.parse import parse, parse_metadata, parse_status
 from virtfleet_operator.core.place import load_of
 from virtfleet_operator.core.references import find_images, reference_problems
+from virtfleet_operator.core.snapshot_disks import find_snapshot_disks, snapshot_disk_problems
 from virtfleet_operator.core.sources import find_image_source, find_sources, image_source_problems, source_problems
 from virtfleet_operator.core.validate import (
     check,
@@ -39,6 +41,7 @@ from virtfleet_operator.core.validate import (
     switch_deletion_problems,
 )
 from virtfleet_operator.core.validate.machine import binding_problems
+from virtfleet_operator.core.validate.vm_restore import other_problems, target_problems
 from virtfleet_operator.core.validate.vm_snapshot import (
     capture_problems,
     number_problems,
@@ -72,8 +75,8 @@ def review_write(body: Body, old_body: Body | None, catalog: Catalog, now: datet
     refusal = check(new, now, None if isinstance(old, Invalid) else old)
     if refusal is None and isinstance(new, VirtualMachine) and isinstance(old, VirtualMachine):
         refusal = _refusal(_growth(old, new, catalog))
-    if refusal or (isinstance(new, VMSnapshot) and old is not None):
-        return Review(refusal)  # once it is there, a snapshot is what it is, whatever becomes of its machine
+    if refusal or (isinstance(new, VMSnapshot | VMRestore) and old is not None):
+        return Review(refusal)  # once they are there, they are what they are, whatever becomes of the machine
     return _review_lookups(new, catalog)
 
 
@@ -120,7 +123,7 @@ def _review_lookups(new: Resource, catalog: Catalog) -> Review:
             return Review(warnings=build_group(new, catalog)[1])
         case VMSnapshot():
             return _review_snapshot(new, catalog)
-    return Review()
+    return _review_restore(new, catalog) if isinstance(new, VMRestore) else Review()
 
 
 def _sizing(vm: VirtualMachine, catalog: Catalog) -> Sizing | Waiting | Invalid:
@@ -144,6 +147,7 @@ def _review_machine(vm: VirtualMachine, catalog: Catalog) -> Review:
         *sizes,
         *reference_problems(vm, catalog),
         *source_problems(vm, catalog),
+        *snapshot_disk_problems(vm, catalog),
         *adoption_problems(vm, catalog),
         *network_reference_problems(vm, catalog),
         *address_clashes(vm, catalog),
@@ -152,6 +156,7 @@ def _review_machine(vm: VirtualMachine, catalog: Catalog) -> Review:
         sizing,
         find_images(vm, catalog),
         find_sources(vm, catalog),
+        find_snapshot_disks(vm, catalog),
         find_adoptions(vm, catalog),
         find_cards(vm, catalog),
     )
@@ -170,6 +175,17 @@ def _review_snapshot(snapshot: VMSnapshot, catalog: Catalog) -> Review:
         return Review(Invalid((said,)))
     others = catalog.machine_snapshots(namespace, name)
     return Review(_refusal((*capture_problems(snapshot.spec, vm), *number_problems(others, name))))
+
+
+def _review_restore(restore: VMRestore, catalog: Catalog) -> Review:
+    """Check a new restore against its snapshot, which may come later, and its machines."""
+    snapshot = catalog.snapshot(restore.metadata.namespace, restore.spec.snapshot)
+    others = other_problems(restore, catalog)
+    if snapshot is None:
+        name = quote(restore.spec.snapshot)
+        said = f"spec.snapshot: there is no VMSnapshot {name} yet: it is restored once it is there"
+        return Review(_refusal(others), (said,))
+    return Review(_refusal((*target_problems(restore, snapshot, catalog), *others)))
 
 
 def _refusal(problems: Sequence[str]) -> Invalid | None:

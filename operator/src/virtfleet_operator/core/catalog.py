@@ -10,6 +10,7 @@ from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
+from virtfleet_api.vm_restore import VMRestore
 from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.network.topology import IpAddress
 from virtfleet_operator.core.room import Room
@@ -60,11 +61,17 @@ class Catalog(Protocol):
     def room(self, vm: VirtualMachine) -> Room | None:
         """Return what the machine's node has, None for a machine without a node, or a node that is not known."""
 
+    def snapshot(self, namespace: str, name: str) -> VMSnapshot | None:
+        """Return a VMSnapshot that parses, or None."""
+
     def machine_snapshots(self, namespace: str, name: str) -> Sequence[VMSnapshot]:
         """Return the VMSnapshots that parse and name the machine."""
 
     def snapshot_restores(self, namespace: str, name: str) -> Sequence[str]:
         """Return the names of the VMRestores of the VMSnapshot that have not ended."""
+
+    def unfinished_restores(self, namespace: str) -> Sequence[VMRestore]:
+        """Return the VMRestores of a namespace that parse and have not ended."""
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""

@@ -26,6 +26,7 @@ from virtfleet_api.machine import (
     Restart,
     RetainedSource,
     Run,
+    SnapshotDiskSource,
 )
 from virtfleet_api.network import Network
 from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, PowerState, RunStrategy, VirtualMachine
@@ -35,7 +36,9 @@ from virtfleet_operator.core.effective import LIMITS, Sizing
 from virtfleet_operator.core.network.cards import Card, find_cards, mac_of, port_id
 from virtfleet_operator.core.network.plans import limit_of
 from virtfleet_operator.core.references import Images, find_images
+from virtfleet_operator.core.restores import machine_restore
 from virtfleet_operator.core.secret import SecretData
+from virtfleet_operator.core.snapshot_disks import SnapshotDisks, find_snapshot_disks, snapshot_disk_node
 from virtfleet_operator.core.sources import Sources, find_sources, source_node
 from virtfleet_operator.core.verdict import Invalid, Waiting
 
@@ -64,6 +67,7 @@ class Origins:
 
     images: Images
     sources: Sources = field(default_factory=dict)
+    snapshots: SnapshotDisks = field(default_factory=dict)
     adoptions: Adoptions = field(default_factory=dict)
     cards: tuple[Card, ...] = ()
 
@@ -71,29 +75,36 @@ class Origins:
 def compile_machine(
     vm: VirtualMachine, sizing: Sizing, catalog: Catalog, secret: SecretData | Waiting | None
 ) -> Machine | Waiting | Invalid:
-    """Compile a valid machine; Waiting when an image, a disk to copy or take over, or the Secret is not there.
+    """Compile a valid machine; Waiting when an image, a disk or snapshot to begin from, or the Secret is not there.
 
     A machine that shall be off is compiled without its Secret, so that it can be stopped when that is gone.
     """
-    images, sources = find_images(vm, catalog), find_sources(vm, catalog)
-    if isinstance(images, Waiting | Invalid):
-        return images
-    if isinstance(sources, Waiting | Invalid):
-        return sources
-    adoptions = find_adoptions(vm, catalog, source_node(sources))
-    if isinstance(adoptions, Waiting | Invalid):
-        return adoptions
-    cards = find_cards(vm, catalog)
-    if isinstance(cards, Waiting | Invalid):
-        return cards
+    origins = _find_origins(vm, catalog)
+    if isinstance(origins, Waiting | Invalid):
+        return origins
     run = run_of(vm)
     if isinstance(secret, Waiting):
         if run != Run.STOPPED:
             return secret
         secret = None
-    return _document(
-        vm, run, _hardware(vm, sizing, Origins(images, sources, adoptions, cards)), _cloud_init(vm, secret)
-    )
+    document = _document(vm, run, _hardware(vm, sizing, origins), _cloud_init(vm, secret))
+    return document.model_copy(update={"restore": machine_restore(vm, catalog)})
+
+
+def _find_origins(vm: VirtualMachine, catalog: Catalog) -> Origins | Waiting | Invalid:
+    images, sources = find_images(vm, catalog), find_sources(vm, catalog)
+    if isinstance(images, Waiting | Invalid):
+        return images
+    if isinstance(sources, Waiting | Invalid):
+        return sources
+    snapshots = find_snapshot_disks(vm, catalog, source_node(sources))
+    if isinstance(snapshots, Waiting | Invalid):
+        return snapshots
+    adoptions = find_adoptions(vm, catalog, source_node(sources) or snapshot_disk_node(snapshots))
+    if isinstance(adoptions, Waiting | Invalid):
+        return adoptions
+    cards = find_cards(vm, catalog)
+    return cards if isinstance(cards, Waiting | Invalid) else Origins(images, sources, snapshots, adoptions, cards)
 
 
 def compile_deletion(vm: VirtualMachine, sizing: Sizing | Waiting | Invalid | None, catalog: Catalog) -> Machine:
@@ -188,6 +199,8 @@ def _limits(tune: IoTune | None) -> IoLimits | None:
 def _origin(vm: VirtualMachine, disk: Disk, origins: Origins) -> AnyDiskSource:
     if disk.source.disk:
         return _copied(disk, origins.sources)
+    if disk.source.snapshot:
+        return _captured(disk, origins.snapshots)
     if disk.source.vm_disk:
         return _adopted(disk, origins.adoptions)
     return _source(vm, disk, origins.images)
@@ -199,6 +212,14 @@ def _adopted(disk: Disk, adoptions: Adoptions) -> AnyDiskSource:
     if found is None:
         return ExistingSource(clone=clone)
     return RetainedSource(machine_uid=found.machine_uid, name=found.name, clone=clone)
+
+
+def _captured(disk: Disk, snapshots: SnapshotDisks) -> AnyDiskSource:
+    """Return the snapshot's disk that a disk begins as; nothing is looked for once it exists."""
+    found, clone = snapshots.get(disk.name), disk.source.clone or Clone.LINKED
+    if found is None:
+        return ExistingSource(clone=clone)
+    return SnapshotDiskSource(snapshot_uid=found.snapshot_uid, name=found.name, clone=clone)
 
 
 def _copied(disk: Disk, sources: Sources) -> AnyDiskSource:

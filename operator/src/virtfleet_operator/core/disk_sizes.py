@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 
 from virtfleet_api.virtual_machine import Disk, DiskBus, VirtualMachine
 from virtfleet_operator.core.catalog import Catalog, image_key
+from virtfleet_operator.core.snapshot_disks import captured_disk
 
 
 def disk_sizes(vm: VirtualMachine, catalog: Catalog) -> Mapping[str, int]:
-    """Return the sizes in bytes of all disks, by pool; one whose image is not known yet has none."""
+    """Return the sizes in bytes of all disks, by pool; one whose image or snapshot is not known yet has none."""
     return _sums(vm, vm.spec.disks, catalog)
 
 
@@ -28,7 +29,13 @@ def _sums(vm: VirtualMachine, disks: Iterable[Disk], catalog: Catalog) -> Mappin
 
 
 def _size(vm: VirtualMachine, disk: Disk, catalog: Catalog) -> int:
-    if disk.size is not None or disk.source.image is None:
-        return int(disk.size or 0)
+    if disk.size is not None:
+        return int(disk.size)
+    if (reference := disk.source.snapshot) is not None:
+        snapshot = catalog.snapshot(vm.metadata.namespace, reference.name)
+        captured = captured_disk(snapshot, reference.disk) if snapshot else None
+        return int(captured.capacity) if captured else 0
+    if disk.source.image is None:
+        return 0
     image = catalog.image(*image_key(vm, disk.source.image))
     return int(image.status.virtual_size or 0) if image else 0

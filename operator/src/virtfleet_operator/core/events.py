@@ -8,6 +8,7 @@ from virtfleet_api.conditions import Condition, ConditionStatus, ConditionType
 from virtfleet_api.virtual_machine_status import PrintableStatus, VirtualMachineStatus
 from virtfleet_api.vm_image import ImagePhase, VMImageStatus
 from virtfleet_api.vm_node import VMNodeStatus
+from virtfleet_api.vm_restore import RestorePhase, VMRestoreStatus
 from virtfleet_api.vm_snapshot import SnapshotPhase, VMSnapshotStatus
 from virtfleet_api.vm_snapshot_schedule import VMSnapshotScheduleStatus
 
@@ -70,6 +71,16 @@ def snapshot_events(old: VMSnapshotStatus, new: VMSnapshotStatus) -> tuple[Event
     if new.phase is SnapshotPhase.FAILED:
         return (EventText("Warning", "Failed", ready.message[:_MAX_MESSAGE]),)
     return ()
+
+
+def restore_events(old: VMRestoreStatus, new: VMRestoreStatus) -> tuple[EventText, ...]:
+    """Return the Events of a restore's change: it began, and how it ended."""
+    complete = _find(new.conditions, ConditionType.COMPLETE)
+    if complete is None or old.phase == new.phase or new.phase is RestorePhase.PENDING:
+        return ()
+    if new.phase is RestorePhase.RESTORING:
+        return (EventText("Normal", "Restoring", "The restore begins."),)
+    return (_event(new.phase is RestorePhase.FAILED, complete),)
 
 
 def schedule_events(

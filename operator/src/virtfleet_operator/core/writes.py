@@ -14,6 +14,7 @@ from virtfleet_api.virtual_machine_status import PrintableStatus, VirtualMachine
 from virtfleet_api.virtual_switch import VirtualSwitchStatus
 from virtfleet_api.vm_image import VMImageStatus
 from virtfleet_api.vm_node import VMNodeStatus
+from virtfleet_api.vm_restore import VMRestoreStatus
 from virtfleet_api.vm_snapshot import VMSnapshotStatus
 from virtfleet_operator.core.summarise.machine_conditions import SYNCHRONIZING
 
@@ -92,6 +93,17 @@ def snapshot_write_due(old: VMSnapshotStatus, new: VMSnapshotStatus, last_writte
     moving = {"progress": new.progress, "disks": new.disks, "size": new.size}
     only_moving = old.model_copy(update=moving) == new
     return last_written + PROGRESS_INTERVAL if only_moving and last_written else AT_ONCE
+
+
+def restore_write_due(old: VMRestoreStatus, new: VMRestoreStatus, last_written: datetime | None) -> datetime | None:
+    """Return when to write a restore's status: None for never, the earliest time for at once.
+
+    How far its machines are is written at intervals.
+    """
+    if old == new:
+        return None
+    goes_on = old.phase == new.phase and old.conditions == new.conditions
+    return last_written + PROGRESS_INTERVAL if goes_on and last_written else AT_ONCE
 
 
 def network_write_due(

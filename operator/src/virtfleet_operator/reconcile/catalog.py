@@ -11,7 +11,7 @@ from virtfleet_api.vm_address import VMAddress
 from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
-from virtfleet_api.vm_restore import RestorePhase, VMRestore
+from virtfleet_api.vm_restore import VMRestore
 from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.adoption import pending_adoptions
 from virtfleet_operator.core.catalog import image_references
@@ -19,8 +19,10 @@ from virtfleet_operator.core.network.address_name import address_name
 from virtfleet_operator.core.network.cards import mac_of, switched
 from virtfleet_operator.core.network.plans import peer_keys
 from virtfleet_operator.core.network.topology import IpAddress
+from virtfleet_operator.core.restores import ENDED
 from virtfleet_operator.core.room import Room
 from virtfleet_operator.core.schedule import schedule_label
+from virtfleet_operator.core.snapshot_disks import pending_snapshot_disks
 from virtfleet_operator.core.sources import pending_sources
 from virtfleet_operator.kube.cache import Cache, IndexValues, Stored
 from virtfleet_operator.kube.paths import Key
@@ -53,6 +55,7 @@ BY_NAMESPACE: Final = "namespace"
 BY_MACHINE: Final = "machine"
 BY_SNAPSHOT: Final = "snapshot"
 BY_LABEL: Final = "label"
+BY_UNFINISHED: Final = "unfinished"
 UNBOUND: Final = ""
 """The value of index `node` for machines that are on no node yet."""
 
@@ -101,6 +104,14 @@ def named_disks(stored: Stored) -> Iterable[str]:
     if not isinstance(vm, VirtualMachine):
         return ()
     return {f"{stored.key.namespace}/{reference.name}" for _, _, reference in pending_adoptions(vm)}
+
+
+def _named_snapshots(stored: Stored) -> Iterable[str]:
+    """Return the VMSnapshots, as namespace/name, that a machine's disks have yet to be made from."""
+    vm = stored.resource
+    if not isinstance(vm, VirtualMachine):
+        return ()
+    return {f"{stored.key.namespace}/{reference.name}" for _, _, reference in pending_snapshot_disks(vm)}
 
 
 def _disk_nodes(stored: Stored) -> Iterable[str]:
@@ -191,6 +202,18 @@ def _restored_snapshots(stored: Stored) -> Iterable[str]:
     return (f"{stored.key.namespace}/{restore.spec.snapshot}",) if isinstance(restore, VMRestore) else ()
 
 
+def _put_back(stored: Stored) -> Iterable[str]:
+    """Return the machine, as namespace/name, that a restore puts back."""
+    restore = stored.resource
+    name = restore.spec.target.virtual_machine if isinstance(restore, VMRestore) else None
+    return (f"{stored.key.namespace}/{name}",) if name else ()
+
+
+def _unfinished(stored: Stored) -> Iterable[str]:
+    """Return the namespace of a restore that has not ended."""
+    return () if stored.status.phase in ENDED else (stored.key.namespace,)
+
+
 INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
     MACHINE: {
         BY_NODE: _nodes,
@@ -198,6 +221,7 @@ INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
         BY_BACKING: backing_images,
         BY_SOURCE: _sources,
         BY_DISK: named_disks,
+        BY_SNAPSHOT: _named_snapshots,
         BY_CLASS: _classes,
         BY_SWITCH: named_switches,
         BY_GROUP: named_groups,
@@ -211,7 +235,7 @@ INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
     ADDRESS: {BY_HOLDER: _holders, BY_SWITCH: _address_switches},
     SNAPSHOT: {BY_MACHINE: _captured_machines, BY_NODE: _snapshot_nodes, BY_LABEL: _schedule_labels},
     SCHEDULE: {BY_NAMESPACE: _namespaces, BY_LABEL: lambda stored: (label_of(stored.key),)},
-    RESTORE: {BY_SNAPSHOT: _restored_snapshots},
+    RESTORE: {BY_SNAPSHOT: _restored_snapshots, BY_MACHINE: _put_back, BY_UNFINISHED: _unfinished},
 }
 
 
@@ -310,6 +334,11 @@ class CacheCatalog:
         stored = self._cache.get(Key(ADDRESS, "", address_name(switch, address)))
         return stored.resource if stored and isinstance(stored.resource, VMAddress) else None
 
+    def snapshot(self, namespace: str, name: str) -> VMSnapshot | None:
+        """Return a VMSnapshot that parses, or None."""
+        stored = self._cache.get(Key(SNAPSHOT, namespace, name))
+        return stored.resource if stored and isinstance(stored.resource, VMSnapshot) else None
+
     def machine_snapshots(self, namespace: str, name: str) -> Sequence[VMSnapshot]:
         """Return the VMSnapshots that parse and name the machine."""
         found = (stored.resource for stored in self._cache.find(SNAPSHOT, BY_MACHINE, f"{namespace}/{name}"))
@@ -317,9 +346,13 @@ class CacheCatalog:
 
     def snapshot_restores(self, namespace: str, name: str) -> Sequence[str]:
         """Return the names of the VMRestores of the VMSnapshot that have not ended."""
-        ended = (RestorePhase.SUCCEEDED, RestorePhase.FAILED)
         found = self._cache.find(RESTORE, BY_SNAPSHOT, f"{namespace}/{name}")
-        return sorted(stored.key.name for stored in found if stored.status.phase not in ended)
+        return sorted(stored.key.name for stored in found if stored.status.phase not in ENDED)
+
+    def unfinished_restores(self, namespace: str) -> Sequence[VMRestore]:
+        """Return the VMRestores of a namespace that parse and have not ended."""
+        found = (stored.resource for stored in self._cache.find(RESTORE, BY_UNFINISHED, namespace))
+        return [resource for resource in found if isinstance(resource, VMRestore)]
 
     def node_machines(self, name: str) -> Sequence[str]:
         """Return the machines that are bound to the node."""

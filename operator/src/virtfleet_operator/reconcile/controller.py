@@ -6,15 +6,15 @@ Changes of objects come from the cache, changes at nodes from the fleet; both on
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
-from virtfleet_api.names import SCHEDULE_LABEL
-from virtfleet_api.quantity import Frequency
+from virtfleet_api.names import RESTORE_LABEL, SCHEDULE_LABEL
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_address import VMAddress
-from virtfleet_api.vm_image import ImagePhase
 from virtfleet_api.vm_restore import VMRestore
 from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.network.cards import switched
+from virtfleet_operator.core.restores import ENDED, machine_names
 from virtfleet_operator.core.summarise.vm_snapshot import SETTLED
+from virtfleet_operator.core.validate.vm_snapshot import is_counted
 from virtfleet_operator.fleet.errors import NodeError
 from virtfleet_operator.kube.cache import Cache, Stored
 from virtfleet_operator.kube.errors import KubeError
@@ -30,6 +30,7 @@ from virtfleet_operator.reconcile.catalog import (
     BY_NAMESPACE,
     BY_NODE,
     BY_PEER,
+    BY_SNAPSHOT,
     BY_SOURCE,
     BY_SWITCH,
     BY_USER,
@@ -39,17 +40,24 @@ from virtfleet_operator.reconcile.catalog import (
     IMAGE,
     MACHINE,
     NODE,
+    RESTORE,
     SCHEDULE,
     SNAPSHOT,
     SWITCH,
-    UNBOUND,
     backing_images,
     bound_node,
     named_images,
 )
+from virtfleet_operator.reconcile.changes import (
+    counts,
+    device_rules,
+    is_settled,
+    offers_change,
+    reserved,
+    room_may_change,
+)
 from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.image import reconcile_image
-from virtfleet_operator.reconcile.loads import running_load
 from virtfleet_operator.reconcile.machine import reconcile_machine
 from virtfleet_operator.reconcile.node import reconcile_node
 from virtfleet_operator.reconcile.queue import KeyedQueue, QueueObserver
@@ -59,6 +67,7 @@ from virtfleet_operator.reconcile.virtual_switch import reconcile_switch
 from virtfleet_operator.reconcile.vm_address import reconcile_address
 from virtfleet_operator.reconcile.vm_class import reconcile_class
 from virtfleet_operator.reconcile.vm_disk import reconcile_disk
+from virtfleet_operator.reconcile.vm_restore import reconcile_vm_restore
 from virtfleet_operator.reconcile.vm_snapshot import reconcile_snapshot
 from virtfleet_operator.reconcile.vm_snapshot_schedule import reconcile_schedule
 
@@ -73,6 +82,7 @@ RECONCILE: Final[Mapping[str, Callable[[Context, Key], Awaitable[float | None]]]
     ADDRESS: reconcile_address,
     SNAPSHOT: reconcile_snapshot,
     SCHEDULE: reconcile_schedule,
+    RESTORE: reconcile_vm_restore,
 }
 
 UNPLACED: Final = Key("Unplaced", "", "")
@@ -125,6 +135,9 @@ class Controller:
         found = self._cache.find(MACHINE, "uid", uid)
         if any(bound_node(stored) == node for stored in found):
             self._add(found)
+            self._add(restore for stored in found for restore in self._restores_of(stored))
+            for stored in found:
+                self._add(self._waiting_snapshots(stored.key))
         else:
             self.queue.add(Key(NODE, "", node))
 
@@ -133,7 +146,7 @@ class Controller:
         for stored in self._cache.find(IMAGE, "uid", uid):
             self.queue.add(stored.key)
             users = self._cache.find(MACHINE, BY_IMAGE, f"{stored.key.namespace}/{stored.key.name}")
-            if self._context and _is_settled(self._context, node, uid):
+            if self._context and is_settled(self._context, node, uid):
                 self._add(user for user in users if bound_node(user) == node)
 
     def snapshot_changed(self, node: str, uid: str) -> None:
@@ -173,6 +186,7 @@ class Controller:
         self._add(self._cache.find(SNAPSHOT, BY_NODE, node))
         for machine in self._cache.find(MACHINE, BY_NODE, node):
             self._add(self._waiting_snapshots(machine.key))
+        self._add(self._unfinished(self._cache.all(RESTORE)))
 
     def _object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
         self.queue.add(key)
@@ -182,10 +196,11 @@ class Controller:
                 for kind in (MACHINE, IMAGE):
                     self._add(self._cache.find(kind, BY_SOURCE, f"{key.namespace}/{key.name}"))
                 self._captured_machine_changed(key, old, new)
+                self._add(restore for stored in (old, new) if stored for restore in self._restores_of(stored))
             case "VMSnapshot":
                 self._snapshot_object_changed(key, old, new)
             case "VMRestore":
-                self._restore_object_changed(new or old)
+                self._restore_object_changed(old, new)
             case "VMImage":
                 self._add(self._cache.find(MACHINE, BY_IMAGE, f"{key.namespace}/{key.name}"))
             case "VMDisk":
@@ -199,9 +214,9 @@ class Controller:
                 self._node_object_changed(key, old, new)
 
     def _node_object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
-        if _offers_change(old, new):
+        if offers_change(old, new):
             self._room_changed()
-        if new is None or (old is not None and _device_rules(old) != _device_rules(new)):
+        if new is None or (old is not None and device_rules(old) != device_rules(new)):
             self._add(self._cache.find(MACHINE, BY_NODE, key.name))
         if new is None or old is None:
             self._add(self._cache.find(DISK, BY_NODE, key.name))
@@ -213,7 +228,7 @@ class Controller:
         A snapshot that has been captured depends on its machine's object no more.
         """
         self._add(self._waiting_snapshots(key))
-        if _counts(old) != _counts(new):
+        if counts(old) != counts(new):
             self._add(self._cache.find(SNAPSHOT, BY_MACHINE, f"{key.namespace}/{key.name}"))
             self._add(self._cache.find(SCHEDULE, BY_NAMESPACE, key.namespace))
 
@@ -223,20 +238,50 @@ class Controller:
 
     def _snapshot_object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
         """Look at the schedule that made it, and at those that wait until their machine has fewer."""
+        named = f"{key.namespace}/{key.name}"
+        self._add(self._cache.find(MACHINE, BY_SNAPSHOT, named))
+        self._add(self._unfinished(self._cache.find(RESTORE, BY_SNAPSHOT, named)))
         for stored in (old, new):
+            if stored is not None and (maker := stored.meta.labels.get(RESTORE_LABEL)):
+                self._add(self._unfinished(self._cache.find(RESTORE, "uid", maker)))
             if stored is not None and (label := stored.meta.labels.get(SCHEDULE_LABEL)):
                 self._add(self._cache.find(SCHEDULE, BY_LABEL, f"{key.namespace}/{label}"))
-        if old is not None and new is None and isinstance(old.resource, VMSnapshot):
-            self._add(self._waiting_snapshots(Key(MACHINE, key.namespace, old.resource.spec.virtual_machine)))
+        before, after = (stored.resource if stored is not None else None for stored in (old, new))
+        counted = isinstance(after, VMSnapshot) and is_counted(after)
+        if isinstance(before, VMSnapshot) and is_counted(before) and not counted:
+            self._add(self._waiting_snapshots(Key(MACHINE, key.namespace, before.spec.virtual_machine)))
 
-    def _restore_object_changed(self, restore: Stored | None) -> None:
-        """Look at the snapshot, which may wait to be removed, and so at the schedule that wants it to be."""
+    def _restore_object_changed(self, old: Stored | None, new: Stored | None) -> None:
+        """Look at what depends on how far a restore is: its machines, and what waits for its end.
+
+        That is the next restore of the machine, the snapshot, which may wait to be removed, and so the schedule that
+        wants it to be.
+        """
+        restore = new or old
         if restore is None or not isinstance(restore.resource, VMRestore):
             return
-        snapshot = self._cache.get(Key(SNAPSHOT, restore.key.namespace, restore.resource.spec.snapshot))
+        if old is not None and new is not None and old.status.phase == new.status.phase:
+            return
+        namespace, spec = restore.key.namespace, restore.resource.spec
+        for name in machine_names(spec.target):
+            if (machine := self._cache.get(Key(MACHINE, namespace, name))) is not None:
+                self.queue.add(machine.key)
+                self._add(self._restores_of(machine))
+        snapshot = self._cache.get(Key(SNAPSHOT, namespace, spec.snapshot))
         if snapshot is not None:
             self.queue.add(snapshot.key)
             self._snapshot_object_changed(snapshot.key, None, snapshot)
+
+    def _restores_of(self, machine: Stored) -> Iterable[Stored]:
+        """Return the restores of a machine that have not ended: those that put it back, and the one that made it."""
+        key = machine.key
+        yield from self._unfinished(self._cache.find(RESTORE, BY_MACHINE, f"{key.namespace}/{key.name}"))
+        if maker := machine.meta.labels.get(RESTORE_LABEL):
+            yield from self._unfinished(self._cache.find(RESTORE, "uid", maker))
+
+    @staticmethod
+    def _unfinished(restores: Iterable[Stored]) -> Iterable[Stored]:
+        return (stored for stored in restores if stored.status.phase not in ENDED)
 
     def _network_object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
         match key.kind:
@@ -286,9 +331,9 @@ class Controller:
         for uid in {stored.uid for stored in (old, new) if stored is not None}:
             self._add(self._cache.find(DISK, BY_USER, uid))
             self._add(self._cache.find(ADDRESS, BY_HOLDER, uid))
-        if old is not None and new is not None and _reserved(old) != _reserved(new):
+        if old is not None and new is not None and reserved(old) != reserved(new):
             self.queue.add(Key(NODE, "", bound_node(new)))
-        if _room_may_change(old, new):
+        if room_may_change(old, new):
             self._room_changed()
         if new is None and old is not None:
             if self._context and self._context.network:
@@ -314,51 +359,3 @@ class Controller:
     def _add(self, found: Iterable[Stored]) -> None:
         for stored in found:
             self.queue.add(stored.key)
-
-
-def _counts(machine: Stored | None) -> object:
-    """Return what of a machine tells its snapshots whether it stays, and schedules whether it is theirs."""
-    return None if machine is None else (machine.uid, machine.meta.labels, machine.meta.deletion_timestamp)
-
-
-def _reserved(machine: Stored) -> Frequency | None:
-    """Return what the machine's node says it keeps for it."""
-    return machine.status.machine.reservation if machine.status.machine else None
-
-
-def _is_settled(context: Context, node: str, uid: str) -> bool:
-    state = context.fleet.node(node)
-    report = state.images.get(uid) if state else None
-    return report is None or report.phase in (ImagePhase.READY, ImagePhase.FAILED)
-
-
-def _offers_change(old: Stored | None, new: Stored | None) -> bool:
-    """Say whether a node may offer something else: its spec, its labels, or itself. Its status is the operator's."""
-    if old is None or new is None:
-        return True
-    if old.body.get("spec") != new.body.get("spec") or old.meta.labels != new.meta.labels:
-        return True
-    return old.meta.deletion_timestamp != new.meta.deletion_timestamp
-
-
-def _room_may_change(old: Stored | None, new: Stored | None) -> bool:
-    """Say whether a machine's change may make room for another, or bring it the neighbour that it waits for.
-
-    A machine that is on no node takes no room; its binding and its labels count once it is. Its status says what the
-    guest still has, and which disks the node's report counts from then on.
-    """
-    if new is None:
-        return old is not None and bound_node(old) != UNBOUND
-    if old is None or bound_node(old) != bound_node(new):
-        return bound_node(new) != UNBOUND
-    if bound_node(new) == UNBOUND:
-        return False
-    if old.body.get("spec") != new.body.get("spec") or old.meta.labels != new.meta.labels:
-        return True
-    if running_load(old.status) != running_load(new.status):
-        return True
-    return bool(old.status.disks != new.status.disks or old.status.devices != new.status.devices)
-
-
-def _device_rules(node: Stored) -> object:
-    return node.body.get("spec", {}).get("devices")

@@ -19,6 +19,7 @@ from virtfleet_operator.core.effective import Sizing, resolve
 from virtfleet_operator.core.network.cards import plugged
 from virtfleet_operator.core.place import Placed, load_of, need, place
 from virtfleet_operator.core.secret import parse_secret, secret_reference
+from virtfleet_operator.core.snapshot_disks import find_snapshot_disks, snapshot_disk_node
 from virtfleet_operator.core.sources import find_sources, source_node
 from virtfleet_operator.core.validate import check
 from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting
@@ -145,8 +146,13 @@ async def _place(context: Context, stored: Stored, prepared: Prepared) -> Placed
 def _pinned(vm: VirtualMachine, context: Context) -> str | None:
     """Return the node that holds what the machine's disks are made from, if they are made from disks."""
     sources, adoptions = find_sources(vm, context.catalog), find_adoptions(vm, context.catalog)
-    node = None if isinstance(sources, Waiting | Invalid) else source_node(sources)
-    return node if isinstance(adoptions, Waiting | Invalid) else node or adoption_node(adoptions)
+    snapshots = find_snapshot_disks(vm, context.catalog)
+    nodes = (
+        None if isinstance(sources, Waiting | Invalid) else source_node(sources),
+        None if isinstance(snapshots, Waiting | Invalid) else snapshot_disk_node(snapshots),
+        None if isinstance(adoptions, Waiting | Invalid) else adoption_node(adoptions),
+    )
+    return next((node for node in nodes if node is not None), None)
 
 
 async def _bind(context: Context, stored: Stored, node: str) -> Stored:

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from virtfleet_api.conditions import ConditionType
-from virtfleet_api.quantity import Bytes
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.snapshot import SnapshotReport
 from virtfleet_api.virtual_machine import VirtualMachineSpec
@@ -20,6 +19,8 @@ SETTLED: Final = frozenset({SnapshotPhase.READY, SnapshotPhase.FAILED})
 
 _MAX_DISKS: Final = 64
 _MAX_NAME: Final = 63
+_FIRST_YEAR: Final = 1971
+_LAST_YEAR: Final = 2999
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +76,21 @@ def summarise_snapshot(
 
 def _captured(report: SnapshotReport, parent: str | None) -> dict[str, Any]:
     """Return what a node says of the captured instant."""
+    named = {plain(disk.name, _MAX_NAME): disk for disk in report.disks[:_MAX_DISKS]}
     disks = tuple(
         SnapshotDiskStatus(
-            name=plain(disk.name, _MAX_NAME),
+            name=name,
             pool=plain(disk.pool, _MAX_NAME),
-            capacity=size_of(disk.capacity_bytes) or Bytes(0),
-            size=size_of(disk.size_bytes) or Bytes(0),
+            capacity=capacity,
+            size=size_of(disk.size_bytes),
         )
-        for disk in report.disks[:_MAX_DISKS]
+        for name, disk in named.items()
+        if (capacity := size_of(disk.capacity_bytes)) is not None
     )
     memory = size_of(report.memory_bytes)
-    whole = (memory or 0) + sum(disk.size for disk in disks)
-    at = report.created_at
+    whole = (memory or 0) + sum(disk.size or 0 for disk in disks)
     return {
-        "creation_time": at and (at if at.tzinfo else at.replace(tzinfo=UTC)).replace(microsecond=0),
+        "creation_time": _instant(report.created_at),
         "pause_milliseconds": None if report.pause_milliseconds is None else count_of(report.pause_milliseconds),
         "size": size_of(whole),
         "memory_size": memory,
@@ -96,6 +98,13 @@ def _captured(report: SnapshotReport, parent: str | None) -> dict[str, Any]:
         "indications": tuple(dict.fromkeys(report.indications)),
         "parent": parent,
     }
+
+
+def _instant(at: datetime | None) -> datetime | None:
+    """Return a time of a node, in UTC; one that cannot be reckoned with is none."""
+    if at is None or not _FIRST_YEAR <= at.year <= _LAST_YEAR:
+        return None
+    return (at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)).replace(microsecond=0)
 
 
 def _phase(meta: ObjectMeta, old: VMSnapshotStatus, facts: SnapshotFacts) -> SnapshotPhase:

@@ -16,6 +16,7 @@ from virtfleet_api.vm_class import VMClass
 from virtfleet_api.vm_disk import VMDisk
 from virtfleet_api.vm_image import VMImage
 from virtfleet_api.vm_node import VMNode
+from virtfleet_api.vm_restore import VMRestore
 from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_api.vm_snapshot_schedule import VMSnapshotSchedule
 from virtfleet_operator.core.validate.address import address_problems
@@ -26,6 +27,7 @@ from virtfleet_operator.core.validate.node import node_deletion_problems, node_p
 from virtfleet_operator.core.validate.security_group import group_deletion_problems, group_problems
 from virtfleet_operator.core.validate.sizes import class_problems
 from virtfleet_operator.core.validate.virtual_switch import overlap_problems, switch_deletion_problems, switch_problems
+from virtfleet_operator.core.validate.vm_restore import restore_problems
 from virtfleet_operator.core.validate.vm_snapshot import snapshot_problems
 from virtfleet_operator.core.validate.vm_snapshot_schedule import schedule_problems
 from virtfleet_operator.core.verdict import Invalid
@@ -43,6 +45,7 @@ __all__ = [
     "node_deletion_problems",
     "node_problems",
     "overlap_problems",
+    "restore_problems",
     "schedule_problems",
     "snapshot_problems",
     "switch_deletion_problems",
@@ -104,6 +107,11 @@ def _(resource: VMAddress, _now: datetime, old: Resource | None) -> tuple[str, .
 @_problems.register
 def _(resource: VMSnapshot, _now: datetime, old: Resource | None) -> tuple[str, ...]:
     return snapshot_problems(resource, old if isinstance(old, VMSnapshot) else None)
+
+
+@_problems.register
+def _(resource: VMRestore, _now: datetime, old: Resource | None) -> tuple[str, ...]:
+    return restore_problems(resource, old if isinstance(old, VMRestore) else None)
 
 
 @_problems.register

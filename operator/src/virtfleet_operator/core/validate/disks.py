@@ -81,7 +81,7 @@ def _itself(where: str, vm: VirtualMachine, disk: Disk) -> Iterator[str]:
 def _drive_problems(where: str, disk: Disk) -> Iterator[str]:
     """Refuse what means nothing for a drive: it holds an ISO image or nothing."""
     source = disk.source
-    if source.image or source.disk or source.vm_disk or source.blank or source.clone:
+    if any(value is not None for _, value in _first_contents(source)) or source.clone:
         yield f'{where}.source: is no medium of a drive: write "iso: {{name: debian-12}}", or {{}} for an empty drive'
     if disk.size is not None:
         yield f"{where}.size: has no effect on a drive: remove it"
@@ -96,7 +96,7 @@ def _source_problems(where: str, disk: Disk) -> Iterator[str]:
         return
     given = [name for name, value in _first_contents(source) if value is not None]
     if len(given) != 1:
-        said = f"names {' and '.join(given)}" if given else "names neither image, disk, vmDisk nor blank"
+        said = f"names {' and '.join(given)}" if given else "names neither image, disk, vmDisk, snapshot nor blank"
         yield f'{where}.source: {said}: write exactly one, such as "image: {{name: debian-12}}" or "blank: {{}}"'
     elif source.blank is not None and source.clone is not None:
         yield f"{where}.source.clone: has no effect on a blank disk: remove it"
@@ -105,7 +105,13 @@ def _source_problems(where: str, disk: Disk) -> Iterator[str]:
 
 
 def _first_contents(source: DiskSource) -> tuple[tuple[str, object], ...]:
-    return ("image", source.image), ("disk", source.disk), ("vmDisk", source.vm_disk), ("blank", source.blank)
+    return (
+        ("image", source.image),
+        ("disk", source.disk),
+        ("vmDisk", source.vm_disk),
+        ("snapshot", source.snapshot),
+        ("blank", source.blank),
+    )
 
 
 def _adopted_twice(disks: tuple[Disk, ...]) -> Iterator[str]:
