@@ -158,6 +158,8 @@ def _plan_running(desired: Machine, observed: Observed, record: Record, now: dat
 
 
 def _plan_power(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
+    if observed.is_captured:
+        return Plan()
     paused = observed.domain.state is DomainState.PAUSED
     if desired.run is Run.PAUSED:
         return Plan(() if paused else (Pause(),))

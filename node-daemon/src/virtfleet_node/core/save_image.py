@@ -22,6 +22,14 @@ ALIGNMENT: Final = 4096
 """Block size of file systems that share blocks."""
 
 
+PLAIN: Final = 0
+GZIP: Final = 1
+"""What libvirt calls the ways in which QEMU's part may be compressed; it decompresses it by itself."""
+
+_COMPRESSED: Final = struct.Struct("<I")
+_COMPRESSED_AT: Final = 16 + 3 * _COMPRESSED.size
+
+
 @dataclass(frozen=True)
 class SaveImageHead:
     """Everything before what QEMU has written."""
@@ -73,3 +81,16 @@ def build_head(head: SaveImageHead, description: str) -> bytes:
     cookie_at = len(text) if cookie else 0
     fixed = _FIXED.pack(_MAGIC, _VERSION, data_bytes, head.was_running, head.compressed, cookie_at, head.unused)
     return fixed + (text + cookie).ljust(data_bytes, b"\0")
+
+
+def read_compression(fixed: bytes) -> int:
+    """Return how QEMU's part is compressed by the fixed part of a head; ValueError when it is none."""
+    head_bytes(fixed)
+    number: int = _COMPRESSED.unpack_from(fixed, _COMPRESSED_AT)[0]
+    return number
+
+
+def with_compression(fixed: bytes, number: int) -> bytes:
+    """Return the fixed part of a head that names another compression; ValueError when it is none."""
+    head_bytes(fixed)
+    return fixed[:_COMPRESSED_AT] + _COMPRESSED.pack(number) + fixed[_COMPRESSED_AT + _COMPRESSED.size :]
