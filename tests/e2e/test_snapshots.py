@@ -40,7 +40,7 @@ def macs(fleet: Fleet, name: str) -> set[str]:
 
 
 def of_status(fleet: Fleet, name: str) -> set[str]:
-    return {card["macAddress"] for card in fleet.status(name)["interfaces"]}
+    return {card["mac"] for card in fleet.status(name)["interfaces"]}
 
 
 def test_a_machine_goes_back_and_new_ones_go_on_from_the_same_instant(fleet: Fleet) -> None:
