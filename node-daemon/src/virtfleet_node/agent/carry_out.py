@@ -5,10 +5,10 @@ import logging
 from dataclasses import replace
 from typing import Final
 
-from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface
+from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface, SnapshotDiskSource
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.give_devices import attach_device, choose_devices
-from virtfleet_node.agent.look_at_layers import layers_free
+from virtfleet_node.agent.look_at_layers import layers_free, recover_merges, snapshot_free
 from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking, remember_vcpus
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
 from virtfleet_node.agent.restorer import carry_out_restore
@@ -86,6 +86,7 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
         case BeginRestore() | MakeLayers() | DropLayers() | StartWarm() | TidyLayers() | SetClock():
             await carry_out_restore(around, entry, desired, action)
         case RemoveMedia():
+            await recover_merges(around, desired.uid, running=False)  # for those that lie on layers which stay
             await asyncio.to_thread(around.disks.remove_leftovers, desired.uid)
             await asyncio.to_thread(around.media.remove, desired.uid)
         case _:
@@ -139,8 +140,7 @@ async def _attach(around: Surroundings, entry: Entry, desired: Machine, action: 
 async def _carry_out_disk(around: Surroundings, entry: Entry, desired: Machine, action: DiskAction) -> None:
     match action:
         case PrepareDisk(disk):
-            image = around.images.files(disk.source.image_uid) if isinstance(disk.source, ImageDiskSource) else None
-            await around.disks.prepare_disk(desired.uid, disk, image)
+            await _prepare_disk(around, desired, disk)
         case GrowDisk(disk):
             async with entry.lock:
                 await entry.end_readers()
@@ -155,6 +155,15 @@ async def _carry_out_disk(around: Surroundings, entry: Entry, desired: Machine, 
             await around.hypervisor.change_medium(desired.uid, await _disk_xml(around, entry, desired, drive))
         case RemoveDisk(pool, name):
             await asyncio.to_thread(around.disks.remove_disk, desired.uid, pool, name)
+
+
+async def _prepare_disk(around: Surroundings, desired: Machine, disk: MachineDisk) -> None:
+    if isinstance(disk.source, SnapshotDiskSource):
+        async with snapshot_free(around, disk.source.snapshot_uid):
+            await around.disks.prepare_disk(desired.uid, disk, None)
+        return
+    image = around.images.files(disk.source.image_uid) if isinstance(disk.source, ImageDiskSource) else None
+    await around.disks.prepare_disk(desired.uid, disk, image)
 
 
 async def write_record(around: Surroundings, entry: Entry, record: Record) -> None:
