@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from captures import capture as capture_as_daemon
+from captures import restore
 from layer_trees import MIB, capture, files, go_back, named, read, write
-from machine_rig import Rig
+from machine_rig import Rig, new_machine
 from source_machines import blank, kill, make_off
 from virtfleet_api.machine import Machine, Run
 from virtfleet_api.report import Phase
@@ -185,12 +187,12 @@ async def test_a_machine_above_another_ones_layers_starts_while_these_are_merged
 
 @pytest.mark.usefixtures("slow")
 async def test_whoever_is_killed_while_layers_are_merged_keeps_all_content(rig: Rig) -> None:
-    machine, snapshots, before = await make_chain(rig, 7)
+    machine, snapshots, before = await make_chain(rig, 8)
     kept = {uid: read(named(rig.disks, uid)) for uid in snapshots}
     machine = await run(rig, machine)
     chance = random.Random()
     for victim in ("libvirtd", "daemon", "qemu", "libvirtd", "qemu", "daemon"):
-        gone = chance.choice(list(kept))
+        gone = chance.choice(list(kept)[:-1])
         del kept[gone]
         await forget(rig, machine, gone)
         await until_message(rig, machine)
@@ -202,10 +204,39 @@ async def test_whoever_is_killed_while_layers_are_merged_keeps_all_content(rig: 
     await set_rate(rig, MERGE_BYTES_PER_SECOND)
     await until_layers(rig, machine, 3)
     machine = await stop(rig, machine)
-    await until_layers(rig, machine, 2)
+    await until_layers(rig, machine, 3)
     assert {uid: read(named(rig.disks, uid)) for uid in kept} == kept
     await forget(rig, machine, *kept)
     await until_layers(rig, machine, 1)
     assert read(tip(rig, machine)) == before
     await rig.remove(machine)
+    assert files(rig.disks, machine.uid) == []
+
+
+async def test_a_guest_goes_on_from_memory_above_layers_that_were_merged(rig: Rig) -> None:
+    machine = new_machine(disks=(blank("data", SIZE),), grace_period_seconds=0)
+    await rig.put(machine)
+    await rig.until_agent(machine)
+    snapshots = []
+    for number, word in enumerate(("one", "two", "three")):
+        line = f"X={word}; echo $X | dd of=/dev/vda bs=512 seek={number} conv=sync,notrunc,fsync 2>/dev/null"
+        await rig.type(machine, f"{line}; echo {word}$((0))", number + 1)
+        await rig.until_console(machine, f"{word}0")
+        snapshots.append(await capture_as_daemon(rig, machine))
+    await forget(rig, machine, snapshots[0], snapshots[2])
+    await until_layers(rig, machine, 3)
+    assert named(rig.disks, snapshots[1]).name == "data.qcow2", "it was merged into the first one"
+    asked = restore(snapshots[1])
+    machine = await rig.put(machine, restore=asked)
+    await rig.reports.until(
+        lambda: (r := rig.last(machine).restore) and r.done and r.token == asked.token, 60, "restore"
+    )
+    report = rig.last(machine).restore
+    assert (report.warm, report.message) == (True, "")
+    await rig.type(machine, "echo IS-$X-$(dd if=/dev/vda bs=512 count=3 iflag=direct 2>/dev/null | tr -d '\\0\\n')-")
+    await rig.until_console(machine, "IS-two-onetwo-", seconds=20)
+    await until_layers(rig, machine, 2)
+    await rig.remove(machine)
+    rig.disks.snapshots.remove(snapshots[1])
+    rig.disks.layers.remove_unneeded(machine.uid)
     assert files(rig.disks, machine.uid) == []

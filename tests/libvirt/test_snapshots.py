@@ -1,18 +1,13 @@
 """Machines captured while they run and while they are off, whatever is killed meanwhile, and what is left afterwards."""
 
-import asyncio
 import re
-import subprocess
 import uuid
-from pathlib import Path
 
-from captures import restore
 from machine_rig import Rig, new_machine
-from source_machines import blank, stored
-from virtfleet_api.machine import Machine, Run
-from virtfleet_api.report import Phase
+from source_machines import blank
+from virtfleet_api.machine import Machine
 from virtfleet_api.snapshot import MachineSnapshot, SnapshotReport
-from virtfleet_api.vm_snapshot import SnapshotIndication, SnapshotMode, SnapshotPhase
+from virtfleet_api.vm_snapshot import SnapshotIndication, SnapshotPhase
 
 COUNTER = "(i=0; while :; do i=$((i+1)); echo AT $i >/dev/console; sleep 0.1; done) &"
 

@@ -252,7 +252,8 @@ def test_a_chain_is_as_long_as_it_has_names_and_two(node: Node) -> None:
     for path in node.tips().values():
         below = [layer.path for layer in chain(node.layers[path], node.layers)]
         branches = [one for one in below if sum(other.below == one for other in node.layers.values()) > 1]
-        assert len(below) <= len(named | set(branches)) + 1
+        late = set(node.guests.values()) & set(below)
+        assert len(below) <= len(named | set(branches) | late) + 1
 
 
 @given(nodes())
@@ -263,6 +264,8 @@ def test_only_machines_whose_guests_matter_are_asked(node: Node) -> None:
         all_known = node.seen()
         some = replace(all_known, guests={uid: files for uid, files in all_known.guests.items() if uid in told})
         assert next_step(machine, some, node.known) == next_step(machine, all_known, node.known)
+        own = replace(all_known, guests={uid: files for uid, files in all_known.guests.items() if uid == machine})
+        assert next_step(machine, own) is not None or next_step(machine, all_known, node.known) is None
 
 
 @given(nodes())

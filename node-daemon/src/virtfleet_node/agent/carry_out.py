@@ -8,7 +8,7 @@ from typing import Final
 from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface, SnapshotDiskSource
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.give_devices import attach_device, choose_devices
-from virtfleet_node.agent.look_at_layers import layers_free, snapshot_free
+from virtfleet_node.agent.look_at_layers import layers_free, recover_merges, snapshot_free
 from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking, remember_vcpus
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
 from virtfleet_node.agent.restorer import carry_out_restore
@@ -86,6 +86,7 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
         case BeginRestore() | MakeLayers() | DropLayers() | StartWarm() | TidyLayers() | SetClock():
             await carry_out_restore(around, entry, desired, action)
         case RemoveMedia():
+            await recover_merges(around, desired.uid, running=False)  # for those that lie on layers which stay
             await asyncio.to_thread(around.disks.remove_leftovers, desired.uid)
             await asyncio.to_thread(around.media.remove, desired.uid)
         case _:

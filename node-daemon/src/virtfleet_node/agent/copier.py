@@ -6,8 +6,8 @@ is copied by QEMU. Either way one copy is made of a source at a time, and what i
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -92,7 +92,7 @@ class Copier:
         source = self._entries.get(action.source_uid)
         if source is None:
             raise ConflictError("The machine whose disks are to be copied is not on this node.")
-        async with source.copying:
+        async with self._layers_free(source), source.copying:
             _check_free(source)
             sources = await self._find_sources(action)
             files = await to_end(clones.begin, uid, action.disks)
@@ -114,10 +114,17 @@ class Copier:
         uid, name = source.desired.uid, origin.name
         wanted = DiskCopySource(machine_uid=uid, pool=origin.pool, name=name, clone=Clone.FULL)
         action = CloneDisks(uid, (MachineDisk(name=name, pool=pool, source=wanted),))
-        async with source.copying:
+        async with self._layers_free(source), source.copying:
             _check_free(source)
             sources = await self._find_sources(action)
             await self._copy(_Copying(uid, action, sources, {(pool, name): target}, progress), source)
+
+    @asynccontextmanager
+    async def _layers_free(self, source: Entry) -> AsyncIterator[None]:
+        """Have nobody merge layers of the source's disks meanwhile."""
+        disks = await asyncio.to_thread(self._around.disks.read_disks, source.desired.uid)
+        async with self._around.layer_use.using(disks):
+            yield
 
     async def _find_sources(self, action: CloneDisks) -> dict[Name, StoredDisk]:
         """Return what each disk is copied from, by the name of the copy."""
@@ -160,10 +167,6 @@ class Copier:
 
     async def _copy_files(self, copy: "_Copying") -> None:
         """Copy the files of a source that is off, one after the other."""
-        async with self._around.layer_use.using(copy.sources.values()):
-            await self._copy_each(copy)
-
-    async def _copy_each(self, copy: "_Copying") -> None:
         share = 100 / len(copy.files)
         for number, disk in enumerate(copy.action.disks):
             name = (disk.pool, disk.name)

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from virtfleet_node.agent.surroundings import Surroundings
@@ -14,20 +15,22 @@ from virtfleet_node.core.plan_merge import (
     MergeFiles,
     MergeLive,
     RemoveLayer,
-    Seen,
     Step,
     bytes_needed,
     machines_above,
     next_step,
 )
+from virtfleet_node.core.stored import StoredDisk
 
 _LOG = logging.getLogger(__name__)
 
 
-async def look_at_layers(around: Surroundings, uid: str, domain: ObservedDomain) -> Folding | None:
+async def look_at_layers(
+    around: Surroundings, uid: str, domain: ObservedDomain, disks: Iterable[StoredDisk]
+) -> Folding | None:
     """Return what is to be done next about the layers of a machine, and what it waits for; None for nothing."""
     merges = around.disks.merges
-    if not await asyncio.to_thread(merges.has_layers, uid):
+    if not await asyncio.to_thread(merges.concerns, uid, disks):
         return None
     if kept := await asyncio.to_thread(merges.begun, uid):
         return Folding(kept[0].pool, kept[0].disk)
@@ -45,15 +48,16 @@ async def look_at_layers(around: Surroundings, uid: str, domain: ObservedDomain)
 async def find_step(around: Surroundings, uid: str, domain: ObservedDomain) -> Step | None:
     """Return the next step for the layers of a machine, given its domain."""
     found = await asyncio.to_thread(around.disks.merges.look)
-    if found is None:
-        return None
+    own = {uid: _files(domain)} if domain.active else {}
+    if found is None or next_step(uid, replace(found, guests=own)) is None:
+        return None  # other guests that run would leave no more to do
     others = {
         other: await around.hypervisor.read(other)
         for other in sorted(machines_above(uid, found.layers) | found.owners_below(uid))
     }
-    guests = {other: _files(seen) for other, seen in ((uid, domain), *others.items()) if seen.active}
+    guests = own | {other: _files(seen) for other, seen in others.items() if seen.active}
     known = frozenset(other for other, seen in others.items() if seen.state is not DomainState.ABSENT)
-    return next_step(uid, Seen(found.layers, found.named, found.removed, guests), known)
+    return next_step(uid, replace(found, guests=guests), known)
 
 
 async def recover_merges(around: Surroundings, uid: str, *, running: bool) -> None:
@@ -65,7 +69,10 @@ async def recover_merges(around: Surroundings, uid: str, *, running: bool) -> No
 
 @asynccontextmanager
 async def layers_free(around: Surroundings, uid: str) -> AsyncIterator[None]:
-    """Have nobody merge layers of the disks, and each disk lie on what holds all of its content."""
+    """Have nobody merge layers of a machine that is off, and each of its disks lie on what holds all of its content.
+
+    What the disks lie on stays so meanwhile, and is to be read then.
+    """
     async with around.layer_use.using(await asyncio.to_thread(around.disks.read_disks, uid)):
         await recover_merges(around, uid, running=False)
         yield

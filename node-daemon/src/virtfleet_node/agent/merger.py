@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from virtfleet_node.agent.entry import Entry, Work
@@ -51,10 +52,11 @@ class Merger:
         """Wait for a job that an earlier process has left in QEMU, and do what follows from it."""
         hypervisor = self._around.hypervisor
         while (target := await hypervisor.find_commit(uid)) is not None:
-            await self._follow(uid, work, target)
+            found = await asyncio.to_thread(self._around.disks.read_disks, uid)
+            files = frozenset(path for disk in found for path in (disk.path, *disk.layers))
+            await self._around.layer_use.merge(files, partial(self._follow, uid, work, target))
         async with entry.lock:
-            domain = await hypervisor.read(uid)
-            await recover_merges(self._around, uid, running=domain.active)
+            await recover_merges(self._around, uid, running=(await hypervisor.read(uid)).active)
 
     async def _take(self, uid: str, entry: Entry, work: Work, step: Step) -> None:
         merges, use = self._around.disks.merges, self._around.layer_use
@@ -86,29 +88,33 @@ class Merger:
             return
         hypervisor, rate = self._around.hypervisor, self._around.merge_bytes_per_second
         await to_end(self._around.disks.merges.begin, step)
-        try:
-            await hypervisor.begin_commit(uid, step.target, step.lower.path, step.upper.path, rate)
-            await self._follow(uid, work, step.target)
-        except asyncio.CancelledError:
-            await asyncio.shield(self._abort(uid, step.target))
-            raise
+        begin = hypervisor.begin_commit(uid, step.target, step.lower.path, step.upper.path, rate)
+        await self._follow(uid, work, step.target, asyncio.ensure_future(begin))
         async with entry.lock:
             await recover_merges(self._around, uid, running=(await hypervisor.read(uid)).active)
         if (left := await self._find(uid)) == step:
             raise ConflictError(f"QEMU has not merged layers of disk {left.lower.disk}; it is tried again.")
 
-    async def _abort(self, uid: str, target: str) -> None:
+    async def _abort(self, uid: str, target: str, begin: "asyncio.Future[None] | None") -> None:
         """End the job where it is; if it cannot be told how it ended, that is found out before the next merge."""
         hypervisor = self._around.hypervisor
+        if begin is not None:
+            await asyncio.wait({begin})
         with suppress(NodeError):
             await hypervisor.abort_commit(uid, target)
             if await hypervisor.find_commit(uid) is None:
                 await recover_merges(self._around, uid, running=(await hypervisor.read(uid)).active)
 
-    async def _follow(self, uid: str, work: Work, target: str) -> None:
-        while (percent := await self._around.hypervisor.read_commit(uid, target)) is not None:
-            self._advance(uid, work, percent)
-            await asyncio.sleep(_POLL_SECONDS)
+    async def _follow(self, uid: str, work: Work, target: str, begin: "asyncio.Future[None] | None" = None) -> None:
+        try:
+            if begin is not None:
+                await asyncio.shield(begin)
+            while (percent := await self._around.hypervisor.read_commit(uid, target)) is not None:
+                self._advance(uid, work, percent)
+                await asyncio.sleep(_POLL_SECONDS)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._abort(uid, target, begin))
+            raise
 
     def _advance(self, uid: str, work: Work, percent: float) -> None:
         if percent >= work.percent + STEP:

@@ -54,7 +54,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         resumes=entry.resumes,
         work=str(entry.work or ""),
         flattening=_flattening(entry),
-        folding=await _folding(around, entry, domain),
+        folding=await _folding(around, entry, domain, disks),
         merging=str(entry.work) if _merges(entry) else "",
         is_captured=entry.capturing,
         is_copied=entry.is_copied,
@@ -109,9 +109,11 @@ def _merges(entry: Entry) -> bool:
     return entry.work is not None and isinstance(entry.work.action, MergeLayers)
 
 
-async def _folding(around: Surroundings, entry: Entry, domain: ObservedDomain) -> Folding | None:
+async def _folding(
+    around: Surroundings, entry: Entry, domain: ObservedDomain, disks: Sequence[StoredDisk]
+) -> Folding | None:
     """Look at the layers of a machine; what goes on has taken room already, and is not judged by what it needs."""
-    found = await look_at_layers(around, entry.desired.uid, domain)
+    found = await look_at_layers(around, entry.desired.uid, domain, disks)
     return replace(found, waits="") if found and _merges(entry) else found
 
 

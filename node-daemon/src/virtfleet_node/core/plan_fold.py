@@ -22,6 +22,7 @@ def plan_fold(observed: Observed, changes: Iterable[Action] = ()) -> tuple[Merge
     Not while the guest's disks are copied, nor while it waits for room in a pool. Changes of disks come first, since
     QEMU refuses them while it works on a disk.
     """
-    busy = observed.is_copied or observed.domain.disk_error or any(isinstance(change, _OF_DISKS) for change in changes)
+    copied = observed.is_copied or (observed.disks_in_use and not observed.merging)
+    busy = copied or observed.domain.disk_error or any(isinstance(change, _OF_DISKS) for change in changes)
     due = observed.folding is not None and not observed.folding.waits
     return (MergeLayers(),) if due and not busy else ()

@@ -208,8 +208,8 @@ class RestoreStore(Protocol):
 class MergeStore(Protocol):
     """The files of layers that are merged."""
 
-    def has_layers(self, uid: str) -> bool:
-        """Tell whether there is any layer of a machine but the files that its disks began with."""
+    def concerns(self, uid: str, disks: Iterable[StoredDisk]) -> bool:
+        """Tell whether there may be something to fold for a machine with these disks."""
 
     def look(self) -> Seen | None:
         """Return all layers and who names them, without the guests; None while that is not known."""

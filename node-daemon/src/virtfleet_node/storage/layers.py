@@ -3,12 +3,14 @@
 A disk that was removed, while what lies on its layers was not, is marked by the file `<disk>.removed`.
 """
 
+import asyncio
 import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from virtfleet_node.core.errors import ConflictError
 from virtfleet_node.core.layers import Key, Layer, build_name, parse_name, tips, unneeded
 from virtfleet_node.core.qcow2 import HEADER_BYTES, UnsafeImageError, parse_header
 from virtfleet_node.storage import qemu_img
@@ -35,6 +37,8 @@ class LayerStore:
         self._snapshots = snapshots
         self._held: dict[str, frozenset[Path]] = {}
         """By machine, the layers that were its disks before a restore that is under way."""
+        self.changing = asyncio.Lock()
+        """Held while a layer is put on another, and while one is removed that a snapshot has named until now."""
 
     def read_all(self) -> tuple[Layer, ...]:
         """Return every layer of every machine."""
@@ -82,17 +86,22 @@ class LayerStore:
         """Make an empty layer on one that is there, unless it is there already; it appears whole and durably.
 
         Raises:
-            InvalidError: there is nothing at `below`.
+            ConflictError: there is nothing at `below`; it may have been merged just now, and has another name.
             OSError: the file system is full.
         """
-        if path.exists():
-            return
+        async with self.changing:
+            if not path.exists():
+                await self._make(path, below, size_bytes)
+
+    async def _make(self, path: Path, below: Path, size_bytes: int | None) -> None:
         lower = self.read(below)
+        if lower is None:
+            raise ConflictError(f"There is no layer {below.name} any more for {path.name} to lie on.")
         make_folder(path.parent)
         partial = path.with_name(path.name + PARTIAL)
         partial.unlink(missing_ok=True)
         try:
-            await qemu_img.create_overlay(partial, below, "qcow2", size_bytes or (lower.capacity_bytes if lower else 0))
+            await qemu_img.create_overlay(partial, below, "qcow2", size_bytes or lower.capacity_bytes)
             publish(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -145,6 +154,11 @@ class LayerStore:
             if not any(folder.iterdir()):
                 folder.rmdir()
                 sync_folder(folder.parent)
+
+    def is_removed(self, path: Path) -> bool:
+        """Tell whether a layer is of a disk that was removed."""
+        name = parse_name(path.name)
+        return name is not None and (path.parent / f"{name[0]}{_REMOVED}").exists()
 
     def all_removed(self) -> frozenset[Key]:
         """Return the disks that were removed, while layers of theirs stay."""

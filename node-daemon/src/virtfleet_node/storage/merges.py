@@ -1,6 +1,6 @@
 """The files of layers that are merged. A merge by QEMU is kept in `<disk>.merging` beside them while it goes on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -9,6 +9,7 @@ from virtfleet_node.core.errors import PoolFullError
 from virtfleet_node.core.layers import Layer, parse_name
 from virtfleet_node.core.merging import KeptMerge
 from virtfleet_node.core.plan_merge import AddLayer, MergeLive, Recovery, Seen, recover
+from virtfleet_node.core.stored import StoredDisk
 from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.clones import CloneStore
 from virtfleet_node.storage.files import check_real, read_small, sync_file, sync_folder, write_whole
@@ -26,8 +27,15 @@ class MergeStore:
         self._snapshots = snapshots
         self._clones = clones
 
-    def has_layers(self, uid: str) -> bool:
-        """Tell whether there is any layer of a machine but the files that its disks began with. Quick."""
+    def concerns(self, uid: str, disks: Iterable[StoredDisk]) -> bool:
+        """Tell whether there may be something to fold for a machine with these disks. Quick.
+
+        That is any layer but the files that its disks began with, or one of a machine that is gone.
+        """
+        others = {layer for disk in disks for layer in disk.layers if layer.parent != disk.path.parent}
+        return self._has_layers(uid) or any(self._layers.is_removed(layer) for layer in others)
+
+    def _has_layers(self, uid: str) -> bool:
         return any(
             path.suffix == MERGING or ((name := parse_name(path.name)) is not None and name[1] > 0)
             for pool in self._pools.names()
@@ -107,8 +115,10 @@ class MergeStore:
         await qemu_img.wait_unwritten(lower)
         sync_file(lower)
         sync_file(child)
-        self._snapshots.rename_layer(uid, kept.pool, kept.upper, kept.lower)
-        self._layers.remove(upper)
+        async with self._layers.changing:
+            self._snapshots.rename_layer(uid, kept.pool, kept.upper, kept.lower)
+            if not any(layer.below == upper for layer in self._layers.read_all()):
+                self._layers.remove(upper)
 
     def _read(self, pool: str, uid: str) -> Iterator[KeptMerge]:
         folder = self._folder(pool, uid)
