@@ -203,6 +203,41 @@ def snapshot_status(fleet: Fleet, name: str) -> dict[str, Any]:
     return fleet.status(name, "vmsnapshot")
 
 
+def restored(fleet: Fleet, name: str) -> dict[str, Any]:
+    """Make what is restored from, which the restore waits for, and return the status of its success."""
+    fleet.cluster.kubectl.run("apply", "-f", str(checkout() / "examples" / "vm-snapshot.yaml"))
+    eventually(lambda: fleet.status(name, "vmrestore").get("phase") in ("Succeeded", "Failed"), "the restore ends", 300)
+    found = fleet.status(name, "vmrestore")
+    assert found["phase"] == "Succeeded", found
+    return found
+
+
+def delete_what_was_restored_from(fleet: Fleet) -> None:
+    fleet.delete("before-upgrade", kind="vmsnapshot")
+    fleet.delete("captured")
+    fleet.delete("snapshot-guest", kind="vmimage")
+
+
+def is_what_it_was_and_the_state_before_is_captured(fleet: Fleet) -> None:
+    found = restored(fleet, "undo-upgrade")
+    assert [(m["name"], m["warm"]) for m in found["machines"]] == [("captured", True)]
+    assert found["snapshotBefore"] == "undo-upgrade-before"
+    assert snapshot_status(fleet, "undo-upgrade-before")["readyToUse"]
+    fleet.wait_ready("captured")
+    fleet.delete("undo-upgrade-before", kind="vmsnapshot")
+    delete_what_was_restored_from(fleet)
+
+
+def go_on_where_the_snapshot_was_taken(fleet: Fleet) -> None:
+    found = restored(fleet, "twins")
+    assert [(m["name"], m["warm"]) for m in found["machines"]] == [("twin-1", True), ("twin-2", True)]
+    made = [fleet.wait_ready(name) for name in ("twin-1", "twin-2", "same-disk")]
+    node = snapshot_status(fleet, "before-upgrade")["nodeName"]
+    assert {machine["status"]["nodeName"] for machine in made} == {node}
+    fleet.delete("twin-1", "twin-2", "same-disk")
+    delete_what_was_restored_from(fleet)
+
+
 def are_captured_every_minute_and_two_stay(fleet: Fleet) -> None:
     fleet.wait_ready("scheduled")
 
@@ -241,6 +276,8 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "placement.yaml": are_on_different_nodes,
     "vm-snapshot.yaml": is_captured_with_its_memory,
     "vm-snapshot-schedule.yaml": are_captured_every_minute_and_two_stay,
+    "vm-restore.yaml": is_what_it_was_and_the_state_before_is_captured,
+    "vm-restore-new-machines.yaml": go_on_where_the_snapshot_was_taken,
     "upload.yaml": starts_once_the_file_is_sent,
     "run-once.yaml": job_ends,
 }
@@ -253,6 +290,7 @@ def test_example(fleet: Fleet, path: Path) -> None:
     objects = [d for d in yaml.safe_load_all(path.read_text()) if d["kind"] != "Secret"]
     for kind in (
         "VMSnapshotSchedule",
+        "VMRestore",
         "VMSnapshot",
         "VirtualMachine",
         "VMImage",

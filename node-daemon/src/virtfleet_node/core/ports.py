@@ -177,6 +177,9 @@ class RestoreStore(Protocol):
     def view(self, uid: str, snapshot_uid: str) -> SnapshotView | None:
         """Return a snapshot as a restore of a machine sees it."""
 
+    def captured_disks(self, snapshot_uid: str) -> tuple[str, tuple[StoredDisk, ...]]:
+        """Return whose disks a snapshot holds, and these with all that they lie on."""
+
     def hold(self, uid: str, restoring: Restoring | None) -> None:
         """Keep what a machine's disks were before a restore that is under way."""
 

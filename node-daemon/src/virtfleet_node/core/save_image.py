@@ -61,9 +61,10 @@ def head_bytes(fixed: bytes) -> int:
 
 def parse_head(content: bytes) -> SaveImageHead:
     """Return what a head says, all of which is given; ValueError when it is none."""
+    end = head_bytes(content[:FIXED_BYTES])
     _, _, _, was_running, compressed, cookie_at, unused = _FIXED.unpack_from(content)
-    data = content[FIXED_BYTES : head_bytes(content[:FIXED_BYTES])]
-    if len(content) < head_bytes(content[:FIXED_BYTES]) or cookie_at > len(data):
+    data = content[FIXED_BYTES:end]
+    if len(content) < end or cookie_at > len(data):
         raise ValueError("it ends within its description")
     description = data[: cookie_at or len(data)].split(b"\0", 1)[0]
     cookie = data[cookie_at:].split(b"\0", 1)[0] if cookie_at else b""
