@@ -89,8 +89,10 @@ def test_a_machine_goes_back_and_new_ones_go_on_from_the_same_instant(fleet: Fle
 
 
 def test_what_cannot_be_restored_is_refused_in_words(fleet: Fleet) -> None:
-    fleet.machine("refused", disks=[DISK], runStrategy="Halted")
+    fleet.machine("refused", disks=[DISK])
     fleet.machine("another", disks=[DISK], runStrategy="Halted")
+    fleet.wait_ready("refused")
+    fleet.patch("refused", {"runStrategy": "Halted"})
     fleet.wait_status("refused", "Stopped")
     refusal = refused(fleet, "VMSnapshot", "x", {"virtualMachine": "refused", "excludeDisks": ["root"]})
     assert "root" in refusal

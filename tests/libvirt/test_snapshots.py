@@ -1,59 +1,175 @@
-"""Machines captured while they run and while they are off, whatever is killed meanwhile, and what is left afterwards."""
+"""Machines captured while they run and while they are off, and what is left of that afterwards."""
 
-import re
-import uuid
+import asyncio
+import time
 
+import pytest
+
+from captures import restore
 from machine_rig import Rig, new_machine
-from source_machines import blank
-from virtfleet_api.machine import Machine
-from virtfleet_api.snapshot import MachineSnapshot, SnapshotReport
-from virtfleet_api.vm_snapshot import SnapshotIndication, SnapshotPhase
+from snapshots import at, begin, capture, layers, left, remove, report_of, slowly, snapshot_of, until
+from source_machines import blank, content, fill, stored
+from virtfleet_api.machine import Machine, Run
+from virtfleet_api.report import Phase
+from virtfleet_api.vm_snapshot import SnapshotIndication, SnapshotMode, SnapshotPhase
+from virtfleet_node.core.errors import ConflictError, InvalidError
 
+MIB = 1 << 20
 COUNTER = "(i=0; while :; do i=$((i+1)); echo AT $i >/dev/console; sleep 0.1; done) &"
 
 
-def snapshot_of(machine: Machine, **change: object) -> MachineSnapshot:
-    uid = str(uuid.uuid4())
-    fields = {"uid": uid, "namespace": "default", "name": f"s-{uid[:8]}", "machine_uid": machine.uid, **change}
-    return MachineSnapshot.model_validate(fields)
-
-
-async def until(rig: Rig, snapshot: MachineSnapshot, phase: SnapshotPhase, seconds: float = 60) -> SnapshotReport:
-    reports = rig.reports.snapshots
-    await rig.reports.until(
-        lambda: (r := reports.get(snapshot.uid)) and r.phase is phase, seconds, f"{phase} {reports.get(snapshot.uid)}"
-    )
-    return reports[snapshot.uid]
-
-
-async def capture(rig: Rig, machine: Machine, **change: object) -> SnapshotReport:
-    snapshot = snapshot_of(machine, **change)
-    await rig.daemon.put_snapshot(snapshot)
-    return await until(rig, snapshot, SnapshotPhase.READY)
-
-
-def at(console: str) -> list[int]:
-    return [int(number) for number in re.findall(r"AT (\d+)\r?\n", console)]
-
-
-def layers(rig: Rig, machine: Machine) -> set[str]:
-    return {path.name for path in (rig.pool / "disks" / machine.uid).iterdir()}
-
-
-async def test_a_running_machine_is_captured_with_its_memory_and_goes_on(rig: Rig) -> None:
-    machine = new_machine(disks=(blank("one"), blank("two")), grace_period_seconds=0)
+async def make_counting(rig: Rig, *names: str) -> Machine:
+    """Return a machine that runs, and counts in its memory."""
+    machine = new_machine(disks=tuple(blank(name) for name in names), grace_period_seconds=0)
     await rig.put(machine)
     await rig.until_agent(machine)
     await rig.type(machine, COUNTER)
     await rig.until_console(machine, "AT ", 5)
-    report = await capture(rig, machine, exclude_disks=("two",))
-    print(report)
+    return machine
+
+
+async def test_a_guest_goes_on_while_its_memory_is_captured_and_is_put_back_to_that_instant(rig: Rig) -> None:
+    machine = await make_counting(rig, "one", "two")
+    with slowly(rig):
+        snapshot = await begin(rig, machine, exclude_disks=("two",))
+        await rig.reports.until(
+            lambda: (r := report_of(rig, snapshot)) and r.progress_percent, 20, "the capture's progress"
+        )
+        machine = await rig.put(machine, grace_period_seconds=1)  # what is kept of the machine can be written meanwhile
+        begun = len(at(rig.console(machine)))
+        await rig.reports.until(lambda: len(at(rig.console(machine))) > begun + 3, 10, "the guest goes on")
+        during = report_of(rig, snapshot)
+        assert during is not None
+        assert during.phase is SnapshotPhase.CAPTURING, "the guest has only gone on afterwards"
+    report = await until(rig, snapshot, SnapshotPhase.READY)
     assert report.indications == (SnapshotIndication.ONLINE, SnapshotIndication.MEMORY)
-    assert [disk.name for disk in report.disks] == ["one"]
+    assert [(disk.name, disk.capacity_bytes) for disk in report.disks] == [("one", 64 * MIB)]
     assert report.pause_milliseconds
     assert layers(rig, machine) == {"one.qcow2", "one.1.qcow2", "two.qcow2"}
+    stored_now = (await rig.hypervisor.read(machine.uid)).stored
+    assert stored_now is not None
+    assert (stored_now.record.snapshot_uid, stored_now.desired.grace_period_seconds) == (snapshot.uid, 1)
+    assert await rig.daemon.put_snapshot(snapshot) == report
+
+    plain = report.memory_bytes or 0
+    await rig.reports.until(lambda: (r := report_of(rig, snapshot)) and r.memory_bytes != plain, 60, "its compression")
+    compressed = report_of(rig, snapshot)
+    assert compressed is not None
+    assert compressed.memory_bytes is not None
+    assert compressed.memory_bytes < plain / 2
     seen = len(at(rig.console(machine)))
     await rig.reports.until(lambda: len(at(rig.console(machine))) > seen + 5, 30, "the guest goes on")
-    numbers = at(rig.console(machine))
-    assert numbers == list(range(1, len(numbers) + 1))
+    numbers, length = at(rig.console(machine)), len(rig.console(machine))
+    assert numbers == list(range(1, len(numbers) + 1)), "the guest's memory is another"
+    asked = restore(snapshot.uid)
+    machine = await rig.put(machine, restore=asked)
+    await rig.reports.until(
+        lambda: (r := rig.last(machine)) and r.restore and r.restore.token == asked.token and r.restore.done, 60, "it"
+    )
+    await rig.reports.until(lambda: len(at(rig.console(machine)[length:])) > 3, 30, "the guest goes on")
+    again = at(rig.console(machine)[length:])
+    assert begun < again[0] < numbers[-1]
+    assert rig.console(machine).count("READY") == 1
+    await remove(rig, machine, snapshot.uid)
+    assert report_of(rig, snapshot) is None
+    await rig.remove(machine)
+    assert not left(rig)
+    assert not layers(rig, machine)
+
+
+async def test_disks_alone_are_captured_of_a_guest_and_of_a_machine_that_is_off(rig: Rig) -> None:
+    machine = new_machine(disks=(blank("data"),), grace_period_seconds=0)
+    await rig.put(machine)
+    await rig.until_agent(machine)
+    frozen = await capture(rig, machine, mode=SnapshotMode.DISK)
+    assert frozen.indications == (SnapshotIndication.ONLINE, SnapshotIndication.GUEST_AGENT)
+    assert (frozen.memory_bytes, frozen.parent_uid) == (None, None)
+    assert not (rig.state / "machines" / machine.uid / "frozen").exists()
+    torn = await capture(rig, machine, mode=SnapshotMode.DISK, quiesce=False)
+    assert torn.indications == (SnapshotIndication.ONLINE, SnapshotIndication.CRASH_CONSISTENT)
+    assert torn.parent_uid == frozen.uid
+    await rig.put(machine, run=Run.STOPPED)
+    await rig.until_phase(machine, Phase.STOPPED)
+    fill(stored(rig, machine)["data"].path, 4)
+    before = content(stored(rig, machine)["data"].path)
+    off = await capture(rig, machine)
+    assert (off.indications, off.memory_bytes) == ((SnapshotIndication.OFFLINE,), None)
+    assert off.parent_uid == torn.uid
+    assert off.disks[0].size_bytes >= 4 * MIB
+    fill(stored(rig, machine)["data"].path, 8, pattern=9)
+    kept = rig.disks.snapshots.get(off.uid)
+    assert kept is not None
+    assert kept.captured is not None
+    assert content(rig.disks.snapshots.layer(machine.uid, kept.captured.disks[0])) == before
+    await rig.daemon.put_snapshot(
+        snapshot_of(machine, uid=torn.uid, name=torn.name, mode="Disk", quiesce=False, present=False)
+    )
+    await rig.remove(machine)
+    assert {report.uid for report in rig.daemon.list_snapshots()} == {frozen.uid, off.uid}
+    assert content(rig.disks.snapshots.layer(machine.uid, kept.captured.disks[0])) == before, "it went with the machine"
+    await rig.restart_daemon()
+    for report in (off, frozen):
+        await remove(rig, machine, report.uid)
+    assert not rig.daemon.list_snapshots()
+    assert not left(rig)
+    assert not layers(rig, machine)
+
+
+async def test_what_cannot_be_captured_is_refused(rig: Rig) -> None:
+    machine = new_machine(disks=(blank("data"),), grace_period_seconds=0, run=Run.STOPPED)
+    bare = new_machine(run=Run.STOPPED)
+    for one in (machine, bare):
+        await rig.put(one)
+    refusals = (
+        (snapshot_of(new_machine()), ConflictError, "There is no machine"),
+        (snapshot_of(bare), InvalidError, "no disks"),
+        (snapshot_of(machine, exclude_disks=("date",)), InvalidError, "no disks date; it has data"),
+        (snapshot_of(machine, exclude_disks=("data",)), InvalidError, "leaves no disk"),
+        (snapshot_of(machine), ConflictError, "not there yet"),
+    )
+    for snapshot, kind, words in refusals:
+        with pytest.raises(kind, match=words):
+            await rig.daemon.put_snapshot(snapshot)
+    machine = await rig.put(machine, run=Run.RUNNING)
+    await rig.until_phase(machine, Phase.RUNNING)
+    snapshot = snapshot_of(machine, mode=SnapshotMode.DISK)
+    await rig.daemon.put_snapshot(snapshot)
+    with pytest.raises(ConflictError, match="cannot be changed"):
+        await rig.daemon.put_snapshot(snapshot.model_copy(update={"quiesce": False}))
+    await until(rig, snapshot, SnapshotPhase.READY)
+    asked = restore(snapshot.uid)
+    rig.daemon._entries[machine.uid].desired = machine.model_copy(update={"restore": asked})
+    with pytest.raises(ConflictError, match=f"restored to it or made from it: default/{machine.name}"):
+        await remove(rig, machine, snapshot.uid)
+    rig.daemon._entries[machine.uid].desired = machine
+    await remove(rig, machine, snapshot.uid)
+    for one in (machine, bare):
+        await rig.remove(one)
+    assert not left(rig)
+
+
+async def test_a_guest_that_shall_stop_does_not_wait_for_its_capture(rig: Rig) -> None:
+    machine = await make_counting(rig, "data")
+    with slowly(rig):
+        snapshot = await begin(rig, machine)
+        asked = time.monotonic()
+        await rig.put(machine, run=Run.STOPPED)
+        await rig.until_phase(machine, Phase.STOPPED, 15)
+    assert time.monotonic() - asked < 10
+    report = await until(rig, snapshot, SnapshotPhase.READY)
+    assert report.indications == (SnapshotIndication.OFFLINE,)
+    await remove(rig, machine, snapshot.uid)
+    await rig.remove(machine)
+    assert not left(rig)
+
+
+async def test_a_capture_that_is_removed_leaves_nothing(rig: Rig) -> None:
+    machine = await make_counting(rig, "data")
+    with slowly(rig):
+        snapshot = await begin(rig, machine)
+        await asyncio.wait_for(rig.daemon.put_snapshot(snapshot.model_copy(update={"present": False})), 10)
+    assert layers(rig, machine) == {"data.qcow2"}
+    assert not left(rig)
+    seen = len(at(rig.console(machine)))
+    await rig.reports.until(lambda: len(at(rig.console(machine))) > seen + 5, 30, "the guest goes on")
     await rig.remove(machine)

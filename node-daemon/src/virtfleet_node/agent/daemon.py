@@ -14,7 +14,6 @@ from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NetworkReport, NodeReport, Phase, PoolReport
 from virtfleet_api.snapshot import MachineSnapshot, SnapshotReport
 from virtfleet_api.vm_image import ImagePhase
-from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.cpu_watch import CpuWatch
 from virtfleet_node.agent.entry import Entry
@@ -31,18 +30,16 @@ from virtfleet_node.agent.reconcile import Reconciler, keep_new
 from virtfleet_node.agent.snapshots import Snapshots
 from virtfleet_node.agent.storage_watch import DiskFigure, StorageWatch
 from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.agent.sweep import sweep
 from virtfleet_node.agent.traffic_watch import TrafficWatch
 from virtfleet_node.agent.wiper import Wiper
 from virtfleet_node.agent.works import Works
-from virtfleet_node.core.actions import ShortAction
 from virtfleet_node.core.cpu_figure import CpuFigure
-from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError, UnavailableError
+from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, ObservedDomain
-from virtfleet_node.core.plan import plan
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import with_desired
-from virtfleet_node.core.report import build_report
 from virtfleet_node.core.traffic import CardFigure, build_traffic
 from virtfleet_node.hypervisor.console_log import read_tail
 
@@ -306,20 +303,8 @@ class NodeDaemon:
 
     async def _sweep(self, machine: Machine) -> MachineReport:
         """Remove what is left of a machine that libvirt does not know, and say what was kept."""
-        entry = Entry(machine.without_secrets())
-        observed = await observe(self._around, machine.uid, entry)
-        if observed.domain.stored is not None:
-            raise UnavailableError("The machine is being taken up; ask again.")
-        actions = plan(entry.desired, observed, self._around.now()).actions
-        short = [action for action in actions if isinstance(action, ShortAction)]
-        if len(short) < len(actions):
-            return await self._create(machine)  # it takes longer than an answer, and must be known after a crash
-        for action in short:
-            await carry_out(self._around, entry, entry.desired, action)
-        await asyncio.to_thread(self._around.disks.remove_leftovers, machine.uid)
-        await asyncio.to_thread(self._around.media.remove, machine.uid)
-        observed = await observe(self._around, machine.uid, entry)
-        return build_report(entry.desired, observed, GuestFacts(), self._around.now())
+        # What takes longer than an answer must be known after a crash.
+        return await sweep(self._around, machine) or await self._create(machine)
 
     async def _report(self, entry: Entry) -> MachineReport:
         observed = await observe(self._around, entry.desired.uid, entry)

@@ -53,6 +53,8 @@ class Snapshots:
         """Snapshots that these are of, by machine."""
         self._compressing: dict[str, asyncio.Task[None]] = {}
         """By snapshot; one at a time."""
+        self._captured = asyncio.Event()
+        """There is a new memory image."""
         self._locks: dict[str, asyncio.Lock] = {}
         """By machine; held while its snapshots are added and removed."""
 
@@ -79,7 +81,10 @@ class Snapshots:
             with suppress(NodeError, OSError):
                 for uid in await asyncio.to_thread(self._captures.plain_images):
                     await self._compress(uid)
-            await asyncio.sleep(EVERY_SECONDS)
+            self._captured.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_SECONDS):
+                    await self._captured.wait()
 
     def reports(self) -> tuple[SnapshotReport, ...]:
         """Return a report of each snapshot."""
@@ -194,6 +199,7 @@ class Snapshots:
         else:
             self._waits.pop(uid, None)
             await self._told_of(uid)
+            self._captured.set()
             return True
         finally:
             self._percent.pop(uid, None)

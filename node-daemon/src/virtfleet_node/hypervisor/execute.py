@@ -131,7 +131,8 @@ def _is_busy(domain: libvirt.virDomain) -> bool:
     """Tell whether a long job goes on in a running guest."""
     if domain.connect().getType() == "Test" or not domain.isActive():
         return False
-    return bool(domain.controlInfo()[0] == libvirt.VIR_DOMAIN_CONTROL_JOB)
+    none = libvirt.VIR_DOMAIN_JOB_NONE
+    return bool(domain.jobStats().get("type", none) != none)
 
 
 def _request_shutdown(domain: libvirt.virDomain, action: DomainAction) -> None:
