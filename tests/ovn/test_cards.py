@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from lxml import etree
 
+from captures import capture, restore
 from guest_shell import begin, finish, run
 from machine_rig import Rig, new_machine
 from network_namespace import tcpdump
@@ -223,6 +225,37 @@ async def test_a_card_is_plugged_in_and_pulled_out_under_a_running_guest(pair: P
     report = rig.last(pair.machines[0])
     assert report is not None
     assert (report.restart_required, report.held_interfaces) == ((), ())
+
+
+async def test_a_guest_from_a_snapshot_has_its_own_card_and_sends_nothing_by_the_other(pair: Pair) -> None:
+    rig, node = pair.rigs[0], pair.ovn.nodes[1]
+    source = await rig.put(new_machine(cores=2, interfaces=(card(3),), grace_period_seconds=0))
+    asks = f"until ping -c 1 -W 1 {address(2)} >/dev/null; do sleep 0.1; done; echo yes"
+    assert await run(rig, source, asks) == "yes"
+    await rig.type(source, f"(while :; do arping -c 1 -w 1 -I eth0 {address(2)}; done) >/dev/null 2>&1 &")
+    snapshot = await capture(rig, source)
+    await rig.remove(source)
+
+    xml = etree.fromstring(pair.rigs[1].domain(pair.machines[1]).XMLDesc())
+    device = xml.find("devices/interface/target").get("dev")
+    copy = new_machine(cores=2, interfaces=(card(5),), grace_period_seconds=0, restore=restore(snapshot))
+    with tcpdump(node.namespace, device, f"ether src {mac(3)} or ether src {mac(5)}") as lines:
+        await rig.put(copy)
+        wanted = (address(5),)
+        await rig.reports.until(
+            lambda: (r := rig.last(copy)) and r.interfaces and r.interfaces[0].ip_addresses == wanted, 60, "its address"
+        )
+        await rig.type(copy, f"ping -c 2 -W 2 {address(2)} >/dev/null; echo PING$((0))ED", 0)
+        await rig.until_console(copy, "PING0ED")
+    report = rig.last(copy)
+    assert report is not None
+    assert report.restore is not None
+    assert (report.restore.warm, report.restore.message, report.restart_required) == (True, "", ())
+    seen = "\n".join(lines)
+    assert f"{mac(5)} > " in seen
+    assert f"{mac(3)} > " not in seen
+    assert [card.get("type") for card in etree.fromstring(rig.domain(copy).XMLDesc()).iter("interface")] == ["bridge"]
+    await rig.remove(copy)
 
 
 async def test_uplinks_carry_vlans_and_come_back_and_go(pair: Pair) -> None:

@@ -19,12 +19,13 @@ from prepared_images import PreparedImages
 from virtfleet_api.image import ImageFormat, ImageReport
 from virtfleet_api.machine import CloudInitFiles, Hardware, Machine, MachineKernel, Run
 from virtfleet_api.report import MachineReport, NodeReport, Phase
+from virtfleet_api.snapshot import SnapshotReport
 from virtfleet_dev.guest_image import CMDLINE, guest_files
 from virtfleet_node.agent.cells import Cells
 from virtfleet_node.agent.daemon import NodeDaemon
 from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.agent.relay import Relay
-from virtfleet_node.agent.surroundings import Surroundings
+from virtfleet_node.agent.surroundings import MERGE_BYTES_PER_SECOND, Surroundings
 from virtfleet_node.agent.switch import Edges, NodeSwitch
 from virtfleet_node.agent.taken_devices import TakenDevices
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
@@ -94,6 +95,7 @@ class Reports:
     def __init__(self) -> None:
         self.machines: list[MachineReport] = []
         self.connected: list[bool] = []
+        self.snapshots: dict[str, SnapshotReport] = {}
         self.patience = 1.0
         """How many times as long as it says `until` waits."""
         self._changed = asyncio.Event()
@@ -107,6 +109,14 @@ class Reports:
 
     def remove_image(self, uid: str) -> None:
         """No test looks."""
+
+    def publish_snapshot(self, report: SnapshotReport) -> None:
+        self.snapshots[report.uid] = report
+        self._changed.set()
+
+    def remove_snapshot(self, uid: str) -> None:
+        self.snapshots.pop(uid, None)
+        self._changed.set()
 
     def publish_node(self, report: NodeReport) -> None:
         self.connected.append(report.hypervisor_connected)
@@ -166,6 +176,7 @@ class Rig:
         self.hypervisor = Hypervisor(node.uri, NodesLibvirtd(node))
         self.read_cells = read_cells
         self.cells = Cells()
+        self.merge_bytes_per_second = MERGE_BYTES_PER_SECOND
         self.switch = self._new_switch()
         self.daemon = self._new_daemon()
         self.libvirt = libvirt.open(node.uri)
@@ -310,6 +321,7 @@ class Rig:
             state_directory=self.state,
             now=lambda: datetime.now(UTC),
             cells=self.cells,
+            merge_bytes_per_second=self.merge_bytes_per_second,
         )
         return NodeDaemon(around, self._describe)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from simulated_snapshots import SimulatedSnapshots, SnapshotJournal, SnapshotServer
+from simulated_snapshots import SimulatedSnapshots
 from virtfleet_api.image import Image, ImageFormat, ImageReport
 from virtfleet_api.machine import ImageDiskSource, Machine, RetainedSource, Run
 from virtfleet_api.node_api import HEARTBEAT_SECONDS, InterfaceList, InterfaceTraffic, PoolList, WatchEvent
@@ -40,6 +40,7 @@ from virtfleet_node.api import server as server_module
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
+from virtfleet_node.api.server import Server
 from virtfleet_node.core.errors import ConflictError, NotFoundError, UnavailableError
 from virtfleet_node.core.ports import ConsoleStream
 
@@ -69,7 +70,7 @@ class SimulatedDaemon:
     """Makes every machine so at once; `settle` is how long a start takes."""
 
     name: str
-    journal: SnapshotJournal
+    journal: Journal
     settle_seconds: float = 0.0
     image_phase: ImagePhase = ImagePhase.READY
     refusal: Exception | None = None
@@ -96,6 +97,10 @@ class SimulatedDaemon:
             raise self.refusal
         machine = self.reports.get(wanted.machine_uid)
         return self.snapshots.put(wanted, machine.disks if machine else None, self.journal)
+
+    def list_snapshots(self) -> tuple[SnapshotReport, ...]:
+        """Return all snapshots."""
+        return tuple(self.snapshots.reports.values())
 
     async def put_machine(self, machine: Machine) -> MachineReport:
         """Take over a machine."""
@@ -313,7 +318,7 @@ def _with_disks(pool: PoolReport, disks: Iterable[DiskReport]) -> PoolReport:
     return pool.model_copy(update={"committed_bytes": pool.committed_bytes + committed})
 
 
-class QuickJournal(SnapshotJournal):
+class QuickJournal(Journal):
     """A journal with a shorter heartbeat, so that tests of silence are short."""
 
     heartbeat_seconds = HEARTBEAT_SECONDS
@@ -339,7 +344,7 @@ class SimulatedNode:
         self.heartbeat_seconds = heartbeat_seconds
         self._context = context
         self._guard_path = folder / f"{name}-epoch"
-        self._server: SnapshotServer | None = None
+        self._server: Server | None = None
         self._journal = self._build_journal()
         self.daemon = SimulatedDaemon(name, self._journal)
 
@@ -369,7 +374,7 @@ class SimulatedNode:
         """Listen again as the same process, as after a break of the network."""
         guard, metrics = EpochGuard(self._guard_path), ApiMetrics(CollectorRegistry())
         server_module._SHUTDOWN_SECONDS = 0.01  # type: ignore[misc]  # a simulated node is killed, not asked
-        self._server = SnapshotServer(self.daemon, self._journal, guard, metrics)
+        self._server = Server(self.daemon, self._journal, guard, metrics)
         self.port = await self._server.start("127.0.0.1", self.port, self._context())
 
     async def stop(self) -> None:

@@ -4,55 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from aiohttp import web
-
-from virtfleet_api.node_api import Snapshot, SnapshotChanged, SnapshotRemoved
 from virtfleet_api.report import DiskReport
 from virtfleet_api.snapshot import MachineSnapshot, SnapshotDiskReport, SnapshotReport
 from virtfleet_api.vm_snapshot import SnapshotIndication, SnapshotMode, SnapshotPhase
 from virtfleet_node.api.journal import Journal
-from virtfleet_node.api.problems import answer, read_document
-from virtfleet_node.api.server import Server
 from virtfleet_node.core.errors import ConflictError
 
 MIB = 1 << 20
-
-
-class SnapshotJournal(Journal):
-    """A journal that tells of snapshots as well."""
-
-    def publish_snapshot(self, report: SnapshotReport) -> None:
-        """Tell of a snapshot, unless nothing changed."""
-        if self._told.get(report.uid) != report:
-            self._told[report.uid] = report
-            self._append(lambda cursor: SnapshotChanged(cursor=cursor, snapshot=report))
-
-    def remove_snapshot(self, uid: str) -> None:
-        """Tell that nothing of a snapshot is left, unless that is known."""
-        if self._told.pop(uid, None) is not None:
-            self._append(lambda cursor: SnapshotRemoved(cursor=cursor, uid=uid))
-
-    @property
-    def _told(self) -> dict[str, SnapshotReport]:
-        told: dict[str, SnapshotReport] = self.__dict__.setdefault("_told_snapshots", {})
-        return told
-
-    def _snapshot(self) -> Snapshot:
-        return super()._snapshot().model_copy(update={"snapshots": tuple(self._told.values())})
-
-
-class SnapshotServer(Server):
-    """A server that takes snapshots as well."""
-
-    def _app(self) -> web.Application:
-        app = super()._app()
-        app.router.add_put("/v1/snapshots/{uid}", self._put_snapshot)
-        return app
-
-    async def _put_snapshot(self, request: web.Request) -> web.Response:
-        wanted = await read_document(request, MachineSnapshot)
-        self._admit(request)
-        return answer(await self._daemon.put_snapshot(wanted))  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -65,9 +23,7 @@ class SimulatedSnapshots:
     reports: dict[str, SnapshotReport] = field(default_factory=dict)
     told: list[MachineSnapshot] = field(default_factory=list)
 
-    def put(
-        self, wanted: MachineSnapshot, disks: Sequence[DiskReport] | None, journal: SnapshotJournal
-    ) -> SnapshotReport:
+    def put(self, wanted: MachineSnapshot, disks: Sequence[DiskReport] | None, journal: Journal) -> SnapshotReport:
         """Capture or remove; a machine without `disks` is not here."""
         self.told.append(wanted)
         if not wanted.present:
@@ -79,7 +35,7 @@ class SimulatedSnapshots:
         journal.publish_snapshot(self.reports[wanted.uid])
         return self.reports[wanted.uid]
 
-    def end(self, uid: str, phase: SnapshotPhase, journal: SnapshotJournal, message: str = "") -> None:
+    def end(self, uid: str, phase: SnapshotPhase, journal: Journal, message: str = "") -> None:
         """Have a capture go on to this phase."""
         last = self.reports[uid]
         wanted = next(found for found in reversed(self.told) if found.uid == uid)
@@ -96,7 +52,7 @@ class SimulatedSnapshots:
         before = [report.uid for report in self.reports.values() if report.machine_uid == wanted.machine_uid]
         return _report(wanted, self.phase, taken, before[-1] if before else None)
 
-    def _remove(self, wanted: MachineSnapshot, journal: SnapshotJournal) -> SnapshotReport:
+    def _remove(self, wanted: MachineSnapshot, journal: Journal) -> SnapshotReport:
         gone = _report(wanted, SnapshotPhase.DELETING, (), None)
         if self.keeps and wanted.uid in self.reports:
             self.reports[wanted.uid] = gone

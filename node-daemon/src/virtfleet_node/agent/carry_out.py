@@ -2,15 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Final
 
-from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface
+from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, MachineInterface, SnapshotDiskSource
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.give_devices import attach_device, choose_devices
-from virtfleet_node.agent.look_at_layers import recover_merges
+from virtfleet_node.agent.look_at_layers import layers_free, snapshot_free
 from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking, remember_vcpus
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
 from virtfleet_node.agent.restorer import carry_out_restore
@@ -141,8 +139,7 @@ async def _attach(around: Surroundings, entry: Entry, desired: Machine, action: 
 async def _carry_out_disk(around: Surroundings, entry: Entry, desired: Machine, action: DiskAction) -> None:
     match action:
         case PrepareDisk(disk):
-            image = around.images.files(disk.source.image_uid) if isinstance(disk.source, ImageDiskSource) else None
-            await around.disks.prepare_disk(desired.uid, disk, image)
+            await _prepare_disk(around, desired, disk)
         case GrowDisk(disk):
             async with entry.lock:
                 await entry.end_readers()
@@ -157,6 +154,15 @@ async def _carry_out_disk(around: Surroundings, entry: Entry, desired: Machine, 
             await around.hypervisor.change_medium(desired.uid, await _disk_xml(around, entry, desired, drive))
         case RemoveDisk(pool, name):
             await asyncio.to_thread(around.disks.remove_disk, desired.uid, pool, name)
+
+
+async def _prepare_disk(around: Surroundings, desired: Machine, disk: MachineDisk) -> None:
+    if isinstance(disk.source, SnapshotDiskSource):
+        async with snapshot_free(around, disk.source.snapshot_uid):
+            await around.disks.prepare_disk(desired.uid, disk, None)
+        return
+    image = around.images.files(disk.source.image_uid) if isinstance(disk.source, ImageDiskSource) else None
+    await around.disks.prepare_disk(desired.uid, disk, image)
 
 
 async def write_record(around: Surroundings, entry: Entry, record: Record) -> None:
@@ -208,7 +214,7 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
         given = {"places": places, "devices": devices, "placement": placement}
         starting = _with_record(stored, action.record).model_copy(update={"started": desired.hardware, **given})
         try:
-            async with _layers_free(around, desired.uid):
+            async with layers_free(around, desired.uid):
                 await _start_now(around, desired, starting, paused=action.paused)
         except UnavailableError:
             raise  # nothing is known of the start; the next look tells
@@ -217,14 +223,6 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
             await around.hypervisor.write_stored(_with_record(stored, _failed(around, stored, action, error)))
         finally:
             around.cells.release(desired.uid)
-
-
-@asynccontextmanager
-async def _layers_free(around: Surroundings, uid: str) -> AsyncIterator[None]:
-    """Have nobody merge layers of the disks, and each disk lie on what holds all of its content."""
-    async with around.layer_use.using(await asyncio.to_thread(around.disks.read_disks, uid)):
-        await recover_merges(around, uid, running=False)
-        yield
 
 
 async def _start_now(around: Surroundings, desired: Machine, starting: Stored, *, paused: bool) -> None:

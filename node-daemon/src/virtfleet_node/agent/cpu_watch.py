@@ -142,7 +142,7 @@ class CpuWatch:
             *(
                 self._write_one(uid, weight, now, exact=exact)
                 for uid, weight in due.items()
-                if now >= self._guests[uid].again_at
+                if now >= self._guests[uid].again_at and not self._entries[uid].capturing
             )
         )
 

@@ -12,6 +12,7 @@ from virtfleet_api.node_api import InterfaceList, PoolList
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NetworkReport, NodeReport, Phase, PoolReport
+from virtfleet_api.snapshot import MachineSnapshot, SnapshotReport
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.agent.carry_out import carry_out
 from virtfleet_node.agent.copier import Copier
@@ -27,6 +28,7 @@ from virtfleet_node.agent.observe import forget_vcpus, observe, observe_around
 from virtfleet_node.agent.performers import Performers
 from virtfleet_node.agent.queue import KeyedQueue
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
+from virtfleet_node.agent.snapshots import Snapshots
 from virtfleet_node.agent.storage_watch import DiskFigure, StorageWatch
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.traffic_watch import TrafficWatch
@@ -71,6 +73,7 @@ class NodeDaemon:
         self._copier = Copier(around, self._entries, self._freezer, self._queue.add)
         around.images.copy_disks_with(self._copier.export)
         wake = self._queue.add
+        self._snapshots = Snapshots(around, self._entries, self._freezer, wake)
         merger = Merger(around, self._entries, wake)
         performers = Performers(self._copier, Flattener(around, wake), merger, Wiper(around, wake))
         self._works = Works(self._entries, performers.perform, performers.describe, self._queue.add)
@@ -93,9 +96,16 @@ class NodeDaemon:
             await self._load(uid, domain)
         await self._copier.recover()
         self._queue.start()
+        await self._snapshots.start()
         self._look_at_all()
         watches = (self._storage.run(), self._traffic.run(), self._cpu.run(), self.numa.run(), self._freezer.run())
-        background = (self._resync(), *watches, self._around.switch.run(), self._around.devices.run())
+        background = (
+            self._resync(),
+            self._snapshots.run(),
+            *watches,
+            self._around.switch.run(),
+            self._around.devices.run(),
+        )
         self._tasks += [asyncio.create_task(work) for work in background]
 
     async def stop(self) -> None:
@@ -106,6 +116,7 @@ class NodeDaemon:
                 await task
         await self._queue.stop()
         await self._works.stop()
+        await self._snapshots.stop()
         await self._guests.stop()
         await self._around.images.stop()
 
@@ -141,6 +152,14 @@ class NodeDaemon:
     def list_images(self) -> tuple[ImageReport, ...]:
         """Return a report of each image."""
         return self._around.images.reports()
+
+    async def put_snapshot(self, wanted: MachineSnapshot) -> SnapshotReport:
+        """Have a machine captured, which is durable when this returns, or remove what was captured."""
+        return await self._snapshots.put(wanted)
+
+    def list_snapshots(self) -> tuple[SnapshotReport, ...]:
+        """Return a report of each snapshot."""
+        return self._snapshots.reports()
 
     async def put_network(self, wanted: NodeNetwork) -> NetworkReport:
         """Have the node's network so; durable when this returns."""

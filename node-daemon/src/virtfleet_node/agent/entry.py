@@ -65,6 +65,8 @@ class Entry:
     """Those that read the files of this machine's disks; joined and ended under `lock`."""
     restoring: Restoring | None = None
     """A restore that has been begun: nothing else may work on the machine's disks, or remove that snapshot."""
+    capturing: bool = False
+    """The running guest is being captured: nothing of it can be changed meanwhile."""
     is_copied: bool = False
     """QEMU copies disks of the running guest."""
     wanted_by: tuple[str, ...] = ()

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from virtfleet_node.agent.surroundings import Surroundings
-from virtfleet_node.core.errors import PoolFullError
+from virtfleet_node.core.errors import PoolFullError, UnavailableError
 from virtfleet_node.core.observed import DomainState, Folding, ObservedDomain
 from virtfleet_node.core.plan_merge import (
     AddLayer,
@@ -59,6 +61,29 @@ async def recover_merges(around: Surroundings, uid: str, *, running: bool) -> No
     for kept in await asyncio.to_thread(around.disks.merges.begun, uid):
         _LOG.info("Ending a merge of layers", extra={"uid": uid, "disk": kept.disk, "running": running})
         await around.disks.merges.recover(uid, kept, running=running)
+
+
+@asynccontextmanager
+async def layers_free(around: Surroundings, uid: str) -> AsyncIterator[None]:
+    """Have nobody merge layers of the disks, and each disk lie on what holds all of its content."""
+    async with around.layer_use.using(await asyncio.to_thread(around.disks.read_disks, uid)):
+        await recover_merges(around, uid, running=False)
+        yield
+
+
+@asynccontextmanager
+async def snapshot_free(around: Surroundings, snapshot_uid: str) -> AsyncIterator[None]:
+    """Have nobody merge layers of a snapshot's disks while others are made above them.
+
+    Raises:
+        UnavailableError: its machine has begun to, and has yet to find out how that ended.
+    """
+    owner, disks = await asyncio.to_thread(around.disks.restores.captured_disks, snapshot_uid)
+    async with around.layer_use.using(disks):
+        begun = await asyncio.to_thread(around.disks.merges.begun, owner) if owner else ()
+        if begun:
+            raise UnavailableError("Layers of the snapshot's disks are being merged.")
+        yield
 
 
 def disk_of(step: Step) -> tuple[str, str]:

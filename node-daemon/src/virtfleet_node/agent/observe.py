@@ -56,6 +56,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         flattening=_flattening(entry),
         folding=await _folding(around, entry, domain),
         merging=str(entry.work) if _merges(entry) else "",
+        is_captured=entry.capturing,
         is_copied=entry.is_copied,
         snapshot=await asyncio.to_thread(_snapshot, around, entry, domain),
         disks_in_use=entry.copying.locked(),

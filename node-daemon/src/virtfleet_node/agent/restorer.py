@@ -7,6 +7,7 @@ from pathlib import Path
 
 from virtfleet_api.machine import Machine
 from virtfleet_node.agent.entry import Entry
+from virtfleet_node.agent.look_at_layers import layers_free, snapshot_free
 from virtfleet_node.agent.observe import observe, remember_asking
 from virtfleet_node.agent.resolve import resolve_disk, resolve_media_there
 from virtfleet_node.agent.surroundings import Surroundings
@@ -46,7 +47,8 @@ async def carry_out_restore(around: Surroundings, entry: Entry, desired: Machine
         case MakeLayers(restoring):
             async with entry.copying, entry.lock:
                 await entry.end_readers()
-                await _make_layers(around, uid, restoring)
+                async with layers_free(around, uid), snapshot_free(around, restoring.snapshot_uid):
+                    await _make_layers(around, uid, restoring)
         case DropLayers(restoring):
             async with entry.copying, entry.lock:
                 await entry.end_readers()
@@ -96,10 +98,11 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
     placement = around.cells.reserve(desired.uid, captured.hardware)
     if isinstance(placement, Refused):
         return  # another machine came first
+    starting = _with_record(stored, action.record).model_copy(update={"placement": placement, "devices": ()})
     try:
-        await _Warm(around, desired, observed, captured, restoring).start(
-            _with_record(stored, action.record).model_copy(update={"placement": placement, "devices": ()})
-        )
+        async with layers_free(around, desired.uid):
+            now = await observe(around, desired.uid, entry)  # what a merge has left may have been named anew
+            await _Warm(around, desired, now, captured, restoring).start(starting)
     except (UnavailableError, PoolFullError):
         raise  # nothing is known of the start, or there will be room
     except NodeError as error:

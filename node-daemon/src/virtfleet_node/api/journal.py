@@ -19,9 +19,12 @@ from virtfleet_api.node_api import (
     MachineChanged,
     NodeChanged,
     Snapshot,
+    SnapshotChanged,
+    SnapshotRemoved,
     WatchEvent,
 )
 from virtfleet_api.report import MachineReport, NodeReport, Phase
+from virtfleet_api.snapshot import SnapshotReport
 
 RING: Final = 4096
 """Changes kept for readers that come back: about 4 MiB, and an hour of a busy node."""
@@ -42,6 +45,7 @@ class Journal:
         self._node = node
         self._machines: dict[str, MachineReport] = {}
         self._images: dict[str, ImageReport] = {}
+        self._snapshots: dict[str, SnapshotReport] = {}
         self._gone: OrderedDict[str, MachineReport] = OrderedDict()
         self._changes: deque[tuple[int, WatchEvent]] = deque(maxlen=ring)
         self._wake = asyncio.Event()
@@ -68,6 +72,17 @@ class Journal:
         """Tell that nothing of an image is left, unless that is known."""
         if self._images.pop(uid, None) is not None:
             self._append(lambda cursor: ImageRemoved(cursor=cursor, uid=uid))
+
+    def publish_snapshot(self, report: SnapshotReport) -> None:
+        """Tell of a snapshot, unless nothing changed."""
+        if self._snapshots.get(report.uid) != report:
+            self._snapshots[report.uid] = report
+            self._append(lambda cursor: SnapshotChanged(cursor=cursor, snapshot=report))
+
+    def remove_snapshot(self, uid: str) -> None:
+        """Tell that nothing of a snapshot is left, unless that is known."""
+        if self._snapshots.pop(uid, None) is not None:
+            self._append(lambda cursor: SnapshotRemoved(cursor=cursor, uid=uid))
 
     def publish_node(self, report: NodeReport) -> None:
         """Tell of the inventory, unless nothing changed."""
@@ -109,6 +124,7 @@ class Journal:
             node=self._node,
             machines=tuple(self._machines.values()),
             images=tuple(self._images.values()),
+            snapshots=tuple(self._snapshots.values()),
         )
 
     def _remember_gone(self, report: MachineReport) -> None:

@@ -9,6 +9,7 @@ from virtfleet_api.node_api import InterfaceList, PoolList
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NetworkReport, NodeReport
+from virtfleet_api.snapshot import MachineSnapshot, SnapshotReport
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.stored import ImageCopy
 
@@ -33,6 +34,12 @@ class Daemon(Protocol):
 
     def list_images(self) -> tuple[ImageReport, ...]:
         """Return a report of each image."""
+
+    async def put_snapshot(self, wanted: MachineSnapshot) -> SnapshotReport:
+        """Store that a machine is to be captured before answering, or remove what was captured."""
+
+    def list_snapshots(self) -> tuple[SnapshotReport, ...]:
+        """Return a report of each snapshot."""
 
     async def put_pools(self, wanted: PoolSet) -> PoolList:
         """Have these pools beside those of the configuration file."""

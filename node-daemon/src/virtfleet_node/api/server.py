@@ -15,9 +15,17 @@ from aiohttp import web
 from virtfleet_api.image import Image
 from virtfleet_api.machine import Machine
 from virtfleet_api.names import UID_PATTERN
-from virtfleet_api.node_api import EPOCH_HEADER, MAX_DOCUMENT_BYTES, ImageList, MachineList, ProblemReason
+from virtfleet_api.node_api import (
+    EPOCH_HEADER,
+    MAX_DOCUMENT_BYTES,
+    ImageList,
+    MachineList,
+    ProblemReason,
+    SnapshotList,
+)
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
+from virtfleet_api.snapshot import MachineSnapshot
 from virtfleet_node.api.access import check_operator
 from virtfleet_node.api.console import Consoles
 from virtfleet_node.api.epoch import EpochGuard
@@ -92,6 +100,8 @@ class Server:
         app.router.add_get("/v1/machines/{uid}/console", self._console)
         app.router.add_get("/v1/images", self._list_images)
         app.router.add_put("/v1/images/{uid}", self._put_image)
+        app.router.add_get("/v1/snapshots", self._list_snapshots)
+        app.router.add_put("/v1/snapshots/{uid}", self._put_snapshot)
         app.router.add_put("/v1/pools", self._put_pools)
         app.router.add_put("/v1/network", self._put_network)
         if self._uploads is not None:
@@ -159,6 +169,15 @@ class Server:
         _check_same(_parse_uid(request), image.uid)
         self._admit(request)
         return answer(await self._daemon.put_image(image))
+
+    async def _list_snapshots(self, _: web.Request) -> web.Response:
+        return answer(SnapshotList(items=self._daemon.list_snapshots()))
+
+    async def _put_snapshot(self, request: web.Request) -> web.Response:
+        snapshot = await read_document(request, MachineSnapshot)
+        _check_same(_parse_uid(request), snapshot.uid)
+        self._admit(request)
+        return answer(await self._daemon.put_snapshot(snapshot))
 
     async def _put_pools(self, request: web.Request) -> web.Response:
         wanted = await read_document(request, PoolSet)

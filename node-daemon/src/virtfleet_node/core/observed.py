@@ -196,6 +196,8 @@ class Observed:
     """Layers that nobody names; None when there are none."""
     merging: str = ""
     """How far the merge of layers is that goes on."""
+    is_captured: bool = False
+    """The running guest is being captured: libvirt refuses to change anything of it, but for its end."""
     is_copied: bool = False
     """The running guest's disks are being copied just now, and must keep their size."""
     snapshot: SnapshotView | None = None

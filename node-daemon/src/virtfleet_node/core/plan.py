@@ -9,7 +9,9 @@ from virtfleet_api.virtual_machine import ReclaimPolicy
 from virtfleet_node.core.actions import (
     Action,
     Destroy,
+    FlattenDisk,
     GrowDisk,
+    MergeLayers,
     Pause,
     PrepareDisk,
     RemoveDisk,
@@ -68,11 +70,12 @@ class Plan:
 def plan(desired: Machine, observed: Observed, now: datetime) -> Plan:
     """Return the next actions that bring a machine closer to what is desired."""
     record = settle(desired, observed, now)
+    restore = None if desired.run is Run.ABSENT else plan_restore(desired, observed, record, now)
     if observed.domain.state is DomainState.CRASHED:
         wanted = Plan((Destroy(),))  # nobody is there to be asked; what follows is decided once it is off
     elif desired.run is Run.ABSENT:
         wanted = _plan_absent(desired, observed, record, now)
-    elif (restore := plan_restore(desired, observed, record, now)) is not None:
+    elif restore is not None:
         wanted = _plan_restore(restore, desired, observed, now)
     elif desired.run is Run.STOPPED:
         wanted = (
@@ -84,8 +87,8 @@ def plan(desired: Machine, observed: Observed, now: datetime) -> Plan:
         wanted = Plan()
     else:
         wanted = _plan_off(desired, observed, record, now)
-    if waits_for_others(desired, observed, record):
-        wanted = Plan(wanted.actions, min(filter(None, (wanted.wake_at, now + LOOK_FOR_OTHERS))))
+    if restore is None and desired.run is not Run.ABSENT and waits_for_others(desired, observed, record):
+        wanted = _until_others_end(wanted, observed, now)
     return _with_record(wanted, observed, record)
 
 
@@ -129,6 +132,13 @@ def _with_record(wanted: Plan, observed: Observed, record: Record) -> Plan:
     return Plan((WriteRecord(record), *wanted.actions), wanted.wake_at)
 
 
+def _until_others_end(wanted: Plan, observed: Observed, now: datetime) -> Plan:
+    """Look again soon, and end what can be ended; a machine that is off stays so, as it would be switched off again."""
+    rest = tuple(action for action in wanted.actions if not isinstance(action, FlattenDisk | MergeLayers))
+    actions = rest if observed.domain.active else ()
+    return Plan(actions, min(filter(None, (wanted.wake_at, now + LOOK_FOR_OTHERS))))
+
+
 def _plan_restore(actions: tuple[Action, ...], desired: Machine, observed: Observed, now: datetime) -> Plan:
     """Return the steps of a restore; a start from memory waits for the same things as any other start."""
     if not any(isinstance(action, StartWarm) for action in actions):
@@ -148,6 +158,8 @@ def _plan_running(desired: Machine, observed: Observed, record: Record, now: dat
 
 
 def _plan_power(desired: Machine, observed: Observed, record: Record, now: datetime) -> Plan:
+    if observed.is_captured:
+        return Plan()
     paused = observed.domain.state is DomainState.PAUSED
     if desired.run is Run.PAUSED:
         return Plan(() if paused else (Pause(),))

@@ -45,6 +45,8 @@ def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tupl
 
     What is quick comes first: a disk that cannot be made must not keep another from being limited.
     """
+    if observed.is_captured:
+        return plan_clones(desired, observed), None
     changes = (
         *(Change(action) for action in _plan_cpu(desired, observed)),
         *(Change(action) for action in _plan_attached(desired, observed)),

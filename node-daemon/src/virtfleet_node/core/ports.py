@@ -1,6 +1,6 @@
 """What the agent needs from its edges, so that tests can stand in for them at our own border and nowhere else."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +9,8 @@ from virtfleet_api.machine import CloudInitFiles, MachineDisk
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NetworkReport, NodeReport, PoolReport
+from virtfleet_api.snapshot import SnapshotReport
+from virtfleet_node.core.captured import CapturedDisk, KeptSnapshot
 from virtfleet_node.core.layers import Layer
 from virtfleet_node.core.merging import KeptMerge
 from virtfleet_node.core.plan_merge import AddLayer, MergeLive, Seen
@@ -34,6 +36,10 @@ class DiskStore(Protocol):
     @property
     def clones(self) -> "CloneStore":
         """What makes disks from disks of other machines."""
+
+    @property
+    def captures(self) -> "CaptureStore":
+        """What captures read and write."""
 
     @property
     def restores(self) -> "RestoreStore":
@@ -110,11 +116,69 @@ class CloneStore(Protocol):
         """Make a finished copy as large as its disk shall be."""
 
 
+class CaptureStore(Protocol):
+    """The files of captures."""
+
+    def read_all(self) -> tuple[KeptSnapshot, ...]:
+        """Return every snapshot, after removing what is left of some that were being removed."""
+
+    def of_machine(self, machine_uid: str) -> tuple[KeptSnapshot, ...]:
+        """Return the snapshots of a machine."""
+
+    def get(self, uid: str) -> KeptSnapshot | None:
+        """Return a snapshot."""
+
+    def begin(self, pool: str, kept: KeptSnapshot) -> None:
+        """Keep one that is to be captured; durable when this returns."""
+
+    def write(self, kept: KeptSnapshot) -> None:
+        """Keep what has become of it; NotFoundError when it is gone."""
+
+    def remove(self, kept: KeptSnapshot) -> None:
+        """Remove a snapshot, and the layers that nobody needs any more."""
+
+    def sizes(self, kept: KeptSnapshot) -> Mapping[CapturedDisk, int]:
+        """Return what the layers of its disks take, in bytes."""
+
+    def memory_bytes(self, kept: KeptSnapshot) -> int | None:
+        """Return what its memory image takes; None without one."""
+
+    def memory_file(self, uid: str) -> Path:
+        """Return where the memory image is to be."""
+
+    def remove_memory(self, uid: str) -> None:
+        """Remove what there is of the memory image of one that was not captured."""
+
+    def is_whole(self, kept: KeptSnapshot) -> bool:
+        """Tell whether all files that it names are there."""
+
+    def check_room(self, uid: str, needed: int) -> None:
+        """Refuse a memory image that may take so many bytes when its pool has no room for it."""
+
+    def check_left(self, uid: str) -> None:
+        """Refuse to go on with a memory image whose pool has no room left."""
+
+    async def make_layers(self, machine_uid: str, disks: Iterable[StoredDisk]) -> Mapping[str, str]:
+        """Make an empty layer above each disk, and return its file by the disk's."""
+
+    async def remove_layers(self, machine_uid: str, in_use: Collection[Path]) -> None:
+        """Remove the layers above those that the running guest of a machine writes."""
+
+    def plain_images(self) -> tuple[str, ...]:
+        """Return the snapshots whose memory image is not compressed."""
+
+    async def compress(self, uid: str) -> None:
+        """Compress a memory image with little priority; until that is done it is as it was."""
+
+
 class RestoreStore(Protocol):
     """The files of restores."""
 
     def view(self, uid: str, snapshot_uid: str) -> SnapshotView | None:
         """Return a snapshot as a restore of a machine sees it."""
+
+    def captured_disks(self, snapshot_uid: str) -> tuple[str, tuple[StoredDisk, ...]]:
+        """Return whose disks a snapshot holds, and these with all that they lie on."""
 
     def hold(self, uid: str, restoring: Restoring | None) -> None:
         """Keep what a machine's disks were before a restore that is under way."""
@@ -284,6 +348,12 @@ class Journal(Protocol):
 
     def remove_image(self, uid: str) -> None:
         """Tell that nothing of an image is left."""
+
+    def publish_snapshot(self, report: SnapshotReport) -> None:
+        """Tell of a snapshot that changed."""
+
+    def remove_snapshot(self, uid: str) -> None:
+        """Tell that nothing of a snapshot is left."""
 
     def publish_node(self, report: NodeReport) -> None:
         """Tell that the inventory changed."""

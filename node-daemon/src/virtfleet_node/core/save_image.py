@@ -22,6 +22,14 @@ ALIGNMENT: Final = 4096
 """Block size of file systems that share blocks."""
 
 
+PLAIN: Final = 0
+GZIP: Final = 1
+"""What libvirt calls the ways in which QEMU's part may be compressed; it decompresses it by itself."""
+
+_COMPRESSED: Final = struct.Struct("<I")
+_COMPRESSED_AT: Final = 16 + 3 * _COMPRESSED.size
+
+
 @dataclass(frozen=True)
 class SaveImageHead:
     """Everything before what QEMU has written."""
@@ -53,9 +61,10 @@ def head_bytes(fixed: bytes) -> int:
 
 def parse_head(content: bytes) -> SaveImageHead:
     """Return what a head says, all of which is given; ValueError when it is none."""
+    end = head_bytes(content[:FIXED_BYTES])
     _, _, _, was_running, compressed, cookie_at, unused = _FIXED.unpack_from(content)
-    data = content[FIXED_BYTES : head_bytes(content[:FIXED_BYTES])]
-    if len(content) < head_bytes(content[:FIXED_BYTES]) or cookie_at > len(data):
+    data = content[FIXED_BYTES:end]
+    if len(content) < end or cookie_at > len(data):
         raise ValueError("it ends within its description")
     description = data[: cookie_at or len(data)].split(b"\0", 1)[0]
     cookie = data[cookie_at:].split(b"\0", 1)[0] if cookie_at else b""
@@ -72,3 +81,16 @@ def build_head(head: SaveImageHead, description: str) -> bytes:
     cookie_at = len(text) if cookie else 0
     fixed = _FIXED.pack(_MAGIC, _VERSION, data_bytes, head.was_running, head.compressed, cookie_at, head.unused)
     return fixed + (text + cookie).ljust(data_bytes, b"\0")
+
+
+def read_compression(fixed: bytes) -> int:
+    """Return how QEMU's part is compressed by the fixed part of a head; ValueError when it is none."""
+    head_bytes(fixed)
+    number: int = _COMPRESSED.unpack_from(fixed, _COMPRESSED_AT)[0]
+    return number
+
+
+def with_compression(fixed: bytes, number: int) -> bytes:
+    """Return the fixed part of a head that names another compression; ValueError when it is none."""
+    head_bytes(fixed)
+    return fixed[:_COMPRESSED_AT] + _COMPRESSED.pack(number) + fixed[_COMPRESSED_AT + _COMPRESSED.size :]

@@ -32,7 +32,8 @@ from virtfleet_node.core.compute_actions import (
     SetGuestVcpus,
     UnplugVcpus,
 )
-from virtfleet_node.core.desired.metadata import METADATA_PREFIX, build_metadata_xml
+from virtfleet_node.core.desired.element import parse
+from virtfleet_node.core.desired.metadata import METADATA_PREFIX, build_metadata_xml, with_metadata
 from virtfleet_node.core.limit_actions import LimitCard, LimitCpu
 from virtfleet_node.core.limits import UNLIMITED
 from virtfleet_node.core.record import Stored
@@ -109,7 +110,14 @@ def _harmless() -> Iterator[None]:
 
 
 def _set_metadata(domain: libvirt.virDomain, stored: Stored) -> None:
-    """Write to the persistent definition alone: what the running one says is never read."""
+    """Write to the persistent definition alone: what the running one says is never read.
+
+    While the guest is captured libvirt refuses that, and takes a definition (seen with 9.0).
+    """
+    if _is_busy(domain):
+        definition = parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
+        domain.connect().defineXML(etree.tostring(with_metadata(definition, stored), encoding="unicode"))
+        return
     domain.setMetadata(
         libvirt.VIR_DOMAIN_METADATA_ELEMENT,
         build_metadata_xml(stored),
@@ -117,6 +125,13 @@ def _set_metadata(domain: libvirt.virDomain, stored: Stored) -> None:
         METADATA_NAMESPACE,
         libvirt.VIR_DOMAIN_AFFECT_CONFIG,
     )
+
+
+def _is_busy(domain: libvirt.virDomain) -> bool:
+    """Tell whether a long job goes on in a running guest."""
+    if domain.connect().getType() == "Test" or not domain.isActive():
+        return False
+    return bool(domain.controlInfo()[0] == libvirt.VIR_DOMAIN_CONTROL_JOB)
 
 
 def _request_shutdown(domain: libvirt.virDomain, action: DomainAction) -> None:

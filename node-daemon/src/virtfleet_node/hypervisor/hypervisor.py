@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import libvirt
@@ -20,7 +21,7 @@ from virtfleet_node.core.observed import ObservedDomain
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import Stored
 from virtfleet_node.core.traffic import Traffic
-from virtfleet_node.hypervisor import backup, commit, cpu, execute, node_devices, observe, pull, warm
+from virtfleet_node.hypervisor import backup, commit, cpu, execute, node_devices, observe, pull, snapshot, warm
 from virtfleet_node.hypervisor.agent_facts import read_guest_facts, read_guest_vcpus
 from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
@@ -29,7 +30,14 @@ from virtfleet_node.hypervisor.listener import Listener
 from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.hypervisor.pins import pin, read_cpu_seconds
 from virtfleet_node.hypervisor.probe import read_host_facts
+from virtfleet_node.hypervisor.snapshot import Taken
 from virtfleet_node.hypervisor.traffic import read_traffic
+
+_CAPTURE_THREADS = 4
+"""libvirtd works on five calls of one client at a time, and each capture is one for as long as memory is written."""
+
+_CAPTURE_SECONDS = 6 * 3600.0
+"""A terabyte is written in three hours at 100 MB/s."""
 
 _AGENT_THREADS = 2
 """Guests that do not answer hold up other guests' facts, and nothing else."""
@@ -63,6 +71,7 @@ class Hypervisor:
         """Take libvirt's URI; `state` is what that libvirtd keeps of running domains, the system's by default."""
         self._calls = Calls()
         self._agent_calls = Calls(_AGENT_THREADS, "guest-agent")
+        self._capture_calls = Calls(_CAPTURE_THREADS, "capture")
         self._state = state or LibvirtdState()
         self._connection = Connection(uri, self._calls, self._state)
 
@@ -80,6 +89,7 @@ class Hypervisor:
         await self._connection.stop()
         self._calls.close()
         self._agent_calls.close()
+        self._capture_calls.close()
 
     async def read_facts(self, directory: Path) -> HostFacts:
         """Return the domain type that works here, found out by trying."""
@@ -250,6 +260,31 @@ class Hypervisor:
         """Return the machines whose disks we have QEMU copy."""
         connect = self._connection.get()
         return await self._calls.run(lambda: backup.list_backups(connect))
+
+    async def take_snapshot(self, uid: str, files: Mapping[str, str], memory: str | None, *, freeze: bool) -> Taken:
+        """Capture a running guest, see `snapshot.take`; takes as long as its memory is written.
+
+        Raises:
+            NodeError: it has failed, or what has become of it is not known.
+        """
+        connect = self._connection.get()
+        call = partial(snapshot.take, connect, uid, files, memory, freeze=freeze)
+        return await self._capture_calls.run(call, _CAPTURE_SECONDS)
+
+    async def read_snapshot(self, uid: str) -> float | None:
+        """Return the percentage of a guest's memory that is written; None when none is being written."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: snapshot.read_progress(connect, uid))
+
+    async def abort_snapshot(self, uid: str) -> None:
+        """End the capture of a running guest if there is one."""
+        connect = self._connection.get()
+        await self._calls.run(lambda: snapshot.abort(connect, uid))
+
+    async def read_resident(self, uid: str) -> int:
+        """Return how many bytes of the host's memory a running guest takes."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: snapshot.read_resident(connect, uid))
 
     async def begin_pull(self, uid: str, target: str) -> None:
         """Begin to pull the content of a disk's image into the disk of a running guest."""

@@ -16,6 +16,7 @@ from virtfleet_node.core.layers import SUFFIX as _SUFFIX
 from virtfleet_node.core.layers import Layer
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 from virtfleet_node.storage import qemu_img
+from virtfleet_node.storage.captures import CaptureStore
 from virtfleet_node.storage.clones import CloneStore
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, subfolders, sync_folder
 from virtfleet_node.storage.layers import LayerStore
@@ -37,6 +38,7 @@ class DiskStore:
         self.snapshots = SnapshotStore(pools)
         self.layers = LayerStore(pools, self.snapshots)
         self.restores = RestoreStore(pools, self.snapshots, self.layers, self.clones)
+        self.captures = CaptureStore(pools, self.snapshots, self.layers, self.clones)
         self.merges = MergeStore(pools, self.layers, self.snapshots, self.clones)
         self._making: Counter[tuple[str, str]] = Counter()
         """Image and machine of the disks that are being made."""

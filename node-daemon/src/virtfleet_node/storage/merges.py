@@ -38,7 +38,7 @@ class MergeStore:
         """Return all layers and who names them, without the guests; None while that is not known."""
         if self._snapshots.has_unreadable():
             return None
-        return Seen(self._layers.read_all(), self._snapshots.named(), self._layers.all_removed())
+        return Seen(self._layers.read_all(), self._layers.named(), self._layers.all_removed())
 
     def check_room(self, pool: str, needed: int) -> None:
         """Refuse a merge that may take so many bytes more of its pool when that has no room: PoolFullError."""

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from virtfleet_api.image import ImageFormat
 from virtfleet_node.core.captured import CapturedDisk, KeptSnapshot
 from virtfleet_node.core.errors import ConflictError
+from virtfleet_node.core.layers import Layer, chain
 from virtfleet_node.core.restoring import NewLayer, Restoring
 from virtfleet_node.core.save_image import ALIGNMENT, FIXED_BYTES, SaveImageHead, build_head, head_bytes, parse_head
 from virtfleet_node.core.snapshot_view import SnapshotView
+from virtfleet_node.core.stored import StoredDisk
 from virtfleet_node.storage.clones import CloneStore
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder
 from virtfleet_node.storage.layers import LayerStore
@@ -49,6 +52,15 @@ class RestoreStore:
             next_files={(pool, disk): self._layers.next_path(uid, pool, disk).name for pool, disk in there},
             unreadable=self._check_memory(kept),
         )
+
+    def captured_disks(self, snapshot_uid: str) -> tuple[str, tuple[StoredDisk, ...]]:
+        """Return whose disks a snapshot holds, and these with all that they lie on; nothing of one that is not here."""
+        kept = self._snapshots.get(snapshot_uid)
+        if kept is None or kept.captured is None:
+            return "", ()
+        found = (self._layers.read(self._below(kept, disk)) for disk in kept.captured.disks)
+        by_path = {layer.path: layer for layer in self._layers.read_all()}
+        return kept.document.machine_uid, tuple(_stored(layer, by_path) for layer in found if layer is not None)
 
     def hold(self, uid: str, restoring: Restoring | None) -> None:
         """Keep what a machine's disks were before a restore that is under way; None when there is none any more."""
@@ -151,6 +163,11 @@ class RestoreStore:
 
     def _pool_of(self, path: Path) -> str:
         return next(name for name in self._pools.names() if path.is_relative_to(self._pools.folder(name, "snapshots")))
+
+
+def _stored(layer: Layer, by_path: dict[Path, Layer]) -> StoredDisk:
+    below = tuple(lower.path for lower in chain(layer, by_path))
+    return StoredDisk(layer.pool, layer.disk, layer.path, ImageFormat.QCOW2, layer.capacity_bytes, layers=below)
 
 
 def _read_head(path: Path) -> SaveImageHead:

@@ -5,19 +5,27 @@ from typing import Final
 from lxml import etree
 
 from virtfleet_api.names import METADATA_NAMESPACE
-from virtfleet_node.core.desired.element import Element, add, parse
+from virtfleet_node.core.desired.element import Element, parse, section
 from virtfleet_node.core.record import Stored
 
 METADATA_PREFIX: Final = "virtfleet"
 
+_TAG: Final = f"{{{METADATA_NAMESPACE}}}machine"
+
 
 def add_metadata(domain: Element, stored: Stored) -> None:
     """Write the element into a domain."""
-    metadata = add(domain, "metadata")
-    element = etree.SubElement(
-        metadata, f"{{{METADATA_NAMESPACE}}}machine", nsmap={METADATA_PREFIX: METADATA_NAMESPACE}
-    )
+    metadata = section(domain, "metadata")
+    element = etree.SubElement(metadata, _TAG, nsmap={METADATA_PREFIX: METADATA_NAMESPACE})
     element.text = stored.to_json()
+
+
+def with_metadata(domain: Element, stored: Stored) -> Element:
+    """Return the description of a domain with the element in the place of the one that it has."""
+    for found in domain.findall(f"metadata/{_TAG}"):
+        section(domain, "metadata").remove(found)
+    add_metadata(domain, stored)
+    return domain
 
 
 def build_metadata_xml(stored: Stored) -> str:
