@@ -4,9 +4,21 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from virtfleet_api.image import ImageFormat
-from virtfleet_api.machine import BlankSource, Hardware, Machine, MachineDisk, MachineRestore, Run
-from virtfleet_node.core.actions import MergeLayers, ResizeDisk
+from virtfleet_api.machine import (
+    BlankSource,
+    ExistingSource,
+    Hardware,
+    Machine,
+    MachineDisk,
+    MachineRestore,
+    Run,
+    SnapshotDiskSource,
+)
+from virtfleet_api.virtual_machine import Clone
+from virtfleet_node.core.actions import FlattenDisk, MergeLayers, ResizeDisk
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import AttachedDisk, DomainState, Folding, Observed, ObservedDomain
 from virtfleet_node.core.plan import plan
@@ -79,3 +91,17 @@ def test_a_merge_ends_for_a_restore() -> None:
         going_on = replace(seen(desired), disks_in_use=True, merging="Merging: 1%.")
         assert merges(machine(run), going_on)
         assert not merges(desired, going_on)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [ExistingSource(clone=Clone.FULL), SnapshotDiskSource(snapshot_uid=SNAPSHOT, name="root", clone=Clone.FULL)],
+)
+def test_a_full_disk_above_another_machines_layers_is_made_independent_before_any_merge(source: object) -> None:
+    full = DISK.model_copy(update={"source": source})
+    desired = machine(Run.STOPPED, hardware=Hardware(memory_bytes=1 << 27, disks=(full,)))
+    observed = seen(desired)
+    assert plan(desired, observed, NOW).actions == (MergeLayers(),), "layers of its own are no others"
+    foreign = replace(observed.disks[0], layers=(Path("/pool/disks") / SNAPSHOT / "root.qcow2",))
+    actions = plan(desired, replace(observed, disks=(foreign,)), NOW).actions
+    assert actions == (FlattenDisk("default", "root", None),)

@@ -2,7 +2,15 @@
 
 from collections.abc import Iterator
 
-from virtfleet_api.machine import DiskCopySource, ExistingSource, ImageDiskSource, Machine, MachineDisk, RetainedSource
+from virtfleet_api.machine import (
+    DiskCopySource,
+    ExistingSource,
+    ImageDiskSource,
+    Machine,
+    MachineDisk,
+    RetainedSource,
+    SnapshotDiskSource,
+)
 from virtfleet_api.virtual_machine import Clone
 from virtfleet_node.core.actions import FlattenDisk
 from virtfleet_node.core.observed import Observed
@@ -28,5 +36,5 @@ def _due(desired: Machine, observed: Observed) -> Iterator[FlattenDisk]:
 
 
 def _shall_be_full(disk: MachineDisk) -> bool:
-    made = (ImageDiskSource, DiskCopySource, RetainedSource, ExistingSource)
+    made = (ImageDiskSource, DiskCopySource, RetainedSource, SnapshotDiskSource, ExistingSource)
     return isinstance(disk.source, made) and disk.source.clone is Clone.FULL

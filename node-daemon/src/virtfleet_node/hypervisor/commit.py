@@ -4,6 +4,8 @@ QEMU writes the upper layer into the lower one, then has the child lie on that. 
 """
 
 from contextlib import suppress
+from time import monotonic, sleep
+from typing import Final
 
 import libvirt
 from lxml import etree
@@ -11,7 +13,9 @@ from lxml import etree
 from virtfleet_node.core.desired.element import parse
 from virtfleet_node.core.errors import ConflictError
 
-_ADD = (
+_ABORT_SECONDS: Final = 10.0
+
+_ADD: Final = (
     libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
     | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
     | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
@@ -51,9 +55,20 @@ def read_commit(connect: libvirt.virConnect, uid: str, target: str) -> float | N
 
 
 def abort_commit(connect: libvirt.virConnect, uid: str, target: str) -> None:
-    """End it where it is; no error when there is nothing to end."""
+    """End it where it is, and wait until it is gone; no error when there is nothing to end.
+
+    Without ASYNC libvirt waits itself, and lets nobody change the domain meanwhile: for ever, if it has missed the end.
+
+    Raises:
+        ConflictError: it does not end.
+    """
+    domain, end = connect.lookupByUUIDString(uid), monotonic() + _ABORT_SECONDS
     with suppress(libvirt.libvirtError):
-        connect.lookupByUUIDString(uid).blockJobAbort(target)
+        domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_ASYNC)
+    while domain.isActive() and domain.blockJobInfo(target):
+        if monotonic() > end:
+            raise ConflictError("An earlier merge of layers does not end.")
+        sleep(0.05)
 
 
 def _is_commit(domain: libvirt.virDomain, target: str) -> bool:
