@@ -286,6 +286,7 @@ async def test_an_operator_that_dies_between_two_machines_is_followed_and_makes_
     await fleet.eventually(some, "some machines are made")
     await fleet.kill_operator("one")
     before = await made_machines(fleet, uid)
+    assert len(before) < count, "it died before it was done"
     await fleet.start_operator("one")
     said = await wait_phase(fleet, "VMRestore", "many", "Succeeded")
     assert said["done"] == f"{count}/{count}"

@@ -214,7 +214,7 @@ def test_a_snapshot_is_of_one_machine(machine: Make, objects: Any) -> None:
 
 def test_memory_does_not_come_back_to_a_machine_with_devices(machine: Make, objects: Any) -> None:
     objects.snapshots = (snapshot(),)
-    objects.sources = {("shop", "web-1"): machine(hostDevices=[{"name": "nic", "device": "fast-nic"}])}
+    objects.sources = {("shop", "web-1"): machine(hostDevices=[{"name": "nic", "device": "example.org/fast-nic"}])}
     assert said(review_write(body(), None, objects, AT)).startswith("spec.memory: VirtualMachine 'web-1' has device")
     assert review_write(body(memory=False), None, objects, AT).refusal is None
     objects.snapshots = (snapshot(indications=["Online", "CrashConsistent"]),)
@@ -361,7 +361,7 @@ def test_the_state_before_is_captured_as_the_snapshot_was_but_for_devices(machin
     assert made["metadata"]["labels"] == {RESTORE_LABEL: UID}
     modes = (
         VMSnapshot.model_validate(before_object(restore(), held, vm)).spec.mode
-        for vm in (machine(), machine(hostDevices=[{"name": "nic", "device": "fast-nic"}]))
+        for vm in (machine(), machine(hostDevices=[{"name": "nic", "device": "example.org/fast-nic"}]))
     )
     assert list(modes) == [SnapshotMode.MEMORY, SnapshotMode.DISK]
 
