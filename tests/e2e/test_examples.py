@@ -238,7 +238,7 @@ def go_on_where_the_snapshot_was_taken(fleet: Fleet) -> None:
     delete_what_was_restored_from(fleet)
 
 
-def are_captured_every_minute_and_two_stay(fleet: Fleet) -> None:
+def are_captured_every_minute(fleet: Fleet) -> None:
     fleet.wait_ready("scheduled")
 
     def ready() -> list[str]:
@@ -247,7 +247,6 @@ def are_captured_every_minute_and_two_stay(fleet: Fleet) -> None:
 
     first = eventually(lambda: ready()[:1], "the first one is captured", 240)
     assert re.fullmatch(r"often-scheduled-20[0-9]{10}", first[0])
-    eventually(lambda: len(ready()) == 2 and first[0] not in ready(), "the last two stay", 300)
     assert fleet.status("often", "vmsnapshotschedule")["machines"] == 1
     fleet.delete("often", kind="vmsnapshotschedule")
     fleet.delete("scheduled")
@@ -275,7 +274,7 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "kernel-boot.yaml": prints("tiny", "READY"),
     "placement.yaml": are_on_different_nodes,
     "vm-snapshot.yaml": is_captured_with_its_memory,
-    "vm-snapshot-schedule.yaml": are_captured_every_minute_and_two_stay,
+    "vm-snapshot-schedule.yaml": are_captured_every_minute,
     "vm-restore.yaml": is_what_it_was_and_the_state_before_is_captured,
     "vm-restore-new-machines.yaml": go_on_where_the_snapshot_was_taken,
     "upload.yaml": starts_once_the_file_is_sent,

@@ -213,6 +213,37 @@ async def test_new_machines_are_made_with_disks_of_the_snapshot_and_no_address_o
     await fleet.eventually(forgotten, "the snapshot is looked for no more")
 
 
+async def test_a_new_machine_that_is_put_back_is_not_made_anew_while_others_of_it_wait(fleet: Rig) -> None:
+    _, node = await capture(fleet, "stem", "stock")
+    node.daemon.restores_end = False
+    made = await restore_new(fleet, "pair", "stock", 2, memory=False)
+    machines: dict[str, dict[str, Any]] = {}
+
+    async def both_begun() -> bool:
+        machines.update(await made_machines(fleet, made["metadata"]["uid"]))
+        return len(machines) == 2 and all(m["metadata"]["uid"] in node.daemon.restored for m in machines.values())
+
+    await fleet.eventually(both_begun, "both machines are restored")
+    first, second = (machines[name]["metadata"]["uid"] for name in ("pair-1", "pair-2"))
+    node.daemon.end_restore(first)
+    await fleet.create("VMSnapshot", "later", {"virtualMachine": "pair-1"})
+    await wait_phase(fleet, "VMSnapshot", "later", "Ready")
+    again = await restore(fleet, "again", "later", "pair-1")
+
+    async def put_back() -> bool:
+        return node.daemon.restored[first].token == again["metadata"]["uid"]
+
+    await fleet.eventually(put_back, "it is put back, although the other one is not made yet")
+    node.daemon.end_restore(first)
+    await wait_phase(fleet, "VMRestore", "again", "Succeeded")
+    assert (await status(fleet, "VMRestore", "pair"))["phase"] == "Restoring"
+    node.daemon.end_restore(second)
+    assert (await wait_phase(fleet, "VMRestore", "pair", "Succeeded"))["done"] == "2/2"
+    tokens = [told.restore.token for told in documents(node, first) if told.restore]
+    turned = tokens.index(again["metadata"]["uid"])
+    assert set(tokens[turned:]) == {again["metadata"]["uid"]}, "the first restore is not done again"
+
+
 async def test_a_name_that_is_taken_is_named_and_nothing_is_made(fleet: Rig) -> None:
     await capture(fleet, "origin", "cold")
     await fleet.create_machine("taken-2")
@@ -255,6 +286,7 @@ async def test_an_operator_that_dies_between_two_machines_is_followed_and_makes_
     await fleet.eventually(some, "some machines are made")
     await fleet.kill_operator("one")
     before = await made_machines(fleet, uid)
+    assert len(before) < count, "it died before it was done"
     await fleet.start_operator("one")
     said = await wait_phase(fleet, "VMRestore", "many", "Succeeded")
     assert said["done"] == f"{count}/{count}"

@@ -25,7 +25,10 @@ class SimulatedSnapshots:
 
     def put(self, wanted: MachineSnapshot, disks: Sequence[DiskReport] | None, journal: Journal) -> SnapshotReport:
         """Capture or remove; a machine without `disks` is not here."""
+        first = next((found for found in self.told if found.uid == wanted.uid), wanted)
         self.told.append(wanted)
+        if first.model_copy(update={"present": wanted.present}) != wanted:
+            raise ConflictError(f"Snapshot {wanted.uid} is on this node already, and cannot be changed.")
         if not wanted.present:
             return self._remove(wanted, journal)
         if wanted.uid not in self.reports:

@@ -72,7 +72,7 @@ class RestoredMachine(Model):
     name: Annotated[str, Field(description="VirtualMachine.")]
     phase: Annotated[RestorePhase, Field(description="How far it has come.")] = RestorePhase.PENDING
     warm: Annotated[bool, Field(description="It goes on with the memory of the snapshot.")] = False
-    message: Annotated[str | None, Field(description="What it waits for, or why it failed.")] = None
+    message: Annotated[str | None, Field(description="What it waits for, why it failed, or that it is off.")] = None
 
 
 class VMRestoreStatus(Model):

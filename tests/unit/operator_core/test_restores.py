@@ -290,6 +290,39 @@ def test_a_label_alone_makes_no_machine_one_of_a_restore(machine: Make, objects:
     assert told("build-2", MACHINE_UID) is None
 
 
+def test_a_new_machine_that_is_done_is_not_restored_again_while_others_wait(machine: Make, objects: Any) -> None:
+    vm = machine(metadata={"name": "build-1", "labels": {RESTORE_LABEL: UID}})
+    objects.snapshots = (snapshot(),)
+
+    def told(phase: str, *later: VMRestore) -> Any:
+        made = [{"name": "build-1", "phase": phase}, {"name": "build-2", "phase": "Restoring"}]
+        objects.unfinished = (with_machines(restore(new(2)), made), *later)
+        document = compiled(vm, objects)
+        assert isinstance(document, Machine)
+        return document.restore
+
+    later = restore({"virtualMachine": "build-1"}, name="later", uid=MACHINE_UID, created=AT + timedelta(minutes=1))
+    assert told("Restoring", later).token == UID
+    assert told("Succeeded", later).token == MACHINE_UID
+    assert told("Succeeded") is None
+    assert told("Failed") is None
+
+
+def test_a_new_machine_is_put_back_only_once_it_is_made(machine: Make, objects: Any) -> None:
+    objects.snapshots = (snapshot(),)
+    objects.sources = {("shop", "web-1"): machine()}
+    first = restore({"newVirtualMachines": {"namePrefix": "web", "count": 2}}, name="first", uid=MACHINE_UID)
+    objects.unfinished = (with_machines(first, [{"name": "web-1", "phase": "Restoring"}]),)
+    assert "VMRestore first of VirtualMachine 'web-1' has not ended" in said(review_write(body(), None, objects, AT))
+    objects.unfinished = (with_machines(first, [{"name": "web-1", "phase": "Succeeded"}]),)
+    assert review_write(body(), None, objects, AT).refusal is None
+
+
+def with_machines(made: VMRestore, found: list[dict[str, Any]]) -> VMRestore:
+    status = made.status.model_copy(update={"machines": tuple(map(RestoredMachine.model_validate, found))})
+    return made.model_copy(update={"status": status})
+
+
 def test_the_one_that_has_begun_goes_first_then_the_oldest() -> None:
     late = AT + timedelta(minutes=1)
     found = [
@@ -370,6 +403,17 @@ def test_how_far_a_machine_is(seen: MachineView, phase: RestorePhase, words: str
     assert found.message is None if words is None else words in (found.message or "")
     ended = found.phase in (RestorePhase.SUCCEEDED, RestorePhase.FAILED)
     assert (restored_machine(found, UID, view(there=False)) == found) is (ended)
+
+
+def test_a_machine_that_shall_be_off_says_that_only_its_disks_are_restored() -> None:
+    off = restored_machine(RestoredMachine(name="web-1"), UID, view(off=True, report=report(done=True)))
+    assert off.phase is RestorePhase.SUCCEEDED
+    assert status(machines=(off,)).conditions[0].message == (
+        "VirtualMachine web-1 is restored from VMSnapshot 'warm'. "
+        "The machine shall be off: its disks are restored, and it is not started."
+    )
+    cold = restored_machine(RestoredMachine(name="web-1"), UID, view(report=report(done=True)))
+    assert (cold.phase, cold.message) == (RestorePhase.SUCCEEDED, None)
 
 
 def machines(*phases: RestorePhase) -> tuple[RestoredMachine, ...]:

@@ -45,15 +45,21 @@ def is_made_by(meta: ObjectMeta, restore_uid: str) -> bool:
 
 
 def unfinished_restores(restores: Iterable[VMRestore], machine: str) -> list[VMRestore]:
-    """Return those that put the machine back and have not ended; the one that goes first is first."""
-    mine = (
-        restore
-        for restore in restores
-        if restore.spec.target.virtual_machine == machine
-        and restore.status.phase not in ENDED
-        and restore.metadata.deletion_timestamp is None
-    )
-    return sorted(mine, key=_turn)
+    """Return those that have not ended for the machine of this name; the one that goes first is first.
+
+    One that makes new machines counts once it has begun, until it has made this one, whatever the others wait for.
+    """
+    return sorted((restore for restore in restores if _is_unfinished(restore, machine)), key=_turn)
+
+
+def _is_unfinished(restore: VMRestore, machine: str) -> bool:
+    target, status = restore.spec.target, restore.status
+    if status.phase in ENDED or restore.metadata.deletion_timestamp is not None:
+        return False
+    if target.virtual_machine is None and status.phase is not RestorePhase.RESTORING:
+        return False
+    ended = any(found.name == machine and found.phase in ENDED for found in status.machines)
+    return machine in machine_names(target) and not ended
 
 
 def _turn(restore: VMRestore) -> tuple[bool, datetime, str]:
@@ -62,24 +68,24 @@ def _turn(restore: VMRestore) -> tuple[bool, datetime, str]:
 
 
 def machine_restore(vm: VirtualMachine, catalog: Catalog) -> MachineRestore | None:
-    """Return the restore that the machine's document carries, None when none of it has begun."""
+    """Return the restore that the machine's document carries, None when none of it has begun or all have ended.
+
+    A node remembers only the last that it has served: one that is carried again after another would be done again.
+    """
     restores = catalog.unfinished_restores(vm.metadata.namespace)
-    for restore in (*unfinished_restores(restores, vm.metadata.name), *_makers(restores, vm)):
+    for restore in unfinished_restores(restores, vm.metadata.name):
         snapshot = catalog.snapshot(vm.metadata.namespace, restore.spec.snapshot)
-        if restore.status.phase is RestorePhase.RESTORING and snapshot is not None:
+        begun = restore.status.phase is RestorePhase.RESTORING
+        if begun and snapshot is not None and _is_of(restore, vm):
             return MachineRestore(
                 token=restore.metadata.uid, snapshot_uid=snapshot.metadata.uid, memory=restore.spec.memory
             )
     return None
 
 
-def _makers(restores: Iterable[VMRestore], vm: VirtualMachine) -> Iterator[VMRestore]:
-    """Yield the restore that made the machine; a label alone, which anybody may have written, is not enough."""
-    for restore in restores:
-        new = restore.spec.target.new_virtual_machines
-        made = new is not None and is_made_by(vm.metadata, restore.metadata.uid)
-        if made and vm.metadata.name in machine_names(restore.spec.target):
-            yield restore
+def _is_of(restore: VMRestore, vm: VirtualMachine) -> bool:
+    """Tell whether a restore that names the machine puts it back, or has made it."""
+    return restore.spec.target.virtual_machine is not None or is_made_by(vm.metadata, restore.metadata.uid)
 
 
 def before_name(restore: str) -> str:

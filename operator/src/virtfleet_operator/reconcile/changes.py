@@ -2,6 +2,7 @@
 
 from virtfleet_api.quantity import Frequency
 from virtfleet_api.vm_image import ImagePhase
+from virtfleet_operator.core.restores import ENDED
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.reconcile.catalog import UNBOUND, bound_node
 from virtfleet_operator.reconcile.context import Context
@@ -11,6 +12,15 @@ from virtfleet_operator.reconcile.loads import running_load
 def counts(machine: Stored | None) -> object:
     """Return what of a machine tells its snapshots whether it stays, and schedules whether it is theirs."""
     return None if machine is None else (machine.uid, machine.meta.labels, machine.meta.deletion_timestamp)
+
+
+def ended_machines(old: Stored | None, new: Stored | None) -> set[str]:
+    """Return the machines that a restore has ended for since, by name: another may be waiting for one of them."""
+    before, after = (
+        {machine.name for machine in stored.status.machines if machine.phase in ENDED} if stored else set()
+        for stored in (old, new)
+    )
+    return after - before
 
 
 def reserved(machine: Stored) -> Frequency | None:

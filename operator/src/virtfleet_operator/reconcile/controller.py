@@ -51,6 +51,7 @@ from virtfleet_operator.reconcile.catalog import (
 from virtfleet_operator.reconcile.changes import (
     counts,
     device_rules,
+    ended_machines,
     is_settled,
     offers_change,
     reserved,
@@ -260,14 +261,13 @@ class Controller:
         restore = new or old
         if restore is None or not isinstance(restore.resource, VMRestore):
             return
-        if old is not None and new is not None and old.status.phase == new.status.phase:
-            return
         namespace, spec = restore.key.namespace, restore.resource.spec
-        for name in machine_names(spec.target):
+        same_phase = old is not None and new is not None and old.status.phase == new.status.phase
+        for name in sorted(ended_machines(old, new)) if same_phase else machine_names(spec.target):
             if (machine := self._cache.get(Key(MACHINE, namespace, name))) is not None:
                 self.queue.add(machine.key)
                 self._add(self._restores_of(machine))
-        snapshot = self._cache.get(Key(SNAPSHOT, namespace, spec.snapshot))
+        snapshot = None if same_phase else self._cache.get(Key(SNAPSHOT, namespace, spec.snapshot))
         if snapshot is not None:
             self.queue.add(snapshot.key)
             self._snapshot_object_changed(snapshot.key, None, snapshot)

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from virtfleet_api.conditions import ConditionStatus, ConditionType
+from virtfleet_api.machine import Run
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_restore import RestoredMachine, RestorePhase, VMRestore
 from virtfleet_api.vm_snapshot import SnapshotPhase, VMSnapshot
+from virtfleet_operator.core.compile import run_of
 from virtfleet_operator.core.events import restore_events
 from virtfleet_operator.core.restores import (
     ENDED,
@@ -209,6 +211,7 @@ def _see(context: Context, stored: Stored, snapshot: VMSnapshot | None, name: st
         heard=bool(node) and context.fleet.contact(node) is Contact.HEARD,
         report=report.restore if report else None,
         obstacle=_what_is_wrong(found),
+        off=isinstance(found.resource, VirtualMachine) and run_of(found.resource) is Run.STOPPED,
     )
 
 

@@ -163,7 +163,12 @@ async def _remove(context: Context, stored: Stored) -> float | None:
 async def _tell_removal(context: Context, stored: Stored, node: str) -> None:
     report = _report(context, stored)
     machine = stored.status.virtual_machine_uid or (report.machine_uid if report else stored.uid)
-    document = compile_removal(stored.key.namespace, stored.key.name, stored.uid, machine)
+    # The node refuses what differs from what it has stored, but for `present`.
+    document = (
+        compile_snapshot(stored.resource, machine).model_copy(update={"present": False})
+        if isinstance(stored.resource, VMSnapshot)
+        else compile_removal(stored.key.namespace, stored.key.name, stored.uid, machine)
+    )
     try:
         await context.fleet.put_snapshot(node, document)
     except NodeRefusedError as error:

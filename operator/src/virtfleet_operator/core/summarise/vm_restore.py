@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from virtfleet_api.conditions import ConditionType
 from virtfleet_api.report import RestoreReport
@@ -12,6 +13,8 @@ from virtfleet_api.vm_restore import RestoredMachine, RestorePhase, VMRestoreSta
 from virtfleet_operator.core.restores import ENDED
 from virtfleet_operator.core.summarise.conditions import NO, YES, Saying, Says, conditions
 from virtfleet_operator.core.verdict import Waiting, plain, quote
+
+_OFF: Final = "The machine shall be off: its disks are restored, and it is not started."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class MachineView:
     report: RestoreReport | None = None
     obstacle: str = ""
     """What the machine's own conditions say is wrong."""
+    off: bool = False
+    """It shall be off."""
 
 
 def restored_machine(old: RestoredMachine, token: str, seen: MachineView) -> RestoredMachine:
@@ -52,7 +57,8 @@ def restored_machine(old: RestoredMachine, token: str, seen: MachineView) -> Res
     if report is not None and report.done and said:
         return _at(old, RestorePhase.FAILED, f"Node {seen.node_name}: {said}")
     if report is not None and report.done:
-        return old.model_copy(update={"phase": RestorePhase.SUCCEEDED, "warm": report.warm, "message": None})
+        left_out = _OFF if seen.off and not report.warm else None
+        return old.model_copy(update={"phase": RestorePhase.SUCCEEDED, "warm": report.warm, "message": left_out})
     return _at(old, RestorePhase.RESTORING, said or _goes_on(seen))
 
 
@@ -115,7 +121,8 @@ def _restored(machines: Sequence[RestoredMachine], snapshot: str) -> str:
     warm = Counter(machine.warm for machine in machines)[True]
     if len(machines) == 1:
         goes_on = ", and goes on with its memory" if warm else ""
-        return f"VirtualMachine {machines[0].name} is restored from VMSnapshot {quote(snapshot)}{goes_on}."
+        left_out = f" {machines[0].message}" if machines[0].message else ""
+        return f"VirtualMachine {machines[0].name} is restored from VMSnapshot {quote(snapshot)}{goes_on}.{left_out}"
     goes_on = f", {warm} of them with its memory" if warm else ""
     return f"{len(machines)} VirtualMachines are restored from VMSnapshot {quote(snapshot)}{goes_on}."
 
