@@ -196,7 +196,7 @@ def _read(pool: str, path: Path) -> Layer | None:
     if name is None:
         return None
     backing = Path(header.backing_file) if header.backing_file else None
-    is_layer = backing is not None and parse_name(backing.name) is not None
+    is_layer = backing is not None and backing.parent.parent.name == path.parent.parent.name
     return Layer(
         pool=pool,
         machine_uid=path.parent.name,
