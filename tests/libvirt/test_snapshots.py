@@ -7,12 +7,14 @@ import pytest
 
 from captures import restore
 from machine_rig import Rig, new_machine
+from small_file_system import mounted
 from snapshots import at, begin, capture, layers, left, remove, report_of, slowly, snapshot_of, until
 from source_machines import blank, content, fill, stored
 from virtfleet_api.machine import Machine, Run
 from virtfleet_api.report import Phase
 from virtfleet_api.vm_snapshot import SnapshotIndication, SnapshotMode, SnapshotPhase
 from virtfleet_node.core.errors import ConflictError, InvalidError
+from virtfleet_node.core.pool_rules import PoolRules
 
 MIB = 1 << 20
 COUNTER = "(i=0; while :; do i=$((i+1)); echo AT $i >/dev/console; sleep 0.1; done) &"
@@ -173,3 +175,36 @@ async def test_a_capture_that_is_removed_leaves_nothing(rig: Rig) -> None:
     seen = len(at(rig.console(machine)))
     await rig.reports.until(lambda: len(at(rig.console(machine))) > seen + 5, 30, "the guest goes on")
     await rig.remove(machine)
+
+
+async def test_a_capture_that_fills_its_pool_is_ended_and_gives_the_space_back(rig: Rig) -> None:
+    with mounted(rig.state / "small", 300, node=rig.node) as place, slowly(rig) as hold:
+        rig.pools.add("small", place, PoolRules())
+        rig.pools.prepare()
+        machine = new_machine(disks=(blank("data").model_copy(update={"pool": "small"}),), grace_period_seconds=0)
+        await rig.put(machine)
+        await rig.until_agent(machine)
+        await rig.type(machine, COUNTER)
+        snapshot = await begin(rig, machine)
+        before = rig.pools.free_bytes("small")
+        (place / "filler").write_bytes(bytes(before - 4 * MIB))
+        report = await until(rig, snapshot, SnapshotPhase.FAILED)
+        assert report.reason == "PoolFull"
+        assert "no room left" in report.message
+        (place / "filler").unlink()
+        assert rig.pools.free_bytes("small") >= before
+        assert {path.name for path in (place / "disks" / machine.uid).iterdir()} == {"data.qcow2"}
+        assert [path.name for path in (place / "snapshots").rglob("*") if path.is_file()] == ["snapshot.json"]
+        seen = len(at(rig.console(machine)))
+        await rig.reports.until(lambda: len(at(rig.console(machine))) > seen + 5, 30, "the guest goes on")
+        (place / "filler").write_bytes(bytes(200 * MIB))
+        hold.unlink()
+        other = snapshot_of(machine)
+        await rig.daemon.put_snapshot(other)
+        report = await until(rig, other, SnapshotPhase.FAILED)
+        assert "capture the disks alone" in report.message
+        for one in (snapshot, other):
+            await rig.daemon.put_snapshot(one.model_copy(update={"present": False}))
+        await rig.remove(machine)
+        assert not list((place / "snapshots").iterdir())
+        rig.pools.drop("small")

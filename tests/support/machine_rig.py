@@ -192,6 +192,8 @@ class Rig:
     async def tidy(self) -> None:
         """Remove the machines that a test has left, and bring back the daemon if it left that dead."""
         self.reconnect()
+        for kept in self.disks.snapshots.read_all():
+            await self.daemon.put_snapshot(kept.document.model_copy(update={"present": False}))
         if not self.libvirt.listAllDomains() and self.relay.target is not None:
             return
         await self.restart_daemon()
@@ -221,10 +223,19 @@ class Rig:
             if entry.work and entry.work.task:
                 self.hypervisor.abort_backup = _never  # type: ignore[method-assign]
                 await _ended(entry.work.task)
+        await self._crash_captures()
         self.relay.target = None
         await self.daemon.stop()
         vars(self.hypervisor).pop("abort_backup", None)
         await self._start_daemon()
+
+    async def _crash_captures(self) -> None:
+        """End captures where they are; what libvirt does for them goes on."""
+        snapshots = self.daemon._snapshots
+        for name in ("_end", "_undo"):
+            setattr(snapshots._capturer, name, _nothing)
+        for task in (*snapshots._tasks.values(), *snapshots._compressing.values()):
+            await _ended(task)
 
     async def put(self, machine: Machine, **change: object) -> Machine:
         """Put a document with some fields changed, as the operator does: again while libvirtd is away; return it."""
@@ -359,6 +370,10 @@ async def _ended(task: "asyncio.Task[None]") -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def _nothing(*_: object) -> None:
+    """Stand for what a killed process does not do any more."""
 
 
 async def _never(_: str) -> None:

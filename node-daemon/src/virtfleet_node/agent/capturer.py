@@ -66,7 +66,6 @@ class Capturer:
     async def _begin(self, kept: KeptSnapshot, entry: Entry, advance: Callable[[float], None]) -> None:
         async with entry.lock:
             capture = await self._look(kept, entry)
-            advance(0)
             if not capture.domain.active:
                 await self._around.disks.captures.make_layers(entry.desired.uid, capture.disks)
                 await self._write(capture, Taken(self._around.now()))
@@ -74,6 +73,7 @@ class Capturer:
             await self._check_room(capture)
             files = await self._around.disks.captures.make_layers(entry.desired.uid, capture.disks)
             entry.capturing = True
+            advance(0)
             taking = asyncio.ensure_future(self._take(capture, files))
             await asyncio.wait({taking}, timeout=_POLL_SECONDS)  # so that what is written from now on finds the job
         try:
@@ -135,6 +135,8 @@ class Capturer:
             await asyncio.shield(self._end(capture, taking))
             if isinstance(error, ConflictError) and taking.done() and await self._has_ended(capture):
                 raise UnavailableError("The guest ended while it was captured; the machine is captured anew.") from None
+            if isinstance(error, ConflictError):
+                await asyncio.to_thread(captures.check_left, capture.kept.uid)  # what QEMU says of it is less clear
             raise
 
     async def _end(self, capture: "_Capture", taking: "asyncio.Future[Taken]") -> None:

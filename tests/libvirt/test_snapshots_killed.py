@@ -1,0 +1,58 @@
+"""Whatever is killed while a machine is captured: it goes on, and the snapshot is captured anew."""
+
+import asyncio
+import os
+import random
+
+import pytest
+from lxml import etree
+
+from machine_rig import Rig, new_machine
+from snapshots import begin, layers, left, remove, slowly, snapshot_of, until
+from source_machines import blank, kill
+from virtfleet_api.machine import Run
+from virtfleet_api.report import Phase
+from virtfleet_api.vm_snapshot import SnapshotMode, SnapshotPhase
+
+SEED = int(os.environ.get("VIRTFLEET_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+LONGEST_SECONDS = 0.8
+"""A machine of the rig is captured in half a second."""
+
+
+@pytest.mark.parametrize("victim", ["libvirtd", "QEMU", "daemon"])
+async def test_a_machine_goes_on_and_is_captured_anew(rig: Rig, victim: str) -> None:
+    chance = random.Random(f"{SEED} {victim}")
+    machine = new_machine(disks=(blank("one"), blank("two")), grace_period_seconds=0)
+    await rig.put(machine)
+    await rig.until_agent(machine)
+    taken = []
+    for round_number in range(3):
+        dead = rig.qemu_pids() if victim == "QEMU" else ()
+        if round_number == 0:
+            with slowly(rig):
+                snapshot = await begin(rig, machine)
+                await kill(rig, victim)
+        else:
+            snapshot = snapshot_of(machine, mode=SnapshotMode.DISK if round_number == 2 else SnapshotMode.MEMORY)
+            await rig.daemon.put_snapshot(snapshot)
+            await asyncio.sleep(chance.uniform(0, LONGEST_SECONDS))  # the random moment is the test
+            await kill(rig, victim)
+        report = await until(rig, snapshot, SnapshotPhase.READY)
+        assert [disk.name for disk in report.disks] == ["one", "two"], SEED
+        taken.append(snapshot)
+        rig.reconnect()
+        await rig.reports.until(
+            lambda: (pids := rig.qemu_pids()) and pids != dead, 60, f"the guest to be started again {SEED}"
+        )
+        await rig.until_phase(machine, Phase.RUNNING)
+        await rig.until_agent(machine)
+        xml = etree.fromstring(rig.domain(machine).XMLDesc())
+        in_use = {source.get("file") for source in xml.iterfind("devices/disk[@device='disk']/source")}
+        assert in_use == {str(disk.path) for disk in rig.disks.read_disks(machine.uid)}, SEED
+    for snapshot in taken:
+        await remove(rig, machine, snapshot.uid)
+    assert not left(rig), SEED
+    await rig.put_until_taken(machine.model_copy(update={"run": Run.STOPPED}))
+    await rig.reports.until(lambda: len(layers(rig, machine)) == 2, 60, f"its layers to be folded {SEED}")
+    await rig.remove(machine)
+    assert not layers(rig, machine)
