@@ -42,7 +42,7 @@ async def test_a_machine_goes_on_and_is_captured_anew(rig: Rig, victim: str) -> 
         taken.append(snapshot)
         rig.reconnect()
         await rig.reports.until(
-            lambda: (pids := rig.qemu_pids()) and pids != dead, 60, f"the guest to be started again {SEED}"
+            lambda dead=dead: (pids := rig.qemu_pids()) and pids != dead, 60, f"the guest to be started again {SEED}"
         )
         await rig.until_phase(machine, Phase.RUNNING)
         await rig.until_agent(machine)
@@ -52,7 +52,7 @@ async def test_a_machine_goes_on_and_is_captured_anew(rig: Rig, victim: str) -> 
     for snapshot in taken:
         await remove(rig, machine, snapshot.uid)
     assert not left(rig), SEED
-    await rig.put_until_taken(machine.model_copy(update={"run": Run.STOPPED}))
+    await rig.put(machine, run=Run.STOPPED)
     await rig.reports.until(lambda: len(layers(rig, machine)) == 2, 60, f"its layers to be folded {SEED}")
     await rig.remove(machine)
     assert not layers(rig, machine)
