@@ -38,7 +38,7 @@ def begin_backup(connect: libvirt.virConnect, uid: str, files: Mapping[str, str]
     xml = _build_xml(domain, files)
     try:
         if freeze:
-            _freeze(domain)
+            freeze_guest(domain)
         domain.backupBegin(xml, None, libvirt.VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL)
     finally:
         if freeze:
@@ -106,11 +106,14 @@ def _targets(domain: libvirt.virDomain) -> tuple[str, ...]:
     return tuple(target.get("file", "") for target in xml.iterfind("disks/disk/target"))
 
 
-def _freeze(domain: libvirt.virDomain) -> None:
-    """Ask the agent; a guest whose agent does not answer, or cannot, is copied as it is."""
-    with suppress(libvirt.libvirtError):
+def freeze_guest(domain: libvirt.virDomain) -> bool:
+    """Have the agent freeze the file systems; False when it does not answer, or cannot: they are taken as they are."""
+    try:
         domain.agentSetResponseTimeout(AGENT_SECONDS)
         domain.fsFreeze()
+    except libvirt.libvirtError:
+        return False
+    return True
 
 
 def _build_xml(domain: libvirt.virDomain, files: Mapping[str, str]) -> str:

@@ -19,7 +19,7 @@ from lxml import etree
 
 from virtfleet_node.core.desired.element import parse
 from virtfleet_node.core.errors import ConflictError, UnavailableError
-from virtfleet_node.hypervisor.calls import AGENT_SECONDS
+from virtfleet_node.hypervisor.backup import freeze_guest
 
 _FLAGS: Final = (
     libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
@@ -87,7 +87,7 @@ def take(connect: libvirt.virConnect, uid: str, files: Mapping[str, str], memory
     )
     frozen = False
     try:
-        frozen = freeze and _freeze(domain)
+        frozen = freeze and freeze_guest(domain)
         with _watched(connect, domain) as pause:
             before, running = datetime.now(UTC), domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
             _create(domain, xml, flags)
@@ -169,16 +169,6 @@ def _wait_resumed(pause: _Pause) -> None:
     end = monotonic() + _EVENT_SECONDS
     while pause.seconds is None and monotonic() < end:
         sleep(0.002)
-
-
-def _freeze(domain: libvirt.virDomain) -> bool:
-    """Ask the agent; a guest whose agent does not answer, or cannot, is captured as it is."""
-    try:
-        domain.agentSetResponseTimeout(AGENT_SECONDS)
-        domain.fsFreeze()
-    except libvirt.libvirtError:
-        return False
-    return True
 
 
 def _build_xml(domain: libvirt.virDomain, files: Mapping[str, str], memory: str | None) -> str:
