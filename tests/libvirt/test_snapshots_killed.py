@@ -26,14 +26,14 @@ async def test_a_machine_goes_on_and_is_captured_anew(rig: Rig, victim: str) -> 
     await rig.put(machine)
     await rig.until_agent(machine)
     taken = []
-    for round_number in range(3):
+    for round_number in range(2 if victim == "QEMU" else 3):  # a guest that ends often is left off for a while
         dead = rig.qemu_pids() if victim == "QEMU" else ()
         if round_number == 0:
             with slowly(rig):
                 snapshot = await begin(rig, machine)
                 await kill(rig, victim)
         else:
-            snapshot = snapshot_of(machine, mode=SnapshotMode.DISK if round_number == 2 else SnapshotMode.MEMORY)
+            snapshot = snapshot_of(machine, mode=chance.choice(list(SnapshotMode)))
             await rig.daemon.put_snapshot(snapshot)
             await asyncio.sleep(chance.uniform(0, LONGEST_SECONDS))  # the random moment is the test
             await kill(rig, victim)

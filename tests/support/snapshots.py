@@ -40,11 +40,11 @@ def report_of(rig: Rig, snapshot: MachineSnapshot) -> SnapshotReport | None:
 
 
 async def until(rig: Rig, snapshot: MachineSnapshot, phase: SnapshotPhase, seconds: float = 60) -> SnapshotReport:
-    await rig.reports.until(
-        lambda: (r := report_of(rig, snapshot)) and r.phase is phase, seconds, f"to be {phase}, after all that"
-    )
+    ended = {SnapshotPhase.READY, SnapshotPhase.FAILED}
+    await rig.reports.until(lambda: (r := report_of(rig, snapshot)) and r.phase in ended, seconds, "the capture")
     found = report_of(rig, snapshot)
     assert found is not None
+    assert found.phase is phase, found
     return found
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from conftest import Peer, RunningNode
 
 MACHINE = Machine(uid=UID, namespace="shop", name="web", run=Run.RUNNING, hardware=Hardware(memory_bytes=1 << 28))
+OTHER = "11111111-1111-4111-8111-111111111111"
 IMAGE: dict[str, Any] = {
     "uid": UID,
     "namespace": "shop",
@@ -50,6 +51,23 @@ async def test_an_image_is_put_and_listed(operator: "Peer") -> None:
     assert (status, report["phase"]) == (200, "Ready")
     _, found = await operator.ask("GET", "/v1/images")
     assert [item["uid"] for item in found["items"]] == [UID]  # type: ignore[attr-defined]  # JSON
+
+
+async def test_a_snapshot_is_put_listed_and_removed(operator: "Peer", node: "RunningNode") -> None:
+    snapshot = {"uid": OTHER, "namespace": "shop", "name": "before", "machineUid": UID}
+    path = f"/v1/snapshots/{OTHER}"
+    assert (await operator.ask("PUT", path, json.dumps(snapshot).encode()))[0] == 409, "there is no such machine"
+    await operator.ask("PUT", f"/v1/machines/{UID}", body())
+    status, report = await operator.ask("PUT", path, json.dumps(snapshot).encode(), epoch="7")
+    assert (status, report["phase"], report["machineUid"]) == (200, "Ready", UID)
+    _, found = await operator.ask("GET", "/v1/snapshots")
+    assert [item["uid"] for item in found["items"]] == [OTHER]  # type: ignore[attr-defined]  # JSON
+    assert (await operator.ask("PUT", path, json.dumps(snapshot).encode(), epoch="6"))[0] == 409
+    assert (await operator.ask("PUT", f"/v1/snapshots/{UID}", json.dumps(snapshot).encode(), epoch="7"))[0] == 400
+    gone = json.dumps({**snapshot, "present": False}).encode()
+    assert (await operator.ask("PUT", path, gone, epoch="7"))[1]["phase"] == "Deleting"
+    assert (await operator.ask("GET", "/v1/snapshots"))[1]["items"] == []
+    assert not node.daemon.list_snapshots()
 
 
 async def test_pools_are_put_as_a_whole_and_by_the_leader_alone(operator: "Peer", node: "RunningNode") -> None:

@@ -1,12 +1,21 @@
 """The head of a save image: another description, and everything else as it was."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtfleet_node.core.save_image import ALIGNMENT, FIXED_BYTES, build_head, head_bytes, parse_head
+from virtfleet_node.core.save_image import (
+    ALIGNMENT,
+    FIXED_BYTES,
+    build_head,
+    head_bytes,
+    parse_head,
+    read_compression,
+    with_compression,
+)
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=200)
 cookies = st.binary(max_size=60).map(lambda data: data.replace(b"\0", b"x"))
@@ -56,3 +65,12 @@ def test_a_head_that_is_cut_off_or_changed_is_refused(head: bytes, data: st.Data
 def test_anything_else_is_refused(fixed: bytes) -> None:
     with pytest.raises(ValueError, match=r"none of libvirt's"):
         head_bytes(fixed)
+
+
+@given(heads, st.integers(0, 4))
+def test_only_the_compression_changes(head: bytes, number: int) -> None:
+    before, fixed = parse_head(head), head[:FIXED_BYTES]
+    changed = with_compression(fixed, number)
+    assert read_compression(changed) == number
+    assert with_compression(changed, read_compression(fixed)) == fixed
+    assert parse_head(changed + head[FIXED_BYTES:]) == replace(before, compressed=number)

@@ -32,6 +32,9 @@ _POLL_SECONDS: Final = 0.25
 """A guest that shall stop waits so long for its capture to end."""
 
 
+_LOOKS: Final = 8
+"""A QEMU that was killed is known to be gone within a tenth of a second, later on a busy host."""
+
 _AT_ONCE: Final = 2
 """Memory is written as fast as disks take it, and a guest can be changed again only afterwards."""
 
@@ -147,9 +150,14 @@ class Capturer:
             await asyncio.wait({taking}, timeout=_POLL_SECONDS)
 
     async def _has_ended(self, capture: "_Capture") -> bool:
-        domain = await self._around.hypervisor.read(capture.uid)
-        started = domain.stored.record.started_at if domain.stored else None
-        return not domain.active or started != capture.stored.record.started_at
+        """Tell whether the guest has ended, which libvirt may come to know only after the capture has failed."""
+        for _ in range(_LOOKS):
+            domain = await self._around.hypervisor.read(capture.uid)
+            started = domain.stored.record.started_at if domain.stored else None
+            if not domain.active or started != capture.stored.record.started_at:
+                return True
+            await asyncio.sleep(_POLL_SECONDS)
+        return False
 
     async def _write(self, capture: "_Capture", taken: Taken) -> None:
         """Write what was captured, and that the machine's state is that one; `lock` is held."""

@@ -61,11 +61,7 @@ class Snapshots:
     async def start(self) -> None:
         """Take up what an earlier process has kept, and begin anew what it had begun."""
         for kept in await asyncio.to_thread(self._captures.read_all):
-            await self._tell(kept.uid)
-            if kept.captured is None and not kept.error:
-                self._pending[kept.uid] = kept.document.machine_uid
-        for machine_uid in set(self._pending.values()):
-            self._begin(machine_uid)
+            await self._look(kept)
 
     async def stop(self) -> None:
         """End all work; it is begun again at the next start."""
@@ -75,9 +71,9 @@ class Snapshots:
     async def run(self) -> None:
         """Compress memory images, and look at what snapshots take, again and again, until cancelled."""
         while True:
-            for uid in tuple(self._told):
-                with suppress(NodeError, OSError):
-                    await self._tell(uid)
+            with suppress(NodeError, OSError):
+                for kept in await asyncio.to_thread(self._captures.read_all):  # a pool may have come since
+                    await self._look(kept)
             with suppress(NodeError, OSError):
                 for uid in await asyncio.to_thread(self._captures.plain_images):
                     await self._compress(uid)
@@ -105,6 +101,8 @@ class Snapshots:
                 return await self._remove(wanted, kept)
             if kept is None:
                 await self._keep(wanted)
+            elif wanted.uid not in self._told:
+                await self._take_up(kept)
             return self._told[wanted.uid]
 
     async def _keep(self, wanted: MachineSnapshot) -> None:
@@ -123,9 +121,22 @@ class Snapshots:
             if error.errno == errno.ENOSPC:
                 raise PoolFullError(f"Pool {pool} is full: free space in it.") from None
             raise ConflictError(f"Pool {pool} fails: {error.strerror}.") from None
-        await self._tell(wanted.uid)
-        self._pending[wanted.uid] = wanted.machine_uid
-        self._begin(wanted.machine_uid)
+        await self._take_up(KeptSnapshot(document=wanted))
+
+    async def _look(self, kept: KeptSnapshot) -> None:
+        """Look at a snapshot, unless it is removed meanwhile."""
+        async with self._lock_of(kept):
+            await self._take_up(kept)
+
+    async def _take_up(self, kept: KeptSnapshot) -> None:
+        """Tell of a snapshot, and have it captured if it is not yet."""
+        await self._tell(kept.uid)
+        if kept.uid in self._told and kept.captured is None and not kept.error:
+            self._pending.setdefault(kept.uid, kept.document.machine_uid)
+            self._begin(kept.document.machine_uid)
+
+    def _lock_of(self, kept: KeptSnapshot) -> asyncio.Lock:
+        return self._locks.setdefault(kept.document.machine_uid, asyncio.Lock())
 
     async def _remove(self, wanted: MachineSnapshot, kept: KeptSnapshot | None) -> SnapshotReport:
         if kept is not None:
@@ -252,15 +263,15 @@ class Snapshots:
 
     async def _compress(self, uid: str) -> None:
         """Compress a memory image, unless it is removed meanwhile; one that cannot be compressed is tried again."""
+        kept = await asyncio.to_thread(self._captures.get, uid)
+        if kept is None:
+            return
         task = self._compressing[uid] = asyncio.create_task(self._captures.compress(uid))
         try:
             await asyncio.wait({task})
-            if task.cancelled() or uid not in self._told:
-                return
-            if (error := task.exception()) is not None:
+            if not task.cancelled() and (error := task.exception()) is not None:
                 _LOG.warning("Leaving a memory image as it is", extra={"snapshot": uid, "reason": str(error)})
-                return
-            await self._tell(uid)
+            await self._look(kept)
         finally:
             await _ended(task)
             del self._compressing[uid]

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from virtfleet_node.core.captured import CapturedDisk, KeptSnapshot
-from virtfleet_node.core.errors import PoolFullError, UnavailableError
+from virtfleet_node.core.errors import NotFoundError, PoolFullError, UnavailableError
 from virtfleet_node.core.stored import StoredDisk
 from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.clones import CloneStore
@@ -66,7 +66,10 @@ class CaptureStore:
         """Return what its memory image takes; None without one."""
         if kept.captured is None or not kept.captured.memory:
             return None
-        return self._snapshots.memory_file(kept.uid).stat().st_blocks * _BLOCK
+        try:
+            return self._snapshots.memory_file(kept.uid).stat().st_blocks * _BLOCK
+        except (FileNotFoundError, NotFoundError):
+            return 0  # a restore says that it cannot be read
 
     def memory_file(self, uid: str) -> Path:
         """Return where the memory image is to be."""
