@@ -232,8 +232,7 @@ class Rig:
     async def _crash_captures(self) -> None:
         """End captures where they are; what libvirt does for them goes on."""
         snapshots = self.daemon._snapshots
-        for name in ("_end", "_undo"):
-            setattr(snapshots._capturer, name, _nothing)
+        vars(snapshots._capturer).update(_end=_never, _undo=_never)
         for task in (*snapshots._tasks.values(), *snapshots._compressing.values()):
             await _ended(task)
 
@@ -372,11 +371,7 @@ async def _ended(task: "asyncio.Task[None]") -> None:
         await task
 
 
-async def _nothing(*_: object) -> None:
-    """Stand for what a killed process does not do any more."""
-
-
-async def _never(_: str) -> None:
+async def _never(*_: object) -> None:
     """Stand for what a killed process does not do any more."""
 
 

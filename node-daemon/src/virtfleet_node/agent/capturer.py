@@ -6,8 +6,8 @@ in the same or other layers.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -67,25 +67,37 @@ class Capturer:
                 raise
 
     async def _begin(self, kept: KeptSnapshot, entry: Entry, advance: Callable[[float], None]) -> None:
-        async with entry.lock:
-            capture = await self._look(kept, entry)
-            if not capture.domain.active:
-                await self._around.disks.captures.make_layers(entry.desired.uid, capture.disks)
-                await self._write(capture, Taken(self._around.now()))
-                return
-            await self._check_room(capture)
-            files = await self._around.disks.captures.make_layers(entry.desired.uid, capture.disks)
-            entry.capturing = True
-            advance(0)
-            taking = asyncio.ensure_future(self._take(capture, files))
-            await asyncio.wait({taking}, timeout=_POLL_SECONDS)  # so that what is written from now on finds the job
-        try:
+        async with AsyncExitStack() as stack:
+            async with entry.lock:
+                capture = await self._look(kept, entry)
+                if not capture.domain.active:
+                    await self._around.disks.captures.make_layers(entry.desired.uid, capture.disks)
+                    await self._write(capture, Taken(self._around.now()))
+                    return
+                await self._check_room(capture)
+                files = await self._around.disks.captures.make_layers(entry.desired.uid, capture.disks)
+                taking = await stack.enter_async_context(self._taking(capture, entry, files))
+                advance(0)
+                await asyncio.wait({taking}, timeout=_POLL_SECONDS)  # so that what is written from now on finds the job
             taken = await self._follow(capture, entry, taking, advance)
-        finally:
-            entry.capturing = False
-            self._wake(entry.desired.uid)
         async with entry.lock:
             await self._write(capture, taken)
+
+    @asynccontextmanager
+    async def _taking(
+        self, capture: "_Capture", entry: Entry, files: Mapping[str, str]
+    ) -> AsyncIterator["asyncio.Future[Taken]"]:
+        """Begin to capture a guest; whatever happens, nothing goes on any more when this is left."""
+        entry.capturing = True
+        taking = asyncio.ensure_future(self._take(capture, files))
+        try:
+            yield taking
+        finally:
+            try:
+                await asyncio.shield(self._end(capture, taking))
+            finally:
+                entry.capturing = False
+                self._wake(capture.uid)
 
     async def _look(self, kept: KeptSnapshot, entry: Entry) -> "_Capture":
         """Return what is to be captured; `lock` is held."""
@@ -143,11 +155,13 @@ class Capturer:
             raise
 
     async def _end(self, capture: "_Capture", taking: "asyncio.Future[Taken]") -> None:
-        """End what goes on, and wait until it has ended."""
+        """End what goes on, or is about to begin, and wait until it has ended."""
         while not taking.done():
             with suppress(NodeError):
                 await self._around.hypervisor.abort_snapshot(capture.uid)
             await asyncio.wait({taking}, timeout=_POLL_SECONDS)
+        if not taking.cancelled():
+            taking.exception()  # seen, if nobody waits for it any more
 
     async def _has_ended(self, capture: "_Capture") -> bool:
         """Tell whether the guest has ended, which libvirt may come to know only after the capture has failed."""
