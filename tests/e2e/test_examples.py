@@ -194,7 +194,7 @@ def is_captured_with_its_memory(fleet: Fleet) -> None:
     )
     assert {"Online", "Memory"} <= set(found["indications"])
     assert [disk["name"] for disk in found["disks"]] == ["root"]
-    assert Bytes.parse(found["memorySize"]) > 1 << 20
+    assert Bytes.parse(found["memorySize"]) > 1 << 16  # of a guest that has just been switched on, compressed
     assert found["pauseMilliseconds"] >= 0
     assert fleet.wait_ready("captured")["status"]["machine"]["startedAt"] == started, "the guest goes on"
 

@@ -102,7 +102,7 @@ def test_what_cannot_be_restored_is_refused_in_words(fleet: Fleet) -> None:
     wrong = {"snapshot": "off", "target": {"virtualMachine": "another"}}
     assert "refused" in refused(fleet, "VMRestore", "y", wrong)
     both = {"snapshot": "off", "target": {"virtualMachine": "refused", "newVirtualMachines": {"namePrefix": "z"}}}
-    assert "one of" in refused(fleet, "VMRestore", "y", both)
+    assert "exactly one" in refused(fleet, "VMRestore", "y", both)
     taken = {"snapshot": "off", "target": {"newVirtualMachines": {"namePrefix": "taken"}}}
     fleet.machine("taken-1", disks=[DISK], runStrategy="Halted")
     assert "taken-1" in refused(fleet, "VMRestore", "y", taken)
