@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from fleet import Fleet, eventually
@@ -39,11 +40,18 @@ def macs(fleet: Fleet, name: str) -> set[str]:
     return {word for word in words if word != "00:00:00:00:00:00"}
 
 
+def files(fleet: Fleet) -> set[Path]:
+    """Return what the nodes' pools have of machines and snapshots."""
+    found = (path for node in fleet.cluster.nodes for path in (*fleet.pool(node), *fleet.snapshots(node)))
+    return {path for path in found if path.is_file()}
+
+
 def of_status(fleet: Fleet, name: str) -> set[str]:
     return {card["mac"] for card in fleet.status(name)["interfaces"]}
 
 
 def test_a_machine_goes_back_and_new_ones_go_on_from_the_same_instant(fleet: Fleet) -> None:
+    before = files(fleet)
     fleet.machine("then", disks=[DISK], networks=[{"name": "eth0", "user": {}}])
     fleet.wait_ready("then")
     keep(fleet, "then", 1)
@@ -52,12 +60,12 @@ def test_a_machine_goes_back_and_new_ones_go_on_from_the_same_instant(fleet: Fle
     assert snapshot["readyToUse"]
     assert {"Online", "Memory"} <= set(snapshot["indications"])
     assert snapshot["pauseMilliseconds"] < 2000
-    before, generation = uptime(fleet, "then"), fleet.get("then")["metadata"]["generation"]
+    seconds, generation = uptime(fleet, "then"), fleet.get("then")["metadata"]["generation"]
     keep(fleet, "then", 2)
     vm(fleet, "restore", "then", "first", "--snapshot-first", "--yes")
     assert kept(fleet, "then") == ["1", "1"]
     assert fleet.get("then")["metadata"]["generation"] == generation, "a restore changes no spec"
-    assert uptime(fleet, "then") < before + 120, "it went on, and was not booted"
+    assert uptime(fleet, "then") < seconds + 120, "it went on, and was not booted"
     (second,) = [s["metadata"]["name"] for s in listed(fleet) if s["metadata"]["name"].endswith("-before")]
     tree = vm(fleet, "snapshots", "then").splitlines()
     assert any("first" in line for line in tree)
@@ -83,9 +91,7 @@ def test_a_machine_goes_back_and_new_ones_go_on_from_the_same_instant(fleet: Fle
     eventually(lambda: not fleet.get(second, "vmsnapshot"), "its snapshots go with it")
     assert kept(fleet, "copy-2") == ["1", "1"]
     fleet.delete(*names)
-    for node in fleet.cluster.nodes:
-        eventually(lambda node=node: not fleet.pool(node), f"nothing is left on {node.name}")
-        assert not [path for path in fleet.snapshots(node) if path.is_file()]
+    eventually(lambda: files(fleet) <= before, "nothing is left of them")
 
 
 def test_what_cannot_be_restored_is_refused_in_words(fleet: Fleet) -> None:
