@@ -193,9 +193,9 @@ async def test_a_capture_that_fills_its_pool_is_ended_and_gives_the_space_back(r
         await rig.type(machine, COUNTER)
         snapshot = await begin(rig, machine)
         before = rig.pools.free_bytes("small")
-        (place / "filler").write_bytes(bytes(before - 32 * MIB))
+        await asyncio.to_thread((place / "filler").write_bytes, bytes(before - 48 * MIB))
         report = await until(rig, snapshot, SnapshotPhase.FAILED)
-        assert report.reason == "PoolFull"
+        assert report.reason == "PoolFull", report.message
         assert "no room left" in report.message
         (place / "filler").unlink()
         assert rig.pools.free_bytes("small") >= before

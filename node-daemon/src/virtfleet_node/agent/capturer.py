@@ -19,7 +19,7 @@ from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.works import to_end
 from virtfleet_node.core.capture import check_wanted, included, indications, waits_for
 from virtfleet_node.core.captured import Captured, CapturedDisk, KeptSnapshot
-from virtfleet_node.core.errors import ConflictError, NodeError, UnavailableError
+from virtfleet_node.core.errors import ConflictError, NodeError, PoolFullError, UnavailableError
 from virtfleet_node.core.layers import as_attached
 from virtfleet_node.core.observed import DomainState, ObservedDomain
 from virtfleet_node.core.record import Stored
@@ -146,12 +146,11 @@ class Capturer:
                 check_wanted(entry.desired, capture.stored.record)
                 await asyncio.wait({taking}, timeout=_POLL_SECONDS)
             return await taking
-        except BaseException as error:
-            await asyncio.shield(self._end(capture, taking))
-            if isinstance(error, ConflictError) and taking.done() and await self._has_ended(capture):
+        except PoolFullError:
+            raise
+        except ConflictError:
+            if await self._has_ended(capture):
                 raise UnavailableError("The guest ended while it was captured; the machine is captured anew.") from None
-            if isinstance(error, ConflictError):
-                await asyncio.to_thread(captures.check_left, capture.kept.uid)  # what QEMU says of it is less clear
             raise
 
     async def _end(self, capture: "_Capture", taking: "asyncio.Future[Taken]") -> None:

@@ -3,22 +3,25 @@
 libvirt keeps nothing of a snapshot (NO_METADATA). It writes the memory while the guest runs, stops it, has QEMU switch
 all disks to files that are there and empty, and lets it go on.
 
-How long a guest stood still is measured from the events that libvirt sends of it, `suspended` to `resumed`: the job's
-own downtime knows nothing of the switch of the disks.
+How long a guest stood still is read from the times in QEMU's own events, STOP to RESUME: the job's downtime knows
+nothing of the switch of the disks, and libvirt's events are as late as whoever waits for them.
 """
 
+import errno
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
 from typing import Any, Final
 
 import libvirt
+import libvirt_qemu
 from lxml import etree
 
 from virtfleet_node.core.desired.element import parse
-from virtfleet_node.core.errors import ConflictError, UnavailableError
+from virtfleet_node.core.errors import ConflictError, PoolFullError, UnavailableError
 from virtfleet_node.hypervisor.backup import freeze_guest
 
 _FLAGS: Final = (
@@ -26,8 +29,6 @@ _FLAGS: Final = (
     | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
     | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
 )
-
-_LIFECYCLE: Final = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
 
 _NONE: Final = libvirt.VIR_DOMAIN_JOB_NONE
 
@@ -54,19 +55,17 @@ class Taken:
 
 @dataclass
 class _Pause:
-    """When the guest stood still, as its events tell."""
+    """When the guest stood still, as QEMU tells."""
 
     at: datetime | None = None
-    since: float = 0.0
     seconds: float | None = None
-    events: list[int] = field(default_factory=list)
 
-    def take(self, event: int) -> None:
+    def take(self, event: str, moment: datetime) -> None:
         """Take in an event of the guest's life."""
-        if event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED and self.at is None:
-            self.at, self.since = datetime.now(UTC), monotonic()
-        elif event == libvirt.VIR_DOMAIN_EVENT_RESUMED and self.at is not None and self.seconds is None:
-            self.seconds = monotonic() - self.since
+        if event == "STOP" and self.at is None:
+            self.at = moment
+        elif event == "RESUME" and self.at is not None and self.seconds is None:
+            self.seconds = max(0.0, (moment - self.at).total_seconds())
 
 
 def take(connect: libvirt.virConnect, uid: str, files: Mapping[str, str], memory: str | None, *, freeze: bool) -> Taken:
@@ -77,6 +76,7 @@ def take(connect: libvirt.virConnect, uid: str, files: Mapping[str, str], memory
 
     Raises:
         ConflictError: the running guest does not have one of the disks.
+        PoolFullError: the memory image has filled its pool.
         UnavailableError: something else is done to the guest just now.
         libvirt.libvirtError: QEMU refuses, or the job was aborted; the guest goes on in the files it had, or has ended.
     """
@@ -147,6 +147,11 @@ def _create(domain: libvirt.virDomain, xml: str, flags: int) -> None:
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_TIMEOUT:
             raise UnavailableError(f"Something else is done to the guest just now: {error}") from error
+        if os.strerror(errno.ENOSPC) in str(error):  # libvirt has no code of its own for it
+            raise PoolFullError(
+                "The pool has no room left for the memory image: free space in it, or capture the disks alone "
+                "(mode: Disk)."
+            ) from error
         raise
 
 
@@ -154,15 +159,16 @@ def _create(domain: libvirt.virDomain, xml: str, flags: int) -> None:
 def _watched(connect: libvirt.virConnect, domain: libvirt.virDomain) -> Iterator[_Pause]:
     pause = _Pause()
 
-    def tell(_: libvirt.virConnect, __: libvirt.virDomain, event: int, *_detail: Any) -> None:
-        pause.take(event)
+    def tell(_: libvirt.virConnect, __: libvirt.virDomain, event: str, seconds: int, micros: int, *_more: Any) -> None:
+        pause.take(event, datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=micros))
 
-    callback = connect.domainEventRegisterAny(domain, _LIFECYCLE, tell, None)
+    regex = libvirt_qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX
+    callback = libvirt_qemu.qemuMonitorEventRegister(connect, domain, "STOP|RESUME", tell, None, regex)
     try:
         yield pause
     finally:
         with suppress(libvirt.libvirtError):
-            connect.domainEventDeregisterAny(callback)
+            libvirt_qemu.qemuMonitorEventDeregister(connect, callback)
 
 
 def _wait_resumed(pause: _Pause) -> None:
