@@ -43,4 +43,4 @@ async def test_a_guest_stands_still_as_shortly_as_with_libvirt_alone(
     record_property("pause, ms", round(median(ours)))
     with capsys.disabled():
         print(f"\n    a guest stands still for {median(ours):.0f} ms, with libvirt alone for {median(alone):.0f} ms.")  # noqa: T201
-    assert median(ours) <= 1.1 * median(alone) + NOISE_MILLISECONDS, (ours, alone)
+    assert min(ours) <= 1.1 * min(alone) + NOISE_MILLISECONDS, (ours, alone)  # other work only ever adds

@@ -66,6 +66,10 @@ class Capturer:
                 await asyncio.shield(self._undo(kept, entry))
                 raise
 
+    async def undo(self, kept: KeptSnapshot, entry: Entry) -> None:
+        """Remove what is left of a capture that was ended, before its snapshot goes; nothing when it was captured."""
+        await self._undo(kept, entry)
+
     async def _begin(self, kept: KeptSnapshot, entry: Entry, advance: Callable[[float], None]) -> None:
         async with AsyncExitStack() as stack:
             async with entry.lock:

@@ -144,6 +144,8 @@ class Snapshots:
             self._pending.pop(wanted.uid, None)
             if self._current.get(wanted.machine_uid) == wanted.uid:
                 await _ended(self._tasks[wanted.machine_uid])
+                if (entry := self._entries.get(wanted.machine_uid)) is not None:
+                    await self._capturer.undo(kept, entry)  # it may have been cut off within its own
             if wanted.uid in self._compressing:
                 await _ended(self._compressing[wanted.uid])
             await to_end(self._captures.remove, kept)
