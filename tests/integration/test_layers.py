@@ -10,6 +10,7 @@ import pytest
 from virtfleet_api.machine import BlankSource, Hardware, MachineDisk, RetainedSource
 from virtfleet_api.snapshot import MachineSnapshot
 from virtfleet_node.core.captured import Captured, CapturedDisk, KeptSnapshot
+from virtfleet_node.core.errors import InvalidError
 from virtfleet_node.core.places import Places
 from virtfleet_node.storage.disks import DiskStore
 from virtfleet_node.storage.pools import Pools
@@ -76,6 +77,14 @@ async def test_a_removed_disk_leaves_what_a_snapshot_names_and_the_rest_goes_wit
     disks.layers.remove_unneeded(MACHINE)
     assert not first.parent.exists()
     assert not list(disks.snapshots.read_all())
+
+
+async def test_a_disk_that_cannot_be_read_is_not_made_anew(disks: DiskStore) -> None:
+    first = (await disks.prepare_disk(MACHINE, DISK, None)).path
+    first.write_bytes(b"no disk at all")
+    with pytest.raises(InvalidError, match="not a qcow2 file any more"):
+        await disks.prepare_disk(MACHINE, DISK, None)
+    assert first.read_bytes() == b"no disk at all"
 
 
 async def test_what_another_machines_disk_lies_on_stays(disks: DiskStore) -> None:

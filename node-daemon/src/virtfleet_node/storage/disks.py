@@ -13,7 +13,7 @@ from virtfleet_api.machine import BlankSource, ImageDiskSource, MachineDisk, Ret
 from virtfleet_api.virtual_machine import Clone
 from virtfleet_node.core.errors import ConflictError, InvalidError, NodeError, PoolFullError
 from virtfleet_node.core.layers import SUFFIX as _SUFFIX
-from virtfleet_node.core.layers import Layer
+from virtfleet_node.core.layers import Layer, parse_name
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.captures import CaptureStore
@@ -102,6 +102,8 @@ class DiskStore:
             check_real(folder)
         final = folder / f"{disk.name}{_SUFFIX}"
         there = self._find(uid, disk.pool, disk.name)
+        if there is None:
+            self._check_readable(folder, disk.name)
         if there is None and isinstance(disk.source, RetainedSource):
             await asyncio.to_thread(self._take_over, disk, disk.source, final)
             await self.grow_disk(uid, disk)
@@ -117,6 +119,12 @@ class DiskStore:
         if stored is None:
             raise InvalidError(f"Disk {disk.name} is not a qcow2 file any more; an administrator must look at it.")
         return stored
+
+    def _check_readable(self, folder: Path, name: str) -> None:
+        """Refuse to make a disk anew where a file of it is that cannot be read: InvalidError."""
+        files = (path for path in folder.glob(f"{name}*{_SUFFIX}") if (parse_name(path.name) or ("", 0))[0] == name)
+        if any(self.layers.read(path) is None for path in files):
+            raise InvalidError(f"Disk {name} is not a qcow2 file any more; an administrator must look at it.")
 
     async def grow_disk(self, uid: str, disk: MachineDisk) -> None:
         """Make a disk that no guest uses as large as its document says, if it is smaller.
