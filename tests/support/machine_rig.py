@@ -279,7 +279,13 @@ class Rig:
     async def type(self, machine: Machine, text: str, prompts: int = 1) -> None:
         """Type a line at the guest's shell, once it has asked for one this often."""
         await self.until_console(machine, "/ # ", prompts)
-        console = await self.daemon.open_console(machine.uid)
+        await self.reports.until(lambda: self.hypervisor.connected, 30, "libvirtd to be back")
+        try:
+            console = await self.daemon.open_console(machine.uid)
+        except UnavailableError:  # it was killed just now, and that is noticed only by asking
+            await asyncio.sleep(2)
+            await self.reports.until(lambda: self.hypervisor.connected, 30, "libvirtd to be back")
+            console = await self.daemon.open_console(machine.uid)
         await console.write(text.encode() + b"\n")
         echoed = b""
         async with asyncio.timeout(30):
