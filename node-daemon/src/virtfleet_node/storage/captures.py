@@ -14,7 +14,6 @@ from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.clones import CloneStore
 from virtfleet_node.storage.layers import LayerStore
 from virtfleet_node.storage.memory_image import compress, is_plain, remove_partial
-from virtfleet_node.storage.pools import Pools
 from virtfleet_node.storage.snapshots import SnapshotStore
 
 _BLOCK = 512
@@ -24,8 +23,7 @@ _BLOCK = 512
 class CaptureStore:
     """What captures read and write in the pools. Everything here blocks, but for what is awaited."""
 
-    def __init__(self, pools: Pools, snapshots: SnapshotStore, layers: LayerStore, clones: CloneStore) -> None:
-        self._pools = pools
+    def __init__(self, snapshots: SnapshotStore, layers: LayerStore, clones: CloneStore) -> None:
         self._snapshots = snapshots
         self._layers = layers
         self._clones = clones
@@ -88,7 +86,7 @@ class CaptureStore:
 
     def check_room(self, uid: str, needed: int) -> None:
         """Refuse a memory image that may take so many bytes when its pool has no room for it: PoolFullError."""
-        pool = self._pool(uid)
+        pool = self._snapshots.pool(uid)
         if needed > (free := self._clones.room(pool)):
             raise PoolFullError(
                 f"The memory image needs up to {needed} bytes, and pool {pool} has {free} bytes free: free space in "
@@ -97,7 +95,7 @@ class CaptureStore:
 
     def check_left(self, uid: str) -> None:
         """Refuse to go on with a memory image whose pool has no room left: PoolFullError."""
-        self._clones.check_left(self._pool(uid))
+        self._clones.check_left(self._snapshots.pool(uid))
 
     async def make_layers(self, machine_uid: str, disks: Iterable[StoredDisk]) -> dict[str, str]:
         """Make an empty layer above each disk, and return its file by the disk's.
@@ -141,8 +139,4 @@ class CaptureStore:
             PoolFullError: there is no room for it beside the image.
             NodeError: it failed.
         """
-        await compress(self._snapshots.memory_file(uid), self._clones.room(self._pool(uid)))
-
-    def _pool(self, uid: str) -> str:
-        file = self._snapshots.memory_file(uid)
-        return next(name for name in self._pools.names() if file.is_relative_to(self._pools.folder(name, "snapshots")))
+        await compress(self._snapshots.memory_file(uid), self._clones.room(self._snapshots.pool(uid)))

@@ -38,7 +38,7 @@ class DiskStore:
         self.snapshots = SnapshotStore(pools)
         self.layers = LayerStore(pools, self.snapshots)
         self.restores = RestoreStore(pools, self.snapshots, self.layers, self.clones)
-        self.captures = CaptureStore(pools, self.snapshots, self.layers, self.clones)
+        self.captures = CaptureStore(self.snapshots, self.layers, self.clones)
         self.merges = MergeStore(pools, self.layers, self.snapshots, self.clones)
         self._making: Counter[tuple[str, str]] = Counter()
         """Image and machine of the disks that are being made."""

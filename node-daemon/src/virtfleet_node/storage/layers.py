@@ -79,8 +79,8 @@ class LayerStore:
 
     def next_path(self, uid: str, pool: str, disk: str) -> Path:
         """Return the path of a new layer of a disk, which becomes the disk when it appears."""
-        numbers = [layer.number for layer in self.of_machine(uid) if (layer.pool, layer.disk) == (pool, disk)]
-        return self._folder(pool, uid) / build_name(disk, max(numbers, default=-1) + 1)
+        highest = max(self.numbers(uid, pool, disk).values(), default=-1)
+        return self._folder(pool, uid) / build_name(disk, highest + 1)
 
     async def make(self, path: Path, below: Path, size_bytes: int | None = None) -> None:
         """Make an empty layer on one that is there, unless it is there already; it appears whole and durably.

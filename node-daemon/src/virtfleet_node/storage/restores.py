@@ -108,7 +108,7 @@ class RestoreStore:
             OSError: the file system fails.
         """
         source = self._snapshots.memory_file(snapshot_uid)
-        pool = self._pool_of(source)
+        pool = self._snapshots.pool(snapshot_uid)
         target = make_folder(self._pools.folder(pool, "disks") / uid) / _COPY
         target.unlink(missing_ok=True)
         if not can_reflink(target.parent):
@@ -160,9 +160,6 @@ class RestoreStore:
         except ValueError as error:
             return str(error)
         return ""
-
-    def _pool_of(self, path: Path) -> str:
-        return next(name for name in self._pools.names() if path.is_relative_to(self._pools.folder(name, "snapshots")))
 
 
 def _stored(layer: Layer, by_path: dict[Path, Layer]) -> StoredDisk:

@@ -58,6 +58,13 @@ class SnapshotStore:
         """Return where the memory image is, or is to be; NotFoundError when there is no such snapshot."""
         return self._folder(uid) / _MEMORY
 
+    def pool(self, uid: str) -> str:
+        """Return the pool that keeps a snapshot; NotFoundError when there is no such snapshot."""
+        folder = self._folder(uid)
+        return next(
+            name for name in self._pools.names() if folder.is_relative_to(self._pools.folder(name, "snapshots"))
+        )
+
     def remove(self, uid: str) -> None:
         """Remove one with its memory, if it is there; its layers are removed by who looks after them."""
         folder = self._find(uid)
