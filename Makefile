@@ -22,8 +22,9 @@ lock: ## Resolve the Python dependencies again
 	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --all-extras pyproject.toml --group check --group test --group docs --group build -o requirements.lock
 
 .PHONY: generate
-generate: install ## Write the generated files (CRDs, API reference) again
+generate: install ## Write the generated files (CRDs, references of API and metrics) again
 	$(BIN)/virtfleet-crds write
+	$(BIN)/python dev/metrics_reference.py write
 
 .PHONY: lint types layers generated docs unit check
 lint: install ## ruff, every rule
@@ -35,6 +36,7 @@ layers: install ## import-linter
 	$(BIN)/lint-imports
 generated: install ## Generated files are up to date
 	$(BIN)/virtfleet-crds check
+	$(BIN)/python dev/metrics_reference.py check
 docs: install ## The site builds, and every link in it leads somewhere
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 unit: install ## Unit, property and golden tests
