@@ -22,9 +22,10 @@ lock: ## Resolve the Python dependencies again
 	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --all-extras pyproject.toml --group check --group test --group docs --group build -o requirements.lock
 
 .PHONY: generate
-generate: install ## Write the generated files (CRDs, references of API and metrics) again
+generate: install ## Write the generated files (CRDs, references of API and metrics, dashboards) again
 	$(BIN)/virtfleet-crds write
 	$(BIN)/python dev/metrics_reference.py write
+	$(BIN)/python -m virtfleet_dev.dashboards write
 
 .PHONY: lint types layers generated docs unit check
 lint: install ## ruff, every rule
@@ -37,6 +38,7 @@ layers: install ## import-linter
 generated: install ## Generated files are up to date
 	$(BIN)/virtfleet-crds check
 	$(BIN)/python dev/metrics_reference.py check
+	$(BIN)/python -m virtfleet_dev.dashboards check
 docs: install ## The site builds, and every link in it leads somewhere
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 unit: install ## Unit, property and golden tests
