@@ -30,9 +30,10 @@ generate: install ## Write the generated files (CRDs, API reference) again
 	$(BIN)/virtfleet-crds write
 
 .PHONY: lint types layers generated docs unit check
-lint: install ## ruff, every rule
+lint: install ## ruff, every rule; hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile dev/src/virtfleet_dev/base_image/Dockerfile
 types: install ## mypy --strict
 	$(BIN)/mypy
 layers: install ## import-linter
