@@ -14,14 +14,13 @@ from prometheus_client import REGISTRY, start_http_server
 
 from virtfleet_api.report import NodeReport
 from virtfleet_node.agent.cells import Cells
-from virtfleet_node.agent.cpu_metrics import CpuMetrics
 from virtfleet_node.agent.daemon import NodeDaemon
 from virtfleet_node.agent.device_table import DeviceTable
-from virtfleet_node.agent.network_metrics import NetworkMetrics
+from virtfleet_node.agent.metrics import Sources, register
 from virtfleet_node.agent.node import NodeDescription
-from virtfleet_node.agent.numa_metrics import NumaMetrics
+from virtfleet_node.agent.node_metrics import NodeFacts, NodeState
+from virtfleet_node.agent.queue_metrics import QueueMetrics
 from virtfleet_node.agent.relay import Relay
-from virtfleet_node.agent.storage_metrics import StorageMetrics
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.switch import Edges, NodeSwitch
 from virtfleet_node.agent.taken_devices import TakenDevices
@@ -31,7 +30,7 @@ from virtfleet_node.api.identity import Identity
 from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
 from virtfleet_node.api.server import Server
-from virtfleet_node.config import Config, read_config
+from virtfleet_node.config import Config, OwnFacts, read_config
 from virtfleet_node.core.desired.guest import DomainType
 from virtfleet_node.core.host_cpu import HostCpu
 from virtfleet_node.core.network import Southbound
@@ -139,12 +138,39 @@ async def build_daemon(
         now=lambda: datetime.now(UTC),
         cells=cells,
     )
-    daemon = NodeDaemon(around, describe)
-    StorageMetrics(REGISTRY, pools.reports, daemon.disk_figures)
-    CpuMetrics(REGISTRY, daemon.cpu_figures)
-    NetworkMetrics(REGISTRY, daemon.card_figures)
-    NumaMetrics(REGISTRY, lambda: cells.found, lambda: daemon.numa.moves)
+    daemon = NodeDaemon(around, describe, QueueMetrics(REGISTRY))
+    register(REGISTRY, build_sources(node, daemon, around, identity))
     return daemon, journal, images
+
+
+def build_sources(node: NodeDescription, daemon: NodeDaemon, around: Surroundings, identity: Identity) -> Sources:
+    """Return where the figures for Prometheus come from."""
+    inventory = node.inventory
+    return Sources(
+        facts=NodeFacts(
+            name=node.config.node_name,
+            libvirt_version=node.versions.libvirt,
+            qemu_version=node.versions.qemu,
+            hypervisor=node.facts.domain_type,
+            cpus=inventory.cpus,
+            cpu_frequency_hz=inventory.cpu_frequency_hz,
+            memory_bytes=inventory.memory_bytes,
+        ),
+        state=NodeState(
+            libvirt_connected=lambda: around.hypervisor.connected,
+            certificate_expires_at=lambda: identity.expires_at,
+            network=node.read_network,
+            has_southbound=lambda: identity.southbound() is not None,
+        ),
+        machines=daemon.list_machines,
+        cpus=lambda: daemon.cpu.figures,
+        pools=around.pools.reports,
+        disks=lambda: daemon.storage.disks,
+        disk_io=lambda: daemon.disk_io.figures,
+        cards=lambda: daemon.traffic.figures,
+        cells=lambda: around.cells.found,
+        moves=lambda: daemon.numa.moves,
+    )
 
 
 def build_switch(config: Config, identity: Identity) -> NodeSwitch:
@@ -176,11 +202,13 @@ def main() -> None:
     """Run the daemon."""
     parser = argparse.ArgumentParser(prog="virtfleet-node", description="Runs machines for an operator.")
     parser.add_argument("--config", type=Path, default=Path("/etc/virtfleet/node.yaml"), help="configuration file")
+    parser.add_argument("--node-name", help="name of this node, instead of the file's nodeName")
+    parser.add_argument("--address", help="IP address of this node, for the hosts that the file does not name")
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     arguments = parser.parse_args()
     configure_logging(arguments.log_level)
     try:
-        config = read_config(arguments.config)
+        config = read_config(arguments.config, OwnFacts(arguments.node_name, arguments.address))
     except (OSError, ValueError) as error:
         sys.exit(f"{arguments.config}: {error}")
     if config.metrics is not None:

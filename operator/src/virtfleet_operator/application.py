@@ -31,13 +31,15 @@ async def run(settings: Settings) -> None:
     listen_for_signals(stop)
     health, metrics = Health(), Metrics()
     connection = await read_connection(settings.kubeconfig)
-    async with KubeClient(connection) as client:
+    async with KubeClient(connection, metrics.answered) as client:
         times = LeaseTimes(settings.lease.duration_seconds, settings.lease.renew_seconds)
         lease = LeaderLease(client, settings.namespace, settings.identity, times)
         leading = Leading(settings, connection, client, lease, metrics, health)
         where = settings.metrics
         async with serve_health(where.host, where.port, health, metrics.registry, leading.refresh_gauges):
+            health.waiting = lambda: lease.trouble
             if await _unless_stopped(lease.acquire(), stop):
+                health.waiting = None
                 await _lead(lease, leading, stop)
 
 
