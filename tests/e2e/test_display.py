@@ -7,9 +7,10 @@ import threading
 from pathlib import Path
 
 from fleet import Fleet, eventually
-from rfb import Picture
+from pictures import count_colours
 from victims import kill
 from viewing import proxy, see
+from virtfleet_cli.rfb import Picture, RfbError
 from virtfleet_dev.cluster import Cluster
 from virtfleet_dev.guest_image import CMDLINE
 from virtfleet_dev.paths import program
@@ -25,7 +26,7 @@ def vm(cluster: Cluster, *words: str, user: Path | None = None) -> "subprocess.C
 def sees(port: int) -> Picture | None:
     try:
         return see(port)
-    except (OSError, EOFError, TimeoutError):
+    except (OSError, RfbError, TimeoutError):
         return None  # the viewer is told nothing else; it connects again
 
 
@@ -40,11 +41,16 @@ def test_a_display_is_seen_through_the_api_server_whoever_dies(fleet: Fleet, scr
     with proxy(cluster.control_plane.kubeconfig, "shown") as port:
         picture = see(port)
         assert (picture.width, picture.height) >= (640, 400)
-        assert picture.colours > 1
+        assert count_colours(picture) > 1
         kill(cluster.daemon(node))
-        assert eventually(lambda: sees(port), "the next daemon shows it").colours > 1
+        assert count_colours(eventually(lambda: sees(port), "the next daemon shows it")) > 1
         kill(cluster.operator)
-        assert eventually(lambda: sees(port), "the next operator shows it").colours > 1
+        assert count_colours(eventually(lambda: sees(port), "the next operator shows it")) > 1
+
+    done = vm(cluster, "screenshot", "shown", "-o", str(scratch / "shown.png"))
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    shown = subprocess.run(["file", scratch / "shown.png"], capture_output=True, text=True, check=True).stdout
+    assert f"PNG image data, {picture.width} x {picture.height}, 8-bit/color RGB" in shown
 
     stranger = cluster.control_plane.write_kubeconfig(scratch / "stranger", "stranger", None)
     done = vm(cluster, "vnc", "shown", "--proxy-only", user=stranger)
@@ -66,7 +72,7 @@ def test_a_machine_without_a_display_says_what_to_write(fleet: Fleet) -> None:
     assert vm(fleet.cluster, "restart", "blind", "--wait").returncode == 0
     eventually(lambda: fleet.status("blind")["machine"].get("display") == "vga", "it has one")
     with proxy(fleet.cluster.control_plane.kubeconfig, "blind") as port:
-        assert eventually(lambda: sees(port), "it is seen").colours > 1
+        assert count_colours(eventually(lambda: sees(port), "it is seen")) > 1
     fleet.delete("blind")
 
 

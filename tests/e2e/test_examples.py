@@ -12,6 +12,7 @@ import yaml
 from lxml import etree
 
 from fleet import Fleet, eventually
+from pictures import count_colours
 from viewing import proxy, see
 from virtfleet_api.quantity import Bytes, Frequency
 from virtfleet_dev.paths import checkout, program
@@ -116,7 +117,7 @@ def starts_from_the_drive_and_is_changed_while_it_runs(fleet: Fleet) -> None:
 def is_seen(fleet: Fleet) -> None:
     assert fleet.wait_ready("seen")["status"]["machine"]["display"] == "vga"
     with proxy(fleet.cluster.control_plane.kubeconfig, "seen") as port:
-        assert see(port).colours > 1
+        assert count_colours(see(port)) > 1
 
 
 def says_which_device_is_missing(fleet: Fleet) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rfb import Picture, look
+from virtfleet_cli.rfb import Picture, look
 from virtfleet_dev.paths import program
 
 DEADLINE_SECONDS = 60
@@ -29,7 +29,7 @@ def proxy(kubeconfig: Path, machine: str) -> Iterator[int]:
 
 
 def see(port: int) -> Picture:
-    """Return what a viewer at a port sees; OSError or EOFError when the display cannot be had now."""
+    """Return what a viewer at a port sees; OSError or RfbError when the display cannot be had now."""
     return asyncio.run(_see(port))
 
 
