@@ -25,6 +25,10 @@ class ApiMetrics:
         self._watchers = Gauge("virtfleet_node_watchers", "Watch streams that are open.", registry=registry)
         self._viewers = Gauge("virtfleet_node_console_viewers", "Consoles that are being viewed.", registry=registry)
 
+        self._display_viewers = Gauge(
+            "virtfleet_node_display_viewers", "Displays that are being viewed.", registry=registry
+        )
+
     def count(self, method: str, status: int) -> None:
         """Count a request."""
         self._requests.labels(method if method in _METHODS else "other", str(status)).inc()
@@ -43,4 +47,10 @@ class ApiMetrics:
     def viewing(self) -> Iterator[None]:
         """Count a viewer of a console while it is there."""
         with self._viewers.track_inprogress():
+            yield
+
+    @contextmanager
+    def viewing_display(self) -> Iterator[None]:
+        """Count a viewer of a display while it is there."""
+        with self._display_viewers.track_inprogress():
             yield

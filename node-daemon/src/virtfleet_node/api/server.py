@@ -28,6 +28,7 @@ from virtfleet_api.pool import PoolSet
 from virtfleet_api.snapshot import MachineSnapshot
 from virtfleet_node.api.access import check_operator
 from virtfleet_node.api.console import Consoles
+from virtfleet_node.api.display import Displays
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
@@ -67,6 +68,7 @@ class Server:
         self._metrics = metrics
         self._streams = Streams(journal, metrics)
         self._consoles = Consoles(daemon, metrics)
+        self._displays = Displays(daemon, metrics)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
 
@@ -98,6 +100,7 @@ class Server:
         app.router.add_delete("/v1/machines/{uid}", self._delete_machine)
         app.router.add_get("/v1/machines/{uid}/interfaces", self._list_interfaces)
         app.router.add_get("/v1/machines/{uid}/console", self._console)
+        app.router.add_get("/v1/machines/{uid}/vnc", self._vnc)
         app.router.add_get("/v1/images", self._list_images)
         app.router.add_put("/v1/images/{uid}", self._put_image)
         app.router.add_get("/v1/snapshots", self._list_snapshots)
@@ -114,6 +117,7 @@ class Server:
     async def _end_streams(self, _: web.Application) -> None:
         self._streams.end()
         self._consoles.end()
+        self._displays.end()
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -204,6 +208,9 @@ class Server:
 
     async def _console(self, request: web.Request) -> web.StreamResponse:
         return await self._consoles.serve(request, _parse_uid(request))
+
+    async def _vnc(self, request: web.Request) -> web.StreamResponse:
+        return await self._displays.serve(request, _parse_uid(request))
 
 
 def _parse_uid(request: web.Request) -> str:

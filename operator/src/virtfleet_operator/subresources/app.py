@@ -1,13 +1,14 @@
-"""The HTTP side of the aggregated API: who calls, may they, and then the console.
+"""The HTTP side of the aggregated API: who calls, may they, and then the console or display.
 
 Order matters: nothing of a machine, not even whether it exists, is told before the right is confirmed.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Annotated, Final, Literal
 
+import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
@@ -24,11 +25,11 @@ from virtfleet_operator.subresources.counters import CounterHandlers
 from virtfleet_operator.subresources.documents import StatusError, build_status
 from virtfleet_operator.subresources.front_proxy import FrontProxy, FrontProxyError, User, identify
 from virtfleet_operator.subresources.ports import USER, Cluster, Consoles, Counters, Target, Uploads
-from virtfleet_operator.subresources.session import HEARTBEAT_SECONDS, MAX_FRAME_BYTES, Session
+from virtfleet_operator.subresources.session import CONSOLE, DISPLAY, HEARTBEAT_SECONDS, MAX_FRAME_BYTES, Session, Way
 from virtfleet_operator.subresources.uploads import UploadHandlers
 
 MAX_SESSIONS: Final = 512
-"""Open consoles of one operator, with about 300 KiB of buffers each."""
+"""Open consoles and displays of one operator, with about 300 KiB of buffers each."""
 
 _BYTES: Final = TypeAdapter(Annotated[int, Field(ge=0, le=CONSOLE_HISTORY_BYTES)])
 _QUERY: Final[dict[str, TypeAdapter[str]]] = {
@@ -59,6 +60,8 @@ def build_app(
         app.router.add_get(path, _answer(document))
     path = f"{version}/namespaces/{{namespace}}/{VirtualMachine.plural}/{{name}}/console"
     app.router.add_get(path, server.open_console, allow_head=False)
+    path = f"{version}/namespaces/{{namespace}}/{VirtualMachine.plural}/{{name}}/vnc"
+    app.router.add_get(path, server.open_display, allow_head=False)
     if counters is not None:
         path = f"{version}/namespaces/{{namespace}}/{VirtualMachine.plural}/{{name}}/ports"
         app.router.add_get(path, CounterHandlers(cluster, counters).read, allow_head=False)
@@ -94,27 +97,43 @@ class _Server:
 
     async def open_console(self, request: web.Request) -> web.StreamResponse:
         """Serve one console session, from the check of the right to the last byte."""
+        return await self._serve(request, CONSOLE)
+
+    async def open_display(self, request: web.Request) -> web.StreamResponse:
+        """Serve one session at a display, from the check of the right to the last byte."""
+        return await self._serve(request, DISPLAY)
+
+    async def _serve(self, request: web.Request, way: Way) -> web.StreamResponse:
         target = Target(request.match_info["namespace"], request.match_info["name"])
         user = request[USER]
-        machine = await self._authorize(user, target)
+        machine = await self._authorize(user, target, way)
         node = machine.labels.get(NODE_LABEL)
         if not node:
             raise StatusError(409, "Conflict", f"{target} is not on a node yet; `kubectl describe` says why.")
-        query = _read_query(request)
+        query = _read_query(request) if way is CONSOLE else {}
         viewer = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_FRAME_BYTES + 1, compress=False)
         if not viewer.can_prepare(request):
-            raise StatusError(400, "BadRequest", "A console is a WebSocket; open it with `kubectl vm console`.")
+            raise StatusError(
+                400, "BadRequest", f"A {way.called} is a WebSocket; open it with `kubectl vm {way.subresource}`."
+            )
         if self._open >= MAX_SESSIONS:
-            raise StatusError(429, "TooManyRequests", f"{MAX_SESSIONS} consoles are open; close one and try again.")
-        session = Session(self._cluster, user, target, machine, self._stopping)
+            raise StatusError(429, "TooManyRequests", f"{MAX_SESSIONS} consoles and displays are open; close one.")
+        session = Session(self._cluster, user, target, machine, self._stopping, way)
         with self._count():
             try:
-                async with self._consoles.open_console(node, machine.uid, query) as remote:
+                async with self._connect(node, machine.uid, query, way) as remote:
                     await viewer.prepare(request)
                     await session.run(viewer, remote)
             except NodeError as error:
-                raise _explain(target, error) from error
+                raise _explain(target, way, error) from error
         return viewer
+
+    def _connect(
+        self, node: str, uid: str, query: Mapping[str, str], way: Way
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        if way is DISPLAY:
+            return self._consoles.open_display(node, uid)
+        return self._consoles.open_console(node, uid, query)
 
     @contextmanager
     def _count(self) -> Iterator[None]:
@@ -127,14 +146,14 @@ class _Server:
             if not self._open:
                 self._idle.set()
 
-    async def _authorize(self, user: User, target: Target) -> ObjectMeta:
-        refusal = await self._cluster.may_open_console(user, target)
+    async def _authorize(self, user: User, target: Target, way: Way) -> ObjectMeta:
+        refusal = await self._cluster.may_open(user, target, way.subresource)
         if refusal is not None:
             raise StatusError(
                 403,
                 "Forbidden",
-                f'User "{user.name}" may not open the console of {target}: it needs the verb get on'
-                f" virtualmachines/console in the API group {SUBRESOURCES_GROUP} ({refusal}).",
+                f'User "{user.name}" may not open the {way.called} of {target}: it needs the verb get on'
+                f" virtualmachines/{way.subresource} in the API group {SUBRESOURCES_GROUP} ({refusal}).",
             )
         machine = await self._cluster.read_machine(target)
         if machine is None:
@@ -180,7 +199,7 @@ def _read_query(request: web.Request) -> dict[str, str]:
         raise StatusError(400, "BadRequest", message) from error
 
 
-def _explain(target: Target, error: NodeError) -> StatusError:
+def _explain(target: Target, way: Way, error: NodeError) -> StatusError:
     if isinstance(error, NodeRefusedError):
-        return StatusError(409, "Conflict", f"{target} has no console now: {error}")
+        return StatusError(409, "Conflict", f"{target} has no {way.called} now: {error}")
     return StatusError(503, "ServiceUnavailable", f"The node of {target} cannot be reached: {error}")
