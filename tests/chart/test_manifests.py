@@ -223,6 +223,15 @@ def test_the_databases_serve_with_what_the_operator_keeps(helm: Helm) -> None:
         assert volumes[mounted["/etc/ovn/tls"]]["secret"]["secretName"] == secret
 
 
+def test_what_writes_temporary_files_has_where_to(helm: Helm) -> None:
+    pods = Rendered(helm, *ALL).pods
+    writers = {"operator", "daemon", "northbound", "southbound", "switch-database"}  # ovsdb-server: one when it starts
+    found = {one["name"]: one for pod in pods.values() for one in pod["containers"]}
+    for name in writers:
+        assert found[name]["securityContext"]["readOnlyRootFilesystem"] is True
+        assert "/tmp" in {mount["mountPath"] for mount in found[name]["volumeMounts"]}, name  # noqa: S108
+
+
 def test_the_operator_waits_for_an_authority_that_cert_manager_makes(helm: Helm) -> None:
     rendered = Rendered(helm, "--set", "certManager.enabled=true")
     certificate = rendered.find("Certificate", CA_NAME)["spec"]
