@@ -26,8 +26,10 @@ lock: ## Resolve the Python dependencies again
 	$(COMPILE) --group images -c requirements.lock -o containers/build.lock
 
 .PHONY: generate
-generate: install ## Write the generated files (CRDs, API reference, licences) again
+generate: install ## Write the generated files (CRDs, references, dashboards, licences) again
 	$(BIN)/virtfleet-crds write
+	$(BIN)/python dev/metrics_reference.py write
+	$(BIN)/python -m virtfleet_dev.dashboards write
 	$(BIN)/pip-licenses --output-file docs/reference/licences.md
 
 .PHONY: audit
@@ -46,6 +48,8 @@ layers: install ## import-linter
 generated: install ## Generated files are up to date
 	$(BIN)/virtfleet-crds check
 	$(BIN)/pip-licenses | diff -q - docs/reference/licences.md || { echo "docs/reference/licences.md is old: run make generate"; exit 1; }
+	$(BIN)/python dev/metrics_reference.py check
+	$(BIN)/python -m virtfleet_dev.dashboards check
 docs: install ## The site builds, and every link in it leads somewhere
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 unit: install ## Unit, property and golden tests
