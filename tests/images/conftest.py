@@ -1,5 +1,6 @@
 """The images of this checkout, built by buildah once, and a container of each."""
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,10 +9,18 @@ import pytest
 
 from container_images import ORDER
 from virtfleet_dev.containers import TARGETS, Buildah, Container, Image, build_images, locked_folder
+from virtfleet_dev.paths import checkout
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
+def revision() -> str:
+    git = ["git", "-C", str(checkout()), "rev-parse", "HEAD"]
+    return subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory, revision: str) -> dict[str, Image]:
+    assert revision  # the one that is built; there may be another commit before the tests have run
     return {image.target: image for image in build_images(ORDER, tmp_path_factory.mktemp("images"))}
 
 

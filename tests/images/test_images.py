@@ -58,9 +58,7 @@ def test_images_are_small(
     assert megabytes < MOST_MEGABYTES[target]
 
 
-def test_labels_say_what_it_is(target: str, images: dict[str, Image]) -> None:
-    git = ["git", "-C", str(checkout()), "rev-parse", "HEAD"]
-    revision = subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
+def test_labels_say_what_it_is(target: str, images: dict[str, Image], revision: str) -> None:
     labels = configuration(images[target])["Labels"]
     assert isinstance(labels, dict)
     found = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}

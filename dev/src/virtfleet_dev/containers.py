@@ -98,7 +98,7 @@ def build_images(order: Order, output: Path, say: Callable[[str], None] = print)
     with locked_folder() as folder, tempfile.TemporaryDirectory() as secrets:
         program = order.builder or _find_builder(order.base or BASE)
         builder = Buildah(folder, order) if program == "buildah" else Docker(program, order)
-        arguments = [*builder.prepare(Path(secrets), say), *_build_arguments(order)]
+        arguments = [*builder.prepare(Path(secrets), say), *_build_arguments(order, Path(secrets))]
         images = []
         for target in order.targets:
             say(f"Building {order.name(target)} with {program}")
@@ -186,7 +186,7 @@ def _build(builder: Docker | Buildah, order: Order, target: str, arguments: Sequ
     name = order.name(target)
     with tempfile.TemporaryDirectory() as folder:
         id_file = Path(folder, "id")
-        files = ("--iidfile", id_file, "--file", checkout() / "Dockerfile", checkout())
+        files = ("--iidfile", id_file, checkout())
         _run([*builder.command, "build", "--target", target, "--tag", name, *arguments, *files])
         image_id = id_file.read_text().removeprefix("sha256:").strip()
     archive = output / f"virtfleet-{target}-{name.rpartition(':')[2]}.tar"
@@ -198,14 +198,16 @@ def _build(builder: Docker | Buildah, order: Order, target: str, arguments: Sequ
     return Image(target, name, image_id, archive)
 
 
-def _build_arguments(order: Order) -> list[str]:
-    labels = [f"--label=org.opencontainers.image.version={version()}"]
+def _build_arguments(order: Order, folder: Path) -> list[str]:
+    git = ("git", "-C", checkout(), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    revision = "unknown"
     with suppress(subprocess.CalledProcessError, FileNotFoundError):
-        git = ("git", "-C", checkout(), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
         revision = subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
-        # As an argument it would be taken from the layer that an earlier build made.
-        labels.append(f"--label=org.opencontainers.image.revision={revision}")
-    return ["--build-arg", f"VERSION={version()}", *labels, *(["--no-cache"] if order.fresh else [])]
+    # Not as an argument: buildah would take the label of an earlier build, whose text was the same.
+    dockerfile = folder / "Dockerfile"
+    dockerfile.write_text((checkout() / "Dockerfile").read_text().replace("$REVISION", revision))
+    fresh = ["--no-cache"] if order.fresh else []
+    return [f"--file={dockerfile}", f"--build-arg=VERSION={version()}", *fresh]
 
 
 def _secret_arguments(folder: Path) -> list[str]:
