@@ -30,6 +30,8 @@ class Lab:
     repository: Repository
     folder: Path
     ovn_host: str
+    ovn: dict[str, Any]
+    """The operator's setting."""
 
     @property
     def flux(self) -> Flux:
@@ -92,6 +94,6 @@ async def lab(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFact
     async with rig(control_plane, folder) as fleet:
         await fleet.start_operator(ovn=ovn)
         await fleet.add_node("node-a")
-        found = Lab(fleet, kubectl, Repository(folder), folder, host)
+        found = Lab(fleet, kubectl, Repository(folder), folder, host, ovn)
         yield found
         OvnCentral(folder, host, *(server_files(folder / name) for name in ("a", "b"))).down()

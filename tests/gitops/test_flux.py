@@ -46,7 +46,8 @@ async def test_a_commit_becomes_a_fleet_that_is_current_and_shows_no_difference(
         for one in wanted:
             found = await lab.fleet.get(one["kind"], one["metadata"]["name"])
             assert found
-            assert writers_of_spec(found) <= {Flux.MANAGER}, one
+            # An empty spec has no manager, and Kubernetes 1.20 says then that somebody wrote it before.
+            assert writers_of_spec(found) <= {Flux.MANAGER, "before-first-apply"}, one
     finally:
         central.down()
 
