@@ -96,4 +96,9 @@ async def lab(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFact
         await fleet.add_node("node-a")
         found = Lab(fleet, kubectl, Repository(folder), folder, host, ovn)
         yield found
-        OvnCentral(folder, host, *(server_files(folder / name) for name in ("a", "b"))).down()
+        # Nothing is left to the next module, whatever has failed.
+        for node in fleet.nodes.values():
+            await node.stop()
+            await node.start()
+        await fleet.clear("VMSnapshotSchedule", "VMRestore", "VMSnapshot", "VirtualMachine", "VMImage")
+        await fleet.clear("SecurityGroup", "VirtualSwitch")

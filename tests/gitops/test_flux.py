@@ -77,8 +77,8 @@ async def test_a_change_in_git_is_in_progress_until_the_node_has_it(lab: "Lab", 
     flux.reconcile()
     found = await lab.fleet.get("VirtualMachine", "quickstart")
     assert found
-    assert kstatus(found) is Health.IN_PROGRESS
     await node.start()
+    assert kstatus(found) is Health.IN_PROGRESS
     await current(lab, found)
     assert flux.diff() == ""
 
