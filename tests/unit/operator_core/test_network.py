@@ -331,7 +331,7 @@ def test_the_counts_of_a_switch_are_written_at_intervals_and_the_rest_at_once(wo
     before = summarise_switch(switch, SwitchFacts(ports=1, taken=1), NOW)
     switch = switch.model_copy(update={"status": before})
     more = summarise_switch(switch, SwitchFacts(ports=2, taken=2), NOW)
-    assert (before.addresses_free, more.addresses_free) == (252, 251)
+    assert (before.addresses_free, more.addresses_free) == (251, 250)
     assert network_write_due(before, before, NOW, NOW) is None
     assert network_write_due(before, more, NOW, NOW) == NOW + LOAD_INTERVAL
     lost = summarise_switch(switch, SwitchFacts(ports=2, way_out="there is no VirtualSwitch 'office'"), NOW)
@@ -346,7 +346,7 @@ def test_the_counts_of_a_switch_are_written_at_intervals_and_the_rest_at_once(wo
 def test_the_switch_has_the_vlans_of_its_port_groups_and_cards(world: World) -> None:
     switch = world.catalog.virtual_switch("tenant")
     assert switch is not None
-    assert build_switch(switch, [7], ["node-a"]).vlans == (None, 7, 101)
+    assert build_switch(switch, [7], ["node-a"], world.catalog).vlans == (None, 7, 101)
 
 
 def test_a_status_shows_the_managed_address_first(world: World) -> None:

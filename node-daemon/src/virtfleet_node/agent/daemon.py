@@ -18,6 +18,7 @@ from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.cpu_watch import CpuWatch
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.flattener import Flattener
+from virtfleet_node.agent.forwards import Forwards
 from virtfleet_node.agent.freezer import Freezer
 from virtfleet_node.agent.give_devices import hold_devices
 from virtfleet_node.agent.guests import Guests
@@ -63,6 +64,7 @@ class NodeDaemon:
         self._storage = StorageWatch(around, self._entries.values, describe)
         self._traffic = TrafficWatch(around, self._entries)
         self.numa = NumaWatch(around, self._entries, self._queue.add)
+        self.forwards = Forwards(around.local_ports, self._entries)
         around.cells.subscribe(self._look_at_all)
         self._cpu = CpuWatch(around, self._entries)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
@@ -100,7 +102,7 @@ class NodeDaemon:
             self._resync(),
             self._snapshots.run(),
             *watches,
-            self._around.switch.run(),
+            *(self._around.switch.run(), self.forwards.run()),
             self._around.devices.run(),
         )
         self._tasks += [asyncio.create_task(work) for work in background]
