@@ -10,7 +10,7 @@ from virtfleet_node.core.desired.interfaces import INTEGRATION_BRIDGE
 MARK: Final = ("virtfleet", "forward")
 """external_ids of the interfaces that we have made."""
 
-PREFIX: Final = "vff"
+PREFIX: Final = "vmfwd"
 _NAME_LENGTH: Final = 15
 """Of a network device."""
 
