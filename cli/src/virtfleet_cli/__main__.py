@@ -32,6 +32,7 @@ from virtfleet_cli.running import run_command
 from virtfleet_cli.snapshot_commands import restore, snapshot, snapshots
 from virtfleet_cli.terminal import Terminal
 from virtfleet_cli.upload import Upload, prepare_image
+from virtfleet_cli.vnc import show_display
 from virtfleet_cli.waiting import POLL_SECONDS
 
 Plan = Callable[[dict[str, Any]], Change]
@@ -179,6 +180,24 @@ def console(name: str, *, history: bool, timeout: float | None) -> None:
             await print_history(cluster, name, terminal)
         else:
             await run_console(cluster, name, terminal, timeout)
+
+    run_command(act)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--port", type=click.IntRange(1, 65535), help="Loopback port to listen on; any that is free by default.")
+@click.option("--viewer", help="Viewer to start; remote-viewer or a vncviewer by default.")
+@click.option("--proxy-only", is_flag=True, help="Start no viewer; print the port as JSON and serve until Ctrl-C.")
+@connection_options
+def vnc(name: str, *, port: int | None, viewer: str | None, proxy_only: bool) -> None:
+    """Show the display of a machine, which has one with `display: {}` in its spec.
+
+    Listens on a loopback port for a VNC viewer, and starts one.
+    """
+
+    async def act(cluster: Cluster) -> None:
+        await show_display(cluster, name, port=port, viewer=viewer, proxy_only=proxy_only)
 
     run_command(act)
 

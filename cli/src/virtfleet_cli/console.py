@@ -37,6 +37,13 @@ class End:
     connect_again: bool = False
 
 
+def judge(close_code: int | None, reason: str) -> End:
+    """Return what the end of a connection means."""
+    if close_code in _COME_AGAIN:
+        return End(reason, connect_again=True)
+    return End(reason, failed=close_code != WSCloseCode.OK)
+
+
 async def print_history(cluster: Cluster, name: str, terminal: Terminal) -> None:
     """Write the last output of the guest, as far as its node keeps it, and leave."""
     query = {"history": str(CONSOLE_HISTORY_BYTES), "follow": "false"}
@@ -167,6 +174,4 @@ async def _show(console: aiohttp.ClientWebSocketResponse, terminal: Terminal) ->
         if message.type is WSMsgType.CLOSE:
             reason = str(message.extra or "")
         break
-    if console.close_code in _COME_AGAIN:
-        return End(reason, connect_again=True)
-    return End(reason, failed=console.close_code != WSCloseCode.OK)
+    return judge(console.close_code, reason)

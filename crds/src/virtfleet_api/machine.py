@@ -14,6 +14,7 @@ from pydantic import Field, PlainSerializer
 from virtfleet_api.base import Document
 from virtfleet_api.compute import CPU_SET_PATTERN, MAX_SHARES
 from virtfleet_api.device import PCI_ADDRESS_PATTERN, GpuMode
+from virtfleet_api.display import DisplayModel
 from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, UID_PATTERN
 from virtfleet_api.network import LinkState, NicModel
 from virtfleet_api.virtual_machine import Clone, DiskBus, DiskCache, ReclaimPolicy
@@ -284,6 +285,8 @@ class Hardware(Document):
     kernel: MachineKernel | None = None
     cloud_init_digest: Sha256 | None = None
     guest_agent: bool = True
+    display: DisplayModel | None = None
+    """The graphics card of its display; None for no display."""
 
     @property
     def vcpus(self) -> int:

@@ -102,9 +102,17 @@ class NodeConsoles:
     def open_console(
         self, node: str, uid: str, query: Mapping[str, str]
     ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        return self._open(node, uid, query, "console")
+
+    def open_display(self, node: str, uid: str) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        return self._open(node, uid, {}, "vnc")
+
+    def _open(
+        self, node: str, uid: str, query: Mapping[str, str], what: str
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
         if node != NODE:
             raise NodeUnavailableError(f"{node} has no address")
-        return open_console(self._dialer, node, f"127.0.0.1:{self._node.port}", uid, query)
+        return open_console(self._dialer, node, f"127.0.0.1:{self._node.port}", uid, query, what)
 
 
 @dataclass
@@ -118,6 +126,8 @@ class Lab:
     front_proxy: LocalAuthority
     serving_ca: Path
     users: dict[str, Connection] = field(default_factory=dict)
+    subresource: str = "console"
+    """What is opened."""
 
     async def user(self, name: str, group: str | None = None) -> Connection:
         if name not in self.users:
@@ -126,7 +136,7 @@ class Lab:
         return self.users[name]
 
     def path(self, machine: str, query: str = "") -> str:
-        return f"{GROUP}/namespaces/default/virtualmachines/{machine}/console{query}"
+        return f"{GROUP}/namespaces/default/virtualmachines/{machine}/{self.subresource}{query}"
 
     @asynccontextmanager
     async def console(self, user: str, machine: str, query: str = "", **headers: str) -> AsyncIterator[Any]:
@@ -175,9 +185,9 @@ class Lab:
         }
         await asyncio.to_thread(self.plane.kubectl.apply, body)
 
-    async def grant(self, user: str) -> None:
-        """Give a user the right to consoles."""
-        await asyncio.to_thread(self.plane.kubectl.apply, binding(user, "console-users"))
+    async def grant(self, user: str, role: str = "console-users") -> None:
+        """Give a user the right to consoles, or another."""
+        await asyncio.to_thread(self.plane.kubectl.apply, binding(user, role))
 
     async def kubectl(self, *arguments: str) -> str:
         return await asyncio.to_thread(self.plane.kubectl.run, *arguments)
@@ -206,6 +216,7 @@ async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
     stand_in = Node()
     app = web.Application()
     app.router.add_get("/v1/machines/{uid}/console", stand_in.answer)
+    app.router.add_get("/v1/machines/{uid}/vnc", stand_in.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
@@ -295,14 +306,16 @@ async def register(lab: Lab) -> None:
     }
     roles = [
         rule("console-users", ["subresources.virtfleet.io"], ["virtualmachines/console"]),
+        rule("display-users", ["subresources.virtfleet.io"], ["virtualmachines/vnc"]),
         rule("vm-viewers", ["virtfleet.io"], ["virtualmachines"]),
         binding("vera", "vm-viewers"),
         binding("carl", "console-users"),
         binding("rosa", "console-users"),
+        binding("dora", "display-users"),
     ]
     await asyncio.to_thread(lab.plane.kubectl.apply, service, api, *roles)
     await lab.kubectl("wait", "--for=condition=Available", "apiservice/v1alpha1.subresources.virtfleet.io")
-    for name in ("vera", "carl", "rosa"):
+    for name in ("vera", "carl", "rosa", "dora"):
         await lab.user(name)
     await lab.eventually(lambda: knows_group(lab))
 
@@ -335,4 +348,5 @@ async def knows_group(lab: Lab) -> bool:
 @pytest.fixture(autouse=True)
 def calm(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.node.behave, lab.node.refusal, lab.node.sent = lab.node.echo, None, 0
+    lab.subresource = "console"
     monkeypatch.setattr(session, "CHECK_SECONDS", 0.2)

@@ -27,6 +27,7 @@ from virtfleet_node.agent.numa_watch import NumaWatch
 from virtfleet_node.agent.observe import forget_vcpus, observe, observe_around
 from virtfleet_node.agent.performers import Performers
 from virtfleet_node.agent.queue import KeyedQueue
+from virtfleet_node.agent.reach import check_reachable, read_log
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
 from virtfleet_node.agent.snapshots import Snapshots
 from virtfleet_node.agent.storage_watch import DiskFigure, StorageWatch
@@ -39,10 +40,9 @@ from virtfleet_node.core.cpu_figure import CpuFigure
 from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, ObservedDomain
-from virtfleet_node.core.ports import ConsoleStream
+from virtfleet_node.core.ports import ConsoleStream, DisplayStream
 from virtfleet_node.core.record import with_desired
-from virtfleet_node.core.traffic import CardFigure, build_traffic
-from virtfleet_node.hypervisor.console_log import read_tail
+from virtfleet_node.core.traffic import CardFigure
 
 _LOG = logging.getLogger(__name__)
 
@@ -97,14 +97,9 @@ class NodeDaemon:
         self._queue.start()
         await self._snapshots.start()
         self._look_at_all()
-        watches = (self._storage.run(), self._traffic.run(), self._cpu.run(), self.numa.run(), self._freezer.run())
-        background = (
-            self._resync(),
-            self._snapshots.run(),
-            *watches,
-            *(self._around.switch.run(), self.forwards.run()),
-            self._around.devices.run(),
-        )
+        looks = (self._storage.run(), self._traffic.run(), self._cpu.run(), self.numa.run(), self._freezer.run())
+        others = (self._resync(), self._snapshots.run(), self.forwards.run())
+        background = (*looks, *others, self._around.switch.run(), self._around.devices.run())
         self._tasks += [asyncio.create_task(work) for work in background]
 
     async def stop(self) -> None:
@@ -192,20 +187,22 @@ class NodeDaemon:
     async def list_interfaces(self, uid: str) -> InterfaceList:
         """Return the network cards of a machine with their traffic; NotFoundError."""
         self._entry(uid)
-        counted = await self._around.hypervisor.read_traffic()
-        return InterfaceList(items=build_traffic(await self._around.hypervisor.read(uid), counted.get(uid, {})))
+        return await self._traffic.list_interfaces(uid)
 
     async def open_console(self, uid: str) -> ConsoleStream:
         """Open the serial console of a running guest; ConflictError when it does not run."""
-        report = self.get_machine(uid)
-        if report.phase not in {Phase.RUNNING, Phase.PAUSED, Phase.STOPPING}:
-            raise ConflictError(f"The machine is {report.phase}; only a running guest has a console.")
+        check_reachable(self.get_machine(uid), "console")
         return await self._around.hypervisor.open_console(uid)
+
+    async def open_display(self, uid: str) -> DisplayStream:
+        """Open the display of a running guest; ConflictError when it does not run, or has none."""
+        check_reachable(self.get_machine(uid), "display")
+        return await self._around.hypervisor.open_display(uid)
 
     async def read_console_log(self, uid: str, max_bytes: int) -> bytes:
         """Return the end of what the guest wrote to its console."""
         self._entry(uid)
-        return await asyncio.to_thread(read_tail, self._around.console_log(uid), max_bytes)
+        return await read_log(self._around, uid, max_bytes)
 
     def machine_changed(self, uid: str) -> None:
         """Look at a machine that something happened to."""

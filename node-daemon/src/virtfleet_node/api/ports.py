@@ -12,7 +12,7 @@ from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NetworkReport, NodeReport
 from virtfleet_api.snapshot import MachineSnapshot, SnapshotReport
-from virtfleet_node.core.ports import ConsoleStream
+from virtfleet_node.core.ports import ConsoleStream, DisplayStream
 from virtfleet_node.core.stored import ImageCopy
 
 
@@ -60,6 +60,9 @@ class Daemon(Protocol):
 
     async def read_console_log(self, uid: str, max_bytes: int) -> bytes:
         """Return the end of what the guest wrote to its console."""
+
+    async def open_display(self, uid: str) -> DisplayStream:
+        """Open the display of a running guest; ConflictError when it does not run, or has none."""
 
 
 class Uploads(Protocol):

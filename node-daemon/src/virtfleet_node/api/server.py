@@ -28,6 +28,7 @@ from virtfleet_api.pool import PoolSet
 from virtfleet_api.snapshot import MachineSnapshot
 from virtfleet_node.api.access import check_operator
 from virtfleet_node.api.console import Consoles
+from virtfleet_node.api.display import Displays
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.forward import Forwards
 from virtfleet_node.api.journal import Journal
@@ -70,6 +71,7 @@ class Server:
         self._streams = Streams(journal, metrics)
         self._consoles = Consoles(daemon, metrics)
         self._forwards = Forwards(forwarder, metrics) if forwarder is not None else None
+        self._displays = Displays(daemon, metrics)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
 
@@ -101,6 +103,7 @@ class Server:
         app.router.add_delete("/v1/machines/{uid}", self._delete_machine)
         app.router.add_get("/v1/machines/{uid}/interfaces", self._list_interfaces)
         app.router.add_get("/v1/machines/{uid}/console", self._console)
+        app.router.add_get("/v1/machines/{uid}/vnc", self._vnc)
         app.router.add_get("/v1/images", self._list_images)
         app.router.add_put("/v1/images/{uid}", self._put_image)
         app.router.add_get("/v1/snapshots", self._list_snapshots)
@@ -121,6 +124,7 @@ class Server:
         self._consoles.end()
         if self._forwards is not None:
             self._forwards.end()
+        self._displays.end()
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -215,6 +219,9 @@ class Server:
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         assert self._forwards is not None  # noqa: S101 -- else there is no such route
         return await self._forwards.serve(request, _parse_uid(request))
+
+    async def _vnc(self, request: web.Request) -> web.StreamResponse:
+        return await self._displays.serve(request, _parse_uid(request))
 
 
 def _parse_uid(request: web.Request) -> str:
