@@ -23,6 +23,15 @@ from virtfleet_dev.process import Program, wait_until
 
 READY_SECONDS = 120.0  # 4 s on an idle machine; generous where others compile
 
+_CONTROLLERS = (
+    "namespace",
+    "serviceaccount",
+    "serviceaccount-token",
+    "root-ca-cert-publisher",
+    "garbagecollector",
+    "clusterrole-aggregation",
+)
+
 
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port that is free now."""
@@ -121,7 +130,7 @@ class ControlPlane:
         wait_until(self.ready, READY_SECONDS, "the API server", self.apiserver)
 
     def start_controllers(self) -> None:
-        """Start the controllers that namespaces, ServiceAccounts and garbage collection need."""
+        """Start the controllers that namespaces, ServiceAccounts, garbage collection and aggregated roles need."""
         config = self.directory / "pki" / "controllers.kubeconfig"
         self.write_kubeconfig(config, "system:kube-controller-manager", None)
         self.controllers.start(
@@ -132,7 +141,7 @@ class ControlPlane:
                 *_unencrypted_port_flags(binaries()["kube-controller-manager"]),
                 "--secure-port=0",
                 "--use-service-account-credentials=true",
-                "--controllers=namespace,serviceaccount,serviceaccount-token,root-ca-cert-publisher,garbagecollector",
+                f"--controllers={','.join(_CONTROLLERS)}",
                 f"--service-account-private-key-file={service_account_key(self.directory / 'pki')[0]}",
                 f"--root-ca-file={self._authority.pair.certificate}",
             ],

@@ -47,6 +47,8 @@ class Node:
         self.sent = 0
         self.echoing = 0
         self.typed = b""
+        self.log = b""
+        self.open: web.WebSocketResponse | None = None
         self.port = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -55,14 +57,27 @@ class Node:
             return web.json_response(self.refusal.to_json_dict(), status=409)
         console = web.WebSocketResponse()
         await console.prepare(request)
+        if request.query.get("follow") == "false":
+            await console.send_bytes(self.log[-int(request.query["history"]) :])
+            await console.close()
+            return console
+        self.open = console
         await self.behave(console)
         return console
+
+    def cut(self) -> None:
+        """Lose the connection that was opened last."""
+        assert self.open is not None
+        assert self.open._req is not None
+        assert self.open._req.transport is not None
+        self.open._req.transport.abort()
 
     async def echo(self, console: web.WebSocketResponse) -> None:
         self.echoing += 1
         async for message in console:
             if message.type is WSMsgType.BINARY:
                 self.typed += message.data
+                self.log += message.data
                 await console.send_bytes(message.data)
         self.echoing -= 1
 
@@ -355,6 +370,6 @@ async def knows_group(lab: Lab) -> bool:
 
 @pytest.fixture(autouse=True)
 def calm(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab.node.behave, lab.node.refusal, lab.node.sent = lab.node.echo, None, 0
+    lab.node.behave, lab.node.refusal, lab.node.sent, lab.node.log = lab.node.echo, None, 0, b""
     lab.subresource = "console"
     monkeypatch.setattr(session, "CHECK_SECONDS", 0.2)
