@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODES ?= 1
 UV := $(BIN)/uv
+COMPILE := $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .PHONY: help
 help: ## List the commands
@@ -19,30 +20,37 @@ $(VENV)/.installed: requirements.lock pyproject.toml dev/packages.txt dev/instal
 
 .PHONY: lock
 lock: ## Resolve the Python dependencies again
-	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --all-extras pyproject.toml --group check --group test --group docs --group build -o requirements.lock
+	$(COMPILE) pyproject.toml --all-extras --group check --group test --group docs --group build --group images -o requirements.lock
+	$(COMPILE) pyproject.toml --extra operator -c requirements.lock -o containers/operator.lock
+	$(COMPILE) pyproject.toml --extra node -c requirements.lock -o containers/node.lock
+	$(COMPILE) --group images -c requirements.lock -o containers/build.lock
+
+# What is in the images.
+LICENCES = $(BIN)/pip-licenses --packages $(shell sed -n 's/^\([A-Za-z0-9._-]*\)==.*/\1/p' containers/operator.lock containers/node.lock | sort -u)
 
 .PHONY: generate
 generate: install ## Write the generated files (CRDs, references, dashboards, licences) again
 	$(BIN)/virtfleet-crds write
 	$(BIN)/python dev/metrics_reference.py write
 	$(BIN)/python -m virtfleet_dev.dashboards write
-	$(BIN)/pip-licenses --output-file docs/reference/licences.md
+	$(LICENCES) --output-file docs/reference/licences.md
 
 .PHONY: audit
 audit: install ## Look every locked package up in PyPI's advisories; needs the network
 	$(BIN)/uv tool run pip-audit@2.10.1 --strict --disable-pip --require-hashes -r requirements.lock
 
 .PHONY: lint types layers generated docs unit check
-lint: install ## ruff, every rule
+lint: install ## ruff, every rule; hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile dev/src/virtfleet_dev/base_image/Dockerfile
 types: install ## mypy --strict
 	$(BIN)/mypy
 layers: install ## import-linter
 	$(BIN)/lint-imports
 generated: install ## Generated files are up to date
 	$(BIN)/virtfleet-crds check
-	$(BIN)/pip-licenses | diff -q - docs/reference/licences.md || { echo "docs/reference/licences.md is old: run make generate"; exit 1; }
+	$(LICENCES) | diff -q - docs/reference/licences.md || { echo "docs/reference/licences.md is old: run make generate"; exit 1; }
 	$(BIN)/python dev/metrics_reference.py check
 	$(BIN)/python -m virtfleet_dev.dashboards check
 docs: install ## The site builds, and every link in it leads somewhere
@@ -55,12 +63,14 @@ check: lint types layers generated docs unit ## Everything that needs no cluster
 test: check ## Everything CI runs: `make check`, then every test on real parts, once more if it fails
 	$(BIN)/pytest tests --reruns 1 --ignore=tests/unit --ignore=tests/property --ignore=tests/golden
 
-.PHONY: quickstart up down bench
+.PHONY: quickstart up down bench images
 quickstart: install ## From a fresh machine to a running VM, step by step
 	$(BIN)/virtfleet-dev quickstart
 up: install ## A one-machine cluster with NODES nodes; kubeconfig in .dev/kubeconfig
 	$(BIN)/virtfleet-dev up --nodes $(NODES)
 down: ## Stop it and leave nothing behind
 	$(BIN)/virtfleet-dev down
+images: install ## Build the container images, archives of them in .dev/images
+	$(BIN)/virtfleet-dev images
 bench: install ## Measure speed and memory, see docs/performance.md
 	$(BIN)/python -m benchmarks
