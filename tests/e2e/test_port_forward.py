@@ -11,6 +11,7 @@ import pytest
 from fleet import Fleet, eventually
 from victims import kill
 from virtfleet_dev.cluster import Cluster
+from virtfleet_dev.kubectl import KubectlError
 from virtfleet_dev.node import Node
 from virtfleet_dev.paths import program
 from virtfleet_node.core.forward import is_ours
@@ -129,9 +130,10 @@ def test_ssh_reaches_the_guest(net: Fleet) -> None:
 
 
 def test_no_machine_is_given_the_nodes_address(net: Fleet) -> None:
-    held = net.cluster.kubectl.get("vmaddresses")
-    assert NODES_OWN not in [found["spec"]["address"] for found in (held or {}).get("items", [])]
-    with pytest.raises(Exception, match="is the one from which nodes reach guests"):
+    held = {found["spec"]["address"] for found in net.cluster.kubectl.list("vmaddresses")}
+    assert "10.72.0.22" in held
+    assert NODES_OWN not in held
+    with pytest.raises(KubectlError, match="is the one from which nodes reach guests"):
         net.machine("fwd-thief", networks=[{"name": "eth0", "switch": SWITCH, "ipAddress": NODES_OWN}])
 
 
