@@ -72,5 +72,10 @@ down: ## Stop it and leave nothing behind
 	$(BIN)/virtfleet-dev down
 images: install ## Build the container images, archives of them in .dev/images
 	$(BIN)/virtfleet-dev images
+.PHONY: kind-up kind-down
+kind-up: ## A kind cluster with virtfleet, for a machine with Docker and libvirtd
+	bash dev/kind/up.sh
+kind-down: ## Remove it; machines that run go on in libvirtd
+	kind delete cluster --name virtfleet
 bench: install ## Measure speed and memory, see docs/performance.md
 	$(BIN)/python -m benchmarks
