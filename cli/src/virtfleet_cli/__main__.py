@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 from rich.console import Console
@@ -30,7 +30,7 @@ from virtfleet_cli.power import (
 )
 from virtfleet_cli.progress import transfer_progress
 from virtfleet_cli.running import run_command
-from virtfleet_cli.screenshot import encode_png, take_picture
+from virtfleet_cli.screenshot import take_picture, write_picture
 from virtfleet_cli.snapshot_commands import restore, snapshot, snapshots
 from virtfleet_cli.terminal import Terminal
 from virtfleet_cli.upload import Upload, prepare_image
@@ -206,17 +206,13 @@ def vnc(name: str, *, port: int | None, viewer: str | None, proxy_only: bool) ->
 
 @main.command()
 @click.argument("name")
-@click.option(
-    "-o", "--output", type=click.File("wb", lazy=True), help="File to write; NAME.png by default, - for stdout."
-)
+@click.option("-o", "--output", help="File to write; NAME.png by default, - for stdout.")
 @connection_options
-def screenshot(name: str, *, output: BinaryIO | None) -> None:
+def screenshot(name: str, *, output: str | None) -> None:
     """Take a picture of a machine's display, as PNG."""
 
     async def act(cluster: Cluster) -> None:
-        picture = encode_png(await take_picture(cluster, name))
-        with output or Path(f"{name}.png").open("wb") as file:
-            file.write(picture)
+        write_picture(await take_picture(cluster, name), output or f"{name}.png")
 
     run_command(act)
 

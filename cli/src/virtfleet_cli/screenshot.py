@@ -5,6 +5,7 @@ import struct
 import zlib
 from typing import Final
 
+import click
 from aiohttp import WSMsgType
 
 from virtfleet_cli.cluster import Cluster
@@ -33,6 +34,15 @@ async def take_picture(cluster: Cluster, name: str) -> Picture:
         raise UnavailableError("The connection to the display was lost; try again.") from None
     except RfbError as error:
         raise CliError(str(error)) from error
+
+
+def write_picture(picture: Picture, path: str) -> None:
+    """Write the picture to a file, or with - to stdout; CliError when it cannot be written."""
+    try:
+        with click.open_file(path, "wb") as file:
+            file.write(encode_png(picture))
+    except OSError as error:
+        raise CliError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def encode_png(picture: Picture) -> bytes:

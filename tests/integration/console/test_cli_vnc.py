@@ -149,6 +149,21 @@ async def test_a_right_that_is_withdrawn_ends_it_as_a_failure(lab: Lab, tmp_path
         assert "The right to this display was withdrawn." in err
 
 
+async def test_a_picture_of_what_is_no_display_is_a_sentence(lab: Lab, tmp_path: Path) -> None:
+    lab.node.behave = lab.node.say_and_close
+    await lab.user("dora")
+    path = tmp_path / "web.png"
+    process = await asyncio.create_subprocess_exec(
+        PROGRAM,
+        *("screenshot", "web", "-o", str(path), "--kubeconfig", str(lab.folder / "dora")),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        assert await finished(process) == (1, "", "The display ended before it was seen whole.\n")
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ("user", "arguments", "sentence"),
     [
