@@ -15,6 +15,7 @@ from virtfleet_cli.cluster import Cluster
 from virtfleet_cli.console import print_history, run_console
 from virtfleet_cli.describe import clean, describe_machine
 from virtfleet_cli.errors import CliError
+from virtfleet_cli.forward_commands import port_forward, scp, ssh
 from virtfleet_cli.options import Duration, connection_options, output_options, wait_options
 from virtfleet_cli.ports import Machine, render_ports
 from virtfleet_cli.power import (
@@ -276,6 +277,9 @@ async def _wait(cluster: Cluster, name: str, change: Change, timeout_seconds: fl
     return f"It is {describe_state(machine).rstrip('.')}."
 
 
+main.add_command(port_forward)
+main.add_command(ssh)
+main.add_command(scp)
 main.add_command(snapshot)
 main.add_command(snapshots)
 main.add_command(restore)

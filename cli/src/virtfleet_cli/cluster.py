@@ -170,6 +170,19 @@ class Cluster:
         """Connect to the display of a machine for as long as the context lasts."""
         return self._open_socket(name, "vnc", {})
 
+    def open_forward(self, name: str, port: int) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        """Connect to a TCP port of a machine's guest for as long as the context lasts."""
+        return self._open_socket(name, "portforward", {"port": str(port)})
+
+    async def check_forward(self, name: str, port: int) -> None:
+        """Say what stands against connections to a machine before there is any; CliError."""
+        path = f"{self._path(SUBRESOURCES_API_VERSION, name)}/portforward"
+        try:
+            await self._request("GET", path, self._what(name), query={"port": str(port)})
+        except CliError as error:
+            if error.status != 400:  # noqa: PLR2004 -- HTTP: it is no WebSocket, which is all that was wrong
+                raise
+
     @asynccontextmanager
     async def _open_socket(
         self, name: str, subresource: str, query: Mapping[str, str]

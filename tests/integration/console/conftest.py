@@ -122,6 +122,11 @@ class NodeConsoles:
     def open_display(self, node: str, uid: str) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
         return self._open(node, uid, {}, "vnc")
 
+    def open_forward(
+        self, node: str, uid: str, query: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        return self._open(node, uid, query, "portforward")
+
     def _open(
         self, node: str, uid: str, query: Mapping[str, str], what: str
     ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
@@ -232,6 +237,7 @@ async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
     app = web.Application()
     app.router.add_get("/v1/machines/{uid}/console", stand_in.answer)
     app.router.add_get("/v1/machines/{uid}/vnc", stand_in.answer)
+    app.router.add_get("/v1/machines/{uid}/portforward", stand_in.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
@@ -322,15 +328,17 @@ async def register(lab: Lab) -> None:
     roles = [
         rule("console-users", ["subresources.virtfleet.io"], ["virtualmachines/console"]),
         rule("display-users", ["subresources.virtfleet.io"], ["virtualmachines/vnc"]),
+        rule("forward-users", ["subresources.virtfleet.io"], ["virtualmachines/portforward"]),
         rule("vm-viewers", ["virtfleet.io"], ["virtualmachines"]),
         binding("vera", "vm-viewers"),
         binding("carl", "console-users"),
         binding("rosa", "console-users"),
         binding("dora", "display-users"),
+        binding("fred", "forward-users"),
     ]
     await asyncio.to_thread(lab.plane.kubectl.apply, service, api, *roles)
     await lab.kubectl("wait", "--for=condition=Available", "apiservice/v1alpha1.subresources.virtfleet.io")
-    for name in ("vera", "carl", "rosa", "dora"):
+    for name in ("vera", "carl", "rosa", "dora", "fred"):
         await lab.user(name)
     await lab.eventually(lambda: knows_group(lab))
 

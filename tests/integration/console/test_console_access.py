@@ -26,6 +26,7 @@ async def test_discovery_through_the_api_server(lab: Lab) -> None:
         ("virtualmachines/console", ["get"]),
         ("virtualmachines/ports", ["get"]),
         ("virtualmachines/vnc", ["get"]),
+        ("virtualmachines/portforward", ["get"]),
         ("vmimages/upload", ["get", "update"]),
     ]
     listed = await lab.kubectl("api-versions")

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from identities import NODE, UID, Identities
+from loopback_guest import GuestPorts
 from made_up_console import Consoles
 from made_up_display import Displays
 from simulated_node import SimulatedDaemon, build_node_report
@@ -59,10 +60,13 @@ class RunningNode:
         self.fleet = fleet
         self.journal = Journal(build_node_report(NODE))
         self.daemon = ConsoleDaemon(NODE, self.journal)
+        self.guest = GuestPorts()
         self.registry = CollectorRegistry()
         self.context = fleet.server()
         self.epoch_path = folder / "epoch"
-        self.server = Server(self.daemon, self.journal, EpochGuard(self.epoch_path), ApiMetrics(self.registry))
+        self.server = Server(
+            self.daemon, self.journal, EpochGuard(self.epoch_path), ApiMetrics(self.registry), forwarder=self.guest
+        )
         self.port = 0
 
     @property

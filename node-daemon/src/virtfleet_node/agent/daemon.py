@@ -19,6 +19,7 @@ from virtfleet_node.agent.cpu_watch import CpuWatch
 from virtfleet_node.agent.disk_io_watch import DiskIoWatch
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.flattener import Flattener
+from virtfleet_node.agent.forwards import Forwards
 from virtfleet_node.agent.freezer import Freezer
 from virtfleet_node.agent.give_devices import hold_devices
 from virtfleet_node.agent.guests import Guests
@@ -65,6 +66,7 @@ class NodeDaemon:
         self.traffic = TrafficWatch(around, self._entries)
         self.disk_io = DiskIoWatch(around, self._entries)
         self.numa = NumaWatch(around, self._entries, self._queue.add)
+        self.forwards = Forwards(around.local_ports, self._entries)
         around.cells.subscribe(self._look_at_all)
         self.cpu = CpuWatch(around, self._entries)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
@@ -97,7 +99,7 @@ class NodeDaemon:
         self._queue.start()
         await self._snapshots.start()
         self._look_at_all()
-        watched = (self.storage, self.traffic, self.disk_io, self.cpu, self.numa, self._freezer)
+        watched = (self.storage, self.traffic, self.disk_io, self.cpu, self.numa, self.forwards, self._freezer)
         background = (
             self._resync(),
             self._snapshots.run(),

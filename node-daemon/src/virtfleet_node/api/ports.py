@@ -1,6 +1,8 @@
 """What the servers need from the daemon behind them. The agent implements it, and the store of images the rest."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from virtfleet_api.image import Image, ImageReport, UploadState
@@ -76,6 +78,15 @@ class Uploads(Protocol):
 
     async def finish_upload(self, image_uid: str, size_bytes: int, sha256: str) -> UploadState:
         """Have a complete upload checked and made an image."""
+
+
+class Forwarder(Protocol):
+    """Connects to TCP ports of guests. Every method may raise a NodeError, which becomes a Problem."""
+
+    def open_forward(
+        self, uid: str, port: int
+    ) -> AbstractAsyncContextManager[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Connect to a port of a running guest for as long as the context lasts."""
 
 
 class Copies(Protocol):

@@ -21,7 +21,7 @@ HEARTBEAT_SECONDS: Final = 20.0
 async def open_console(
     dialer: Dialer, name: str, address: str, uid: str, query: Mapping[str, str], what: str = "console"
 ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    """Connect to the console of a machine, or with `what` "vnc" to its display, for as long as the context lasts.
+    """Connect to the console of a machine, or with `what` to its `vnc` or `portforward`, as long as the context lasts.
 
     Raises:
         NodeRefusedError: the machine has none now; the message says why.

@@ -44,6 +44,13 @@ RESOURCES: Final[Document] = {
             "verbs": ["get"],
         },
         {
+            "name": f"{VirtualMachine.plural}/portforward",
+            "singularName": "",
+            "namespaced": True,
+            "kind": "VirtualMachine",
+            "verbs": ["get"],
+        },
+        {
             "name": f"{VMImage.plural}/upload",
             "singularName": "",
             "namespaced": True,

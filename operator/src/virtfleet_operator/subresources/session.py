@@ -59,10 +59,13 @@ class Way:
     """In the log: Open… and Close…."""
     ended: str
     """What it means that the node ends it."""
+    command: str = ""
+    """Of `kubectl vm`, where it is called otherwise than the subresource."""
 
 
 CONSOLE: Final = Way("console", "console", "Console", "has no more output: it stopped, or its history ends here.")
 DISPLAY: Final = Way("vnc", "display", "Display", "has stopped.")
+FORWARD: Final = Way("portforward", "TCP port", "Forward", "has ended the connection.", "port-forward")
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ class Session:
             return Ending(WSCloseCode.TRY_AGAIN_LATER, "The viewer does not take output.")
         if node.close_code == WSCloseCode.OK:
             return Ending(WSCloseCode.OK, f"{self.target} {self.way.ended}")
+        if node.close_code == WSCloseCode.INTERNAL_ERROR and self.way is FORWARD:
+            return Ending(WSCloseCode.INTERNAL_ERROR, f"The guest of {self.target} broke the connection off.")
         return Ending(WSCloseCode.SERVICE_RESTART, f"The connection to the node of {self.target} was lost.")
 
     async def _wait_for_stop(self) -> Ending:
