@@ -4,7 +4,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 NODES ?= 1
-UV := $(shell command -v uv || echo $(HOME)/.local/bin/uv)
+UV := $(BIN)/uv
 
 .PHONY: help
 help: ## List the commands
@@ -22,8 +22,13 @@ lock: ## Resolve the Python dependencies again
 	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --all-extras pyproject.toml --group check --group test --group docs --group build -o requirements.lock
 
 .PHONY: generate
-generate: install ## Write the generated files (CRDs, API reference) again
+generate: install ## Write the generated files (CRDs, API reference, licences) again
 	$(BIN)/virtfleet-crds write
+	$(BIN)/pip-licenses --output-file docs/reference/licences.md
+
+.PHONY: audit
+audit: install ## Look every locked package up in PyPI's advisories; needs the network
+	$(BIN)/uv tool run pip-audit@2.10.1 --strict --disable-pip --require-hashes -r requirements.lock
 
 .PHONY: lint types layers generated docs unit check
 lint: install ## ruff, every rule
@@ -35,6 +40,7 @@ layers: install ## import-linter
 	$(BIN)/lint-imports
 generated: install ## Generated files are up to date
 	$(BIN)/virtfleet-crds check
+	$(BIN)/pip-licenses | diff -q - docs/reference/licences.md || { echo "docs/reference/licences.md is old: run make generate"; exit 1; }
 docs: install ## The site builds, and every link in it leads somewhere
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 unit: install ## Unit, property and golden tests

@@ -79,6 +79,32 @@ async def test_a_removed_disk_leaves_what_a_snapshot_names_and_the_rest_goes_wit
     assert not list(disks.snapshots.read_all())
 
 
+async def test_a_disk_is_made_again_beside_what_a_snapshot_names_of_the_removed_one(disks: DiskStore) -> None:
+    first = (await disks.prepare_disk(MACHINE, DISK, None)).path
+    write(first, 1)
+    await capture(disks)
+    disks.remove_disk(MACHINE, "default", "root")
+    again = await disks.prepare_disk(MACHINE, DISK, None)
+    assert (again.path.name, again.layers) == ("root.2.qcow2", ())
+    assert reads(again.path, 0)
+    assert reads(first, 1)
+    assert disks.read_disks(MACHINE) == (again,)
+    disks.snapshots.remove(SNAPSHOT)
+    disks.layers.remove_unneeded(MACHINE)
+    assert [path.name for path in first.parent.iterdir()] == ["root.2.qcow2"], "neither the old layer nor its mark"
+    disks.remove_disk(MACHINE, "default", "root")
+    assert not first.parent.exists()
+
+
+async def test_a_removal_that_was_cut_off_is_ended_before_the_disk_is_made_again(disks: DiskStore) -> None:
+    first = (await disks.prepare_disk(MACHINE, DISK, None)).path
+    write(first, 1)
+    disks.layers.mark_removed((MACHINE, "default", "root"), 0)
+    again = await disks.prepare_disk(MACHINE, DISK, None)
+    assert reads(again.path, 0)
+    assert [path.name for path in first.parent.iterdir()] == ["root.qcow2"]
+
+
 async def test_a_disk_that_cannot_be_read_is_not_made_anew(disks: DiskStore) -> None:
     first = (await disks.prepare_disk(MACHINE, DISK, None)).path
     first.write_bytes(b"no disk at all")

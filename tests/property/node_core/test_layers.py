@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtfleet_api.image import ImageFormat
-from virtfleet_node.core.layers import Layer, as_attached, build_name, chain, parse_name, tips, unneeded
+from virtfleet_node.core.layers import REMOVED, Layer, as_attached, build_name, chain, parse_name, tips, unneeded
 from virtfleet_node.core.observed import AttachedDisk
 from virtfleet_node.core.stored import StoredDisk
 
@@ -31,7 +31,7 @@ def trees(draw: st.DrawFn) -> tuple[Layer, ...]:
 @given(trees(), st.data())
 def test_what_is_needed_stays_and_nothing_else(layers: tuple[Layer, ...], data: st.DataObject) -> None:
     named = data.draw(st.sets(st.sampled_from([layer.path for layer in layers])))
-    removed = data.draw(st.sets(st.sampled_from([layer.key for layer in layers])))
+    removed = data.draw(st.dictionaries(st.sampled_from([layer.key for layer in layers]), st.integers(0, 20)))
     by_path = {layer.path: layer for layer in layers}
     gone = unneeded(layers, named, removed)
     left = [layer for layer in layers if layer not in gone]
@@ -48,12 +48,15 @@ def test_what_is_needed_stays_and_nothing_else(layers: tuple[Layer, ...], data: 
 def test_the_disk_is_the_highest_layer_until_it_is_removed(layers: tuple[Layer, ...]) -> None:
     for key, tip in tips(layers).items():
         assert tip.number == max(layer.number for layer in layers if layer.key == key)
-        assert key not in tips(layers, {key})
+        assert key not in tips(layers, {key: tip.number})
+        assert tips(layers, {key: tip.number - 1})[key] == tip, "made under the same name since"
 
 
 @given(st.from_regex(r"[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?", fullmatch=True), st.integers(0, 999_999_999))
 def test_a_name_says_which_layer_it_is(disk: str, number: int) -> None:
     assert parse_name(build_name(disk, number)) == (disk, number)
+    assert parse_name(build_name(disk, number, REMOVED), REMOVED) == (disk, number)
+    assert parse_name(build_name(disk, number, REMOVED)) is None
 
 
 def test_other_names_are_no_layers() -> None:

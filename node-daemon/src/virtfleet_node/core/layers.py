@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from virtfleet_node.core.observed import AttachedDisk
@@ -13,10 +14,19 @@ from virtfleet_node.core.stored import StoredDisk
 
 SUFFIX: Final = ".qcow2"
 
-_NAME: Final = re.compile(r"(?P<disk>[a-z0-9]([-a-z0-9]*[a-z0-9])?)(\.(?P<number>[1-9][0-9]{0,8}))?\.qcow2")
+REMOVED: Final = ".removed"
+"""Suffix of the empty file that says up to which number the layers of a disk are of one that was removed."""
+
+_STEM: Final = re.compile(r"(?P<disk>[a-z0-9]([-a-z0-9]*[a-z0-9])?)(\.(?P<number>[1-9][0-9]{0,8}))?")
 
 Key = tuple[str, str, str]
 """Machine, pool and name of a disk."""
+
+Removed = Mapping[Key, int]
+"""Of the disks that were removed, while layers of theirs stay, the highest number of those layers.
+
+What has a higher number is another disk, which was made under the same name since.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,22 +51,27 @@ class Layer:
         return self.machine_uid, self.pool, self.disk
 
 
-def parse_name(file: str) -> tuple[str, int] | None:
+def parse_name(file: str, suffix: str = SUFFIX) -> tuple[str, int] | None:
     """Return disk and number of a layer by its file's name; None for another file."""
-    found = _NAME.fullmatch(file)
+    found = _STEM.fullmatch(file.removesuffix(suffix)) if file.endswith(suffix) else None
     return (found["disk"], int(found["number"] or 0)) if found else None
 
 
-def build_name(disk: str, number: int) -> str:
+def build_name(disk: str, number: int, suffix: str = SUFFIX) -> str:
     """Return the name of a layer's file."""
-    return f"{disk}.{number}{SUFFIX}" if number else f"{disk}{SUFFIX}"
+    return f"{disk}.{number}{suffix}" if number else f"{disk}{suffix}"
 
 
-def tips(layers: Iterable[Layer], removed: AbstractSet[Key] = frozenset()) -> dict[Key, Layer]:
+def is_removed(layer: Layer, removed: Removed) -> bool:
+    """Tell whether a layer is of a disk that was removed."""
+    return layer.number <= removed.get(layer.key, -1)
+
+
+def tips(layers: Iterable[Layer], removed: Removed = MappingProxyType({})) -> dict[Key, Layer]:
     """Return the layer that is each disk now: the one with the highest number, unless the disk was removed."""
     found: dict[Key, Layer] = {}
     for layer in layers:
-        if layer.key not in removed and (layer.key not in found or found[layer.key].number < layer.number):
+        if not is_removed(layer, removed) and (layer.key not in found or found[layer.key].number < layer.number):
             found[layer.key] = layer
     return found
 
@@ -71,7 +86,7 @@ def chain(layer: Layer, by_path: dict[Path, Layer]) -> tuple[Layer, ...]:
 
 
 def unneeded(
-    layers: Iterable[Layer], named: AbstractSet[Path], removed: AbstractSet[Key] = frozenset()
+    layers: Iterable[Layer], named: AbstractSet[Path], removed: Removed = MappingProxyType({})
 ) -> tuple[Layer, ...]:
     """Return the layers that can be removed, those above before those that they lie on.
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from virtfleet_node.core.layers import Key, Layer, chain, children, tips, unneeded
+from virtfleet_node.core.layers import Key, Layer, Removed, chain, children, tips, unneeded
 
 WORTH_BYTES: Final = 64 << 20
 """What the disk of a running guest must hold of its own before it gets a layer above it, so that this can be merged."""
@@ -64,8 +64,7 @@ class Seen:
     layers: tuple[Layer, ...]
     named: frozenset[Path] = frozenset()
     """What snapshots name."""
-    removed: frozenset[Key] = frozenset()
-    """Disks that were removed, while layers of theirs stay."""
+    removed: Removed = field(default_factory=dict)
     guests: Mapping[str, Mapping[Path, str]] = field(default_factory=dict)
     """The disks of running guests, by machine: file and device name."""
 

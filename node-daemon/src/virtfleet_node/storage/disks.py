@@ -12,8 +12,7 @@ from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import BlankSource, ImageDiskSource, MachineDisk, RetainedSource, SnapshotDiskSource
 from virtfleet_api.virtual_machine import Clone
 from virtfleet_node.core.errors import ConflictError, InvalidError, NodeError, PoolFullError
-from virtfleet_node.core.layers import SUFFIX as _SUFFIX
-from virtfleet_node.core.layers import Layer, parse_name
+from virtfleet_node.core.layers import Layer
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
 from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.captures import CaptureStore
@@ -100,10 +99,12 @@ class DiskStore:
         folder = self._pools.folder(disk.pool, "disks") / uid
         if os.path.lexists(folder):
             check_real(folder)
-        final = folder / f"{disk.name}{_SUFFIX}"
         there = self._find(uid, disk.pool, disk.name)
         if there is None:
-            self._check_readable(folder, disk.name)
+            self.layers.remove_unneeded(uid)  # what the removal of a disk of that name has left
+            if self.layers.has_unreadable(uid, disk.pool, disk.name):
+                raise InvalidError(f"Disk {disk.name} is not a qcow2 file any more; an administrator must look at it.")
+        final = self.layers.next_path(uid, disk.pool, disk.name)
         if there is None and isinstance(disk.source, RetainedSource):
             await asyncio.to_thread(self._take_over, disk, disk.source, final)
             await self.grow_disk(uid, disk)
@@ -119,12 +120,6 @@ class DiskStore:
         if stored is None:
             raise InvalidError(f"Disk {disk.name} is not a qcow2 file any more; an administrator must look at it.")
         return stored
-
-    def _check_readable(self, folder: Path, name: str) -> None:
-        """Refuse to make a disk anew where a file of it is that cannot be read: InvalidError."""
-        files = (path for path in folder.glob(f"{name}*{_SUFFIX}") if (parse_name(path.name) or ("", 0))[0] == name)
-        if any(self.layers.read(path) is None for path in files):
-            raise InvalidError(f"Disk {name} is not a qcow2 file any more; an administrator must look at it.")
 
     async def grow_disk(self, uid: str, disk: MachineDisk) -> None:
         """Make a disk that no guest uses as large as its document says, if it is smaller.
@@ -192,9 +187,9 @@ class DiskStore:
         check_real(folder)
         for leftover in folder.glob(f"*{PARTIAL}"):
             leftover.unlink()
-        if (stored := self._find(uid, pool, name)) is not None:
-            self._pools.release(pool, stored.capacity_bytes)
-            self.layers.mark_removed(uid, pool, name)
+        if (tip := self.layers.tips(uid).get((uid, pool, name))) is not None:
+            self._pools.release(pool, tip.capacity_bytes)
+            self.layers.mark_removed(tip.key, tip.number)
         self.layers.remove_unneeded(uid)
 
     @contextmanager
@@ -210,17 +205,18 @@ class DiskStore:
     def _take_over(self, disk: MachineDisk, source: RetainedSource, final: Path) -> None:
         """Give a disk that a machine has left behind to another, by one rename: it is in one place or the other."""
         left = self._pools.folder(disk.pool, "disks") / source.machine_uid
-        taken = self._find(source.machine_uid, disk.pool, source.name)
+        taken = self.layers.tips(source.machine_uid).get((source.machine_uid, disk.pool, source.name))
         if taken is None:
             raise ConflictError(
                 f"Disk {disk.name} was to be taken over, and there is none in pool {disk.pool}; "
                 "an administrator must look at it."
             )
         make_folder(final.parent)
-        taken.path.rename(final)  # what it lies on stays where it is
+        # What it lies on stays where it is, as long as it is needed, and is no disk of its own from now on.
+        self.layers.mark_removed(taken.key, taken.number - 1)
+        taken.path.rename(final)
         sync_folder(final.parent)
         sync_folder(left)
-        self.layers.mark_removed(source.machine_uid, disk.pool, source.name)
         self.layers.remove_unneeded(source.machine_uid)
 
     async def _make(self, partial: Path, disk: MachineDisk, image: ImageFiles | None) -> None:

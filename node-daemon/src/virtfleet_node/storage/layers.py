@@ -1,6 +1,7 @@
 """The files of disks' layers: <pool>/disks/<machine uid>/<disk>.qcow2, <disk>.1.qcow2 and so on.
 
-A disk that was removed, while what lies on its layers was not, is marked by the file `<disk>.removed`.
+A disk that was removed, while what lies on its layers was not, is marked by the file `<disk>.<n>.removed` with its
+highest number. A disk that is made under the same name afterwards has a higher one.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from virtfleet_node.core.errors import ConflictError
-from virtfleet_node.core.layers import Key, Layer, build_name, parse_name, tips, unneeded
+from virtfleet_node.core.layers import REMOVED, Key, Layer, Removed, build_name, is_removed, parse_name, tips, unneeded
 from virtfleet_node.core.qcow2 import HEADER_BYTES, UnsafeImageError, parse_header
 from virtfleet_node.storage import qemu_img
 from virtfleet_node.storage.files import PARTIAL, check_real, make_folder, publish, subfolders, sync_folder
@@ -22,8 +23,6 @@ _LOG = logging.getLogger(__name__)
 
 _BLOCK: Final = 512
 """Bytes that stat(2) counts st_blocks in, whatever the file system's own block is."""
-
-_REMOVED: Final = ".removed"
 
 MERGING: Final = ".merging"
 """Suffix of the file that says which layers of a disk QEMU merges."""
@@ -73,14 +72,21 @@ class LayerStore:
         return self._snapshots.named().union(*self._held.values())
 
     def numbers(self, uid: str, pool: str, disk: str) -> dict[str, int]:
-        """Return the numbers of a disk's layers by the names of their files."""
-        layers = (layer for layer in self.of_machine(uid) if (layer.pool, layer.disk) == (pool, disk))
-        return {layer.path.name: layer.number for layer in layers}
+        """Return the numbers of a disk's layers by the names of their files, those that cannot be read included."""
+        named = ((path.name, parse_name(path.name)) for path in self._folder(pool, uid).glob("*.qcow2"))
+        return {file: name[1] for file, name in named if name is not None and name[0] == disk}
 
     def next_path(self, uid: str, pool: str, disk: str) -> Path:
         """Return the path of a new layer of a disk, which becomes the disk when it appears."""
-        highest = max(self.numbers(uid, pool, disk).values(), default=-1)
+        removed = self._removed(uid).get((uid, pool, disk), -1)
+        highest = max((*self.numbers(uid, pool, disk).values(), removed))
         return self._folder(pool, uid) / build_name(disk, highest + 1)
+
+    def has_unreadable(self, uid: str, pool: str, disk: str) -> bool:
+        """Tell whether there is a file of a disk, one that was not removed, that is no layer."""
+        removed = self._removed(uid).get((uid, pool, disk), -1)
+        files = (file for file, number in self.numbers(uid, pool, disk).items() if number > removed)
+        return any(self.read(self._folder(pool, uid) / file) is None for file in files)
 
     async def make(self, path: Path, below: Path, size_bytes: int | None = None) -> None:
         """Make an empty layer on one that is there, unless it is there already; it appears whole and durably.
@@ -109,16 +115,23 @@ class LayerStore:
     def only_for(self, uid: str, pool: str, disk: str) -> tuple[Layer, ...]:
         """Return the layers of a disk that nobody needs but the disk itself; none when it is not there."""
         key = (uid, pool, disk)
-        if key not in self.tips(uid):
+        tip = self.tips(uid).get(key)
+        if tip is None:
             return ()
-        gone = unneeded(self.read_all(), self.named(), self.all_removed() | {key})
+        gone = unneeded(self.read_all(), self.named(), {**self.all_removed(), key: tip.number})
         return tuple(layer for layer in gone if layer.key == key)
 
-    def mark_removed(self, uid: str, pool: str, disk: str) -> None:
-        """Have a disk be removed although layers of it are still needed; durable when this returns."""
+    def mark_removed(self, key: Key, number: int) -> None:
+        """Have a disk up to this layer be removed although layers of it are still needed; durable when this returns.
+
+        The mark is an empty file, which a full file system takes as well.
+        """
+        if number < 0:
+            return
+        uid, pool, disk = key
         folder = self._folder(pool, uid)
         check_real(folder)
-        (folder / f"{disk}{_REMOVED}").touch(mode=0o600)
+        (folder / build_name(disk, number, REMOVED)).touch(mode=0o600)
         sync_folder(folder)
 
     def remove(self, path: Path) -> None:
@@ -143,13 +156,16 @@ class LayerStore:
 
     def tidy(self, uid: str) -> None:
         """Remove the marks of disks that have no layer any more, and folders with nothing in them."""
-        left = {(layer.pool, layer.disk) for layer in self.of_machine(uid)}
+        layers = self.of_machine(uid)
         for pool in self._pools.names():
             folder = self._folder(pool, uid)
             if folder.is_symlink() or not folder.is_dir():
                 continue
-            for mark in (*folder.glob(f"*{_REMOVED}"), *folder.glob(f"*{MERGING}")):
-                if (pool, mark.stem) not in left:
+            for mark, disk, number in _marks(folder):
+                if not any(is_removed(layer, {(uid, pool, disk): number}) for layer in layers):
+                    mark.unlink()
+            for mark in folder.glob(f"*{MERGING}"):
+                if not any((layer.pool, layer.disk) == (pool, mark.stem) for layer in layers):
                     mark.unlink()
             if not any(folder.iterdir()):
                 folder.rmdir()
@@ -158,22 +174,34 @@ class LayerStore:
     def is_removed(self, path: Path) -> bool:
         """Tell whether a layer is of a disk that was removed."""
         name = parse_name(path.name)
-        return name is not None and (path.parent / f"{name[0]}{_REMOVED}").exists()
+        return name is not None and any(
+            disk == name[0] and number >= name[1] for _, disk, number in _marks(path.parent)
+        )
 
-    def all_removed(self) -> frozenset[Key]:
+    def all_removed(self) -> Removed:
         """Return the disks that were removed, while layers of theirs stay."""
         folders = (subfolders(self._pools.folder(pool, "disks")) for pool in self._pools.names())
-        return frozenset(key for found in folders for folder in found for key in self._removed(folder.name))
+        found: dict[Key, int] = {}
+        for uid in {folder.name for some in folders for folder in some}:
+            found.update(self._removed(uid))
+        return found
 
-    def _removed(self, uid: str) -> frozenset[Key]:
-        return frozenset(
-            (uid, pool, mark.name.removesuffix(_REMOVED))
-            for pool in self._pools.names()
-            for mark in self._folder(pool, uid).glob(f"*{_REMOVED}")
-        )
+    def _removed(self, uid: str) -> Removed:
+        found: dict[Key, int] = {}
+        for pool in self._pools.names():
+            for _, disk, number in _marks(self._folder(pool, uid)):
+                found[uid, pool, disk] = max(number, found.get((uid, pool, disk), number))
+        return found
 
     def _folder(self, pool: str, uid: str) -> Path:
         return self._pools.folder(pool, "disks") / uid
+
+
+def _marks(folder: Path) -> Iterator[tuple[Path, str, int]]:
+    """Yield the marks of removed disks in a machine's folder, each with the disk and the highest of its numbers."""
+    for mark in folder.glob(f"*{REMOVED}"):
+        if (name := parse_name(mark.name, REMOVED)) is not None:
+            yield mark, *name
 
 
 def _read_folder(pool: str, folder: Path) -> Iterator[Layer]:
