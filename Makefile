@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODES ?= 1
 UV := $(BIN)/uv
+COMPILE := $(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11
 
 .PHONY: help
 help: ## List the commands
@@ -19,7 +20,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml dev/packages.txt dev/instal
 
 .PHONY: lock
 lock: ## Resolve the Python dependencies again
-	$(UV) pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 --all-extras pyproject.toml --group check --group test --group docs --group build -o requirements.lock
+	$(COMPILE) pyproject.toml --all-extras --group check --group test --group docs --group build --group images -o requirements.lock
+	$(COMPILE) pyproject.toml --extra operator -c requirements.lock -o containers/operator.lock
+	$(COMPILE) pyproject.toml --extra node -c requirements.lock -o containers/node.lock
+	$(COMPILE) --group images -c requirements.lock -o containers/build.lock
 
 .PHONY: generate
 generate: install ## Write the generated files (CRDs, API reference, licences) again
@@ -51,12 +55,14 @@ check: lint types layers generated docs unit ## Everything that needs no cluster
 test: check ## Everything CI runs: `make check`, then every test on real parts, once more if it fails
 	$(BIN)/pytest tests --reruns 1 --ignore=tests/unit --ignore=tests/property --ignore=tests/golden
 
-.PHONY: quickstart up down bench
+.PHONY: quickstart up down bench images
 quickstart: install ## From a fresh machine to a running VM, step by step
 	$(BIN)/virtfleet-dev quickstart
 up: install ## A one-machine cluster with NODES nodes; kubeconfig in .dev/kubeconfig
 	$(BIN)/virtfleet-dev up --nodes $(NODES)
 down: ## Stop it and leave nothing behind
 	$(BIN)/virtfleet-dev down
+images: install ## Build the container images, archives of them in .dev/images
+	$(BIN)/virtfleet-dev images
 bench: install ## Measure speed and memory, see docs/performance.md
 	$(BIN)/python -m benchmarks

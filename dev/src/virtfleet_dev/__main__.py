@@ -1,24 +1,32 @@
-"""`virtfleet-dev up | down | quickstart`: a one-machine cluster from the command line."""
+"""`virtfleet-dev up | down | quickstart | images`: a one-machine cluster and the images, from the command line."""
 
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
 from virtfleet_dev.cluster import Cluster
+from virtfleet_dev.containers import REGISTRY, TARGETS, ImagesError, Order, build_images
 from virtfleet_dev.paths import default_dev_dir
 from virtfleet_dev.quickstart import quickstart as run_quickstart
 
 _CONSOLE = Console(highlight=False)
 
 
-def _cluster() -> Cluster:
+def _say() -> Callable[[str], None]:
     start = time.monotonic()
 
     def say(text: str) -> None:
         _CONSOLE.print(f"[dim]{time.monotonic() - start:6.1f} s[/dim]  {text}")
 
-    return Cluster(default_dev_dir(), say)
+    return say
+
+
+def _cluster() -> Cluster:
+    return Cluster(default_dev_dir(), _say())
 
 
 @click.group()
@@ -50,6 +58,25 @@ def down() -> None:
 def quickstart() -> None:
     """From nothing to a running machine, step by step."""
     run_quickstart(_cluster(), _CONSOLE)
+
+
+@main.command()
+@click.argument("targets", nargs=-1, type=click.Choice(TARGETS))
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the archives; .dev/images.")
+@click.option("--registry", default=REGISTRY, show_default=True, help="What the images' names start with.")
+@click.option("--tag", default="", help="Their tag; virtfleet's version by default.")
+@click.option("--base", default="", help="The image of Debian 12 to start from.")
+@click.option("--builder", default="", type=click.Choice(["", "docker", "podman", "buildah"]), help="What builds.")
+@click.option("--fresh", is_flag=True, help="Build everything anew, with the newest packages.")
+def images(targets: tuple[str, ...], output: Path | None, **options: Any) -> None:
+    """Build the container images, all or some, and write an archive of each."""
+    order = Order(targets or TARGETS, **options)
+    try:
+        built = build_images(order, output or default_dev_dir() / "images", _say())
+    except ImagesError as error:
+        raise click.ClickException(str(error)) from None
+    for image in built:
+        _CONSOLE.print(f"{image.name}  {image.archive}", soft_wrap=True)
 
 
 if __name__ == "__main__":
