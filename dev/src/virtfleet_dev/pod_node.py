@@ -99,7 +99,7 @@ class PodNode:
 
     def load(self, archive: Path) -> None:
         """Import the images of an archive that `docker save` or `buildah push` wrote."""
-        self.containers("image", "import", "--digests=false", archive)
+        self.containers("image", "import", "--digests=false", archive.resolve())
 
     def containers(self, *words: str | Path) -> str:
         """Run `ctr` in the namespace of pods and return what it printed."""
