@@ -191,7 +191,7 @@ def test_upgrade_and_rollback_leave_the_guest_alone(charted: Charted, tmp_path: 
     pods = charted.pod_names()
     with time_of("chart upgraded"):
         charted.upgrade(CHART, "later")
-    assert charted.pod_names().isdisjoint(pods)
+    eventually(lambda: charted.pod_names().isdisjoint(pods), "the pods of before are gone")
     assert charted.life() == before
     with time_of("chart rolled back"):
         charted.rollback()
