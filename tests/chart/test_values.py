@@ -51,7 +51,11 @@ def test_a_wrong_value_is_refused_by_its_name(helm_4: Helm, given: str, named: s
 
 def test_old_and_new_helm_refuse_the_same(helm: Helm) -> None:
     # All at once, but for a value that is missing, and for what only the templates refuse.
-    asked = {given: named for given, named in WRONG.items() if not given.startswith(("node.pools=null", "ovn.mode=E", "ovn.mode=B"))}
+    asked = {
+        given: named
+        for given, named in WRONG.items()
+        if not given.startswith(("node.pools=null", "ovn.mode=E", "ovn.mode=B"))
+    }
     with pytest.raises(HelmError) as refused:
         helm.render(*(word for given in asked for word in ("--set", given)))
     for named in asked.values():

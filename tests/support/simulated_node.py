@@ -90,6 +90,8 @@ class SimulatedDaemon:
     """A restore is done as soon as it is asked for."""
     restored: dict[str, RestoreReport] = field(default_factory=dict)
     """The last restore of each machine, by its UID."""
+    consoles: dict[str, ConsoleStream] = field(default_factory=dict)
+    """Made-up consoles, by the UID of their machine."""
 
     async def put_snapshot(self, wanted: MachineSnapshot) -> SnapshotReport:
         """Capture a machine at once, or remove what was captured."""
@@ -185,8 +187,10 @@ class SimulatedDaemon:
         return report.model_copy(update={"pools": tuple(_with_disks(pool, disks) for pool in self.pools)})
 
     async def open_console(self, uid: str) -> ConsoleStream:
-        """There is no guest, so there is no console."""
-        raise ConflictError(f"The machine {uid} does not run.")
+        """There is no guest, so there is no console but what a test has made up."""
+        if uid not in self.consoles:
+            raise ConflictError(f"The machine {uid} does not run.")
+        return self.consoles[uid]
 
     async def read_console_log(self, uid: str, max_bytes: int) -> bytes:
         """There is no guest, so it said nothing."""

@@ -19,7 +19,10 @@ class ConditionStatus(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """The conditions that virtfleet sets. Every kind has Ready, but for VMRestore, which has Complete."""
+    """The conditions that virtfleet sets. Every kind has Ready, but for VMRestore, which has Complete.
+
+    Reconciling and Stalled are there while they are True: kstatus, which GitOps tools judge objects by, knows them.
+    """
 
     READY = "Ready"
     SCHEDULED = "Scheduled"
@@ -33,6 +36,8 @@ class ConditionType(StrEnum):
     NETWORK_READY = "NetworkReady"
     SCHEDULABLE = "Schedulable"
     COMPLETE = "Complete"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
 
 
 class Condition(Model):

@@ -74,6 +74,10 @@ def build_schema(kind: type[Resource]) -> Schema:
     """Build the structural schema of a kind."""
     whole = kind.model_json_schema(by_alias=True, mode="validation")
     defs, properties = whole["$defs"], whole["properties"]
+    parts = {part: _structural(properties[part], defs, part) for part in ("spec", "status") if part in properties}
+    if "status" in parts:
+        # An object that nobody has looked at yet is told from one that has nothing to say: kstatus needs that.
+        parts["status"]["default"] = {"observedGeneration": 0}
     return {
         "description": whole["description"],
         "type": "object",
@@ -82,7 +86,7 @@ def build_schema(kind: type[Resource]) -> Schema:
             "apiVersion": {"type": "string", "description": "Version of the schema of this object."},
             "kind": {"type": "string", "description": "Kind of this object."},
             "metadata": _metadata(kind),
-            **{part: _structural(properties[part], defs, part) for part in ("spec", "status") if part in properties},
+            **parts,
         },
     }
 

@@ -48,8 +48,10 @@ class Write:
 class ControlPlane:
     """A real API server with its store, in a directory."""
 
-    controllers_run = "namespace,serviceaccount,serviceaccount-token,root-ca-cert-publisher,garbagecollector"
-    """The controllers that namespaces, ServiceAccounts and garbage collection need."""
+    controllers_run = (
+        "namespace,serviceaccount,serviceaccount-token,root-ca-cert-publisher,garbagecollector,clusterrole-aggregation"
+    )
+    """The controllers that namespaces, ServiceAccounts, garbage collection and aggregated roles need."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

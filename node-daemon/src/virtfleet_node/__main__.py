@@ -14,14 +14,13 @@ from prometheus_client import REGISTRY, start_http_server
 
 from virtfleet_api.report import NodeReport
 from virtfleet_node.agent.cells import Cells
-from virtfleet_node.agent.cpu_metrics import CpuMetrics
 from virtfleet_node.agent.daemon import NodeDaemon
 from virtfleet_node.agent.device_table import DeviceTable
-from virtfleet_node.agent.network_metrics import NetworkMetrics
+from virtfleet_node.agent.metrics import Sources, register
 from virtfleet_node.agent.node import NodeDescription
-from virtfleet_node.agent.numa_metrics import NumaMetrics
+from virtfleet_node.agent.node_metrics import NodeFacts, NodeState
+from virtfleet_node.agent.queue_metrics import QueueMetrics
 from virtfleet_node.agent.relay import Relay
-from virtfleet_node.agent.storage_metrics import StorageMetrics
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.switch import Edges, NodeSwitch
 from virtfleet_node.agent.taken_devices import TakenDevices
@@ -139,12 +138,39 @@ async def build_daemon(
         now=lambda: datetime.now(UTC),
         cells=cells,
     )
-    daemon = NodeDaemon(around, describe)
-    StorageMetrics(REGISTRY, pools.reports, daemon.disk_figures)
-    CpuMetrics(REGISTRY, daemon.cpu_figures)
-    NetworkMetrics(REGISTRY, daemon.card_figures)
-    NumaMetrics(REGISTRY, lambda: cells.found, lambda: daemon.numa.moves)
+    daemon = NodeDaemon(around, describe, QueueMetrics(REGISTRY))
+    register(REGISTRY, build_sources(node, daemon, around, identity))
     return daemon, journal, images
+
+
+def build_sources(node: NodeDescription, daemon: NodeDaemon, around: Surroundings, identity: Identity) -> Sources:
+    """Return where the figures for Prometheus come from."""
+    inventory = node.inventory
+    return Sources(
+        facts=NodeFacts(
+            name=node.config.node_name,
+            libvirt_version=node.versions.libvirt,
+            qemu_version=node.versions.qemu,
+            hypervisor=node.facts.domain_type,
+            cpus=inventory.cpus,
+            cpu_frequency_hz=inventory.cpu_frequency_hz,
+            memory_bytes=inventory.memory_bytes,
+        ),
+        state=NodeState(
+            libvirt_connected=lambda: around.hypervisor.connected,
+            certificate_expires_at=lambda: identity.expires_at,
+            network=node.read_network,
+            has_southbound=lambda: identity.southbound() is not None,
+        ),
+        machines=daemon.list_machines,
+        cpus=lambda: daemon.cpu.figures,
+        pools=around.pools.reports,
+        disks=lambda: daemon.storage.disks,
+        disk_io=lambda: daemon.disk_io.figures,
+        cards=lambda: daemon.traffic.figures,
+        cells=lambda: around.cells.found,
+        moves=lambda: daemon.numa.moves,
+    )
 
 
 def build_switch(config: Config, identity: Identity) -> NodeSwitch:

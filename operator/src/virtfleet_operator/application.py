@@ -31,7 +31,7 @@ async def run(settings: Settings) -> None:
     listen_for_signals(stop)
     health, metrics = Health(), Metrics()
     connection = await read_connection(settings.kubeconfig)
-    async with KubeClient(connection) as client:
+    async with KubeClient(connection, metrics.answered) as client:
         times = LeaseTimes(settings.lease.duration_seconds, settings.lease.renew_seconds)
         lease = LeaderLease(client, settings.namespace, settings.identity, times)
         leading = Leading(settings, connection, client, lease, metrics, health)

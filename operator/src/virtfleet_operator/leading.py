@@ -2,7 +2,6 @@
 
 import asyncio
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from virtfleet_operator.enrolment.authority import Authority, load_authority
 from virtfleet_operator.enrolment.contexts import ClientTls
 from virtfleet_operator.fleet.client import Dialer
 from virtfleet_operator.fleet.members import Fleet
+from virtfleet_operator.gauges import count_nodes, count_objects
 from virtfleet_operator.handlers.running import run_kopf
 from virtfleet_operator.handlers.watch import WatchActivity, register, register_login
 from virtfleet_operator.health import Health
@@ -28,7 +28,7 @@ from virtfleet_operator.kube.lease import LeaderLease
 from virtfleet_operator.kube.secrets import SecretReader
 from virtfleet_operator.kube.sync import RESYNC_SECONDS, drop_vanished, fill
 from virtfleet_operator.metrics import Metrics
-from virtfleet_operator.reconcile.catalog import INDEXERS, MACHINE, NODE, CacheCatalog
+from virtfleet_operator.reconcile.catalog import INDEXERS, NODE, CacheCatalog
 from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.controller import Controller
 from virtfleet_operator.reconcile.loads import Loads
@@ -78,6 +78,8 @@ class Leading:
         self._loads = Loads(self._cache, self._catalog)
         self._controller = Controller(self._cache, metrics)
         self._fleet: Fleet | None = None
+        self._authority: Authority | None = None
+        self._network: Network | None = None
 
     async def run(self, stop: asyncio.Event, kopf_started: Callable[[], None]) -> None:
         """Lead until asked to stop, or until a part ends by itself, which is an error.
@@ -87,7 +89,7 @@ class Leading:
         """
         async with AsyncExitStack() as stack:
             cluster = EnrolmentCluster(self._client, self._settings.namespace)
-            authority = await load_authority(cluster, utc_now)
+            authority = self._authority = await load_authority(cluster, utc_now)
             ovn = await load_ovn_trust(self._settings, self._client, stack)
             await fill(self._client, self._cache)
             fleet = await self._build_fleet(authority, stack)
@@ -95,6 +97,7 @@ class Leading:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="virtfleet-")))
             kopf_settings = build_kopf_settings()
             network, network_parts = build_network(self._settings, ovn, self._controller)
+            self._network = network
             parts: Parts = {
                 "controller": self._controller.run(self._build_context(authority, fleet, events, network)),
                 "events": events.run(),
@@ -111,13 +114,13 @@ class Leading:
     def refresh_gauges(self) -> None:
         """Count what is cheaper to count when somebody asks."""
         self._metrics.leader_epoch.set(self._lease.epoch if self._fleet else 0)
-        self._metrics.streams.clear()
-        for contact, count in Counter(state.contact.name.lower() for state in self._fleet or ()).items():
-            self._metrics.streams.labels(contact).set(count)
-        self._metrics.machines.clear()
-        words = Counter(str(stored.status.printable_status or "Pending") for stored in self._cache.all(MACHINE))
-        for word, count in words.items():
-            self._metrics.machines.labels(word).set(count)
+        count_nodes(self._metrics, self._fleet or ())
+        count_objects(self._metrics, self._cache)
+        if self._authority is not None:
+            ends = self._authority.certificate.not_valid_after_utc
+            self._metrics.authority_expiry.labels("virtfleet-ca").set(ends.timestamp())
+        if self._network is not None:
+            self._metrics.northbound.labels("OVN_Northbound").set(self._network.trouble is None)
 
     async def _build_fleet(self, authority: Authority, stack: AsyncExitStack) -> Fleet:
         """Follow every node from the start: a machine is judged by what its node says, not by its silence."""

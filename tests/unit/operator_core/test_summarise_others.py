@@ -104,7 +104,10 @@ IMAGES = [
 )
 def test_an_image(facts: ImageFacts, phase: str, progress: str | None, ready: str, reason: str, message: str) -> None:
     status = summarise_image(META, VMImageStatus(), facts, NOW)
-    (condition,) = status.conditions
+    condition, *stalled = status.conditions
+    assert [(c.type, c.status, c.reason) for c in stalled] == (
+        [("Stalled", "True", reason)] if phase == "Failed" else []
+    )
     assert (status.phase, status.progress) == (phase, progress)
     assert (condition.status.value, condition.reason, condition.message) == (ready, reason, message)
     assert status.observed_generation == condition.observed_generation == 2
@@ -202,7 +205,8 @@ def test_a_node_shows_its_inventory_and_what_is_promised() -> None:
     ],
 )
 def test_a_node_is_ready(facts: NodeFacts, ready: str, reason: str) -> None:
-    condition, schedulable = summarise_node(node(), facts, NOW).conditions
+    condition, schedulable, *stalled = summarise_node(node(), facts, NOW).conditions
+    assert [c.type for c in stalled] == (["Stalled"] if reason == "Invalid" else [])
     assert schedulable.reason == ("Open" if ready == "True" else "NotReady")
     assert (condition.status.value, condition.reason) == (ready, reason)
 

@@ -27,8 +27,16 @@ class CpuMetrics(Collector):
             "What the machine is entitled to of the CPUs that it contends for, as far as it wants it.",
             labels=names,
         )
+        waited = CounterMetricFamily(
+            "virtfleet_node_cpu_wait_seconds",
+            "Time that the machine's vCPUs were ready to run and had to wait for a CPU, of all together.",
+            labels=names,
+        )
         for figure in self._machines():
             used.add_metric((figure.namespace, figure.machine), figure.used_seconds)
             entitled.add_metric((figure.namespace, figure.machine), figure.entitled_hz)
+            if figure.waited_seconds is not None:
+                waited.add_metric((figure.namespace, figure.machine), figure.waited_seconds)
         yield used
+        yield waited
         yield entitled

@@ -127,6 +127,7 @@ class CpuWatch:
                 self._entries[uid].desired.name,
                 guest.counters.used_ns / 1e9,
                 portions[uid].entitled_hz,
+                None if guest.counters.waited_ns is None else guest.counters.waited_ns / 1e9,
             )
             for uid, guest in self._guests.items()
             if guest.counters is not None and uid in portions

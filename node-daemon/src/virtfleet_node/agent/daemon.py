@@ -16,6 +16,7 @@ from virtfleet_api.snapshot import MachineSnapshot, SnapshotReport
 from virtfleet_api.vm_image import ImagePhase
 from virtfleet_node.agent.copier import Copier
 from virtfleet_node.agent.cpu_watch import CpuWatch
+from virtfleet_node.agent.disk_io_watch import DiskIoWatch
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.flattener import Flattener
 from virtfleet_node.agent.freezer import Freezer
@@ -25,22 +26,21 @@ from virtfleet_node.agent.merger import Merger
 from virtfleet_node.agent.numa_watch import NumaWatch
 from virtfleet_node.agent.observe import forget_vcpus, observe, observe_around
 from virtfleet_node.agent.performers import Performers
-from virtfleet_node.agent.queue import KeyedQueue
+from virtfleet_node.agent.queue import KeyedQueue, QueueObserver
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
 from virtfleet_node.agent.snapshots import Snapshots
-from virtfleet_node.agent.storage_watch import DiskFigure, StorageWatch
+from virtfleet_node.agent.storage_watch import StorageWatch
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.sweep import sweep
 from virtfleet_node.agent.traffic_watch import TrafficWatch
 from virtfleet_node.agent.wiper import Wiper
 from virtfleet_node.agent.works import Works
-from virtfleet_node.core.cpu_figure import CpuFigure
 from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, ObservedDomain
 from virtfleet_node.core.ports import ConsoleStream
 from virtfleet_node.core.record import with_desired
-from virtfleet_node.core.traffic import CardFigure, build_traffic
+from virtfleet_node.core.traffic import build_traffic
 from virtfleet_node.hypervisor.console_log import read_tail
 
 _LOG = logging.getLogger(__name__)
@@ -55,16 +55,19 @@ RESYNC_SECONDS: Final = 300.0
 class NodeDaemon:
     """Everything a node does for its machines."""
 
-    def __init__(self, around: Surroundings, describe: Callable[[], NodeReport]) -> None:
+    def __init__(
+        self, around: Surroundings, describe: Callable[[], NodeReport], observer: QueueObserver | None = None
+    ) -> None:
         self._around = around
         self._describe = describe
         self._entries: dict[str, Entry] = {}
-        self._queue = KeyedQueue(self._work, _WORKERS)
-        self._storage = StorageWatch(around, self._entries.values, describe)
-        self._traffic = TrafficWatch(around, self._entries)
+        self._queue = KeyedQueue(self._work, _WORKERS, observer)
+        self.storage = StorageWatch(around, self._entries.values, describe)
+        self.traffic = TrafficWatch(around, self._entries)
+        self.disk_io = DiskIoWatch(around, self._entries)
         self.numa = NumaWatch(around, self._entries, self._queue.add)
         around.cells.subscribe(self._look_at_all)
-        self._cpu = CpuWatch(around, self._entries)
+        self.cpu = CpuWatch(around, self._entries)
         self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._freezer = Freezer(around, self._entries)
         self._copier = Copier(around, self._entries, self._freezer, self._queue.add)
@@ -95,11 +98,11 @@ class NodeDaemon:
         self._queue.start()
         await self._snapshots.start()
         self._look_at_all()
-        watches = (self._storage.run(), self._traffic.run(), self._cpu.run(), self.numa.run(), self._freezer.run())
+        watched = (self.storage, self.traffic, self.disk_io, self.cpu, self.numa, self._freezer)
         background = (
             self._resync(),
             self._snapshots.run(),
-            *watches,
+            *(watch.run() for watch in watched),
             self._around.switch.run(),
             self._around.devices.run(),
         )
@@ -128,8 +131,8 @@ class NodeDaemon:
         return await self._update(entry, machine)
 
     def list_machines(self) -> tuple[MachineReport, ...]:
-        """Return a report of each machine."""
-        return tuple(entry.report for entry in self._entries.values() if entry.report is not None)
+        """Return a report of each machine; may be called by any thread."""
+        return tuple(entry.report for entry in tuple(self._entries.values()) if entry.report is not None)
 
     def get_machine(self, uid: str) -> MachineReport:
         """Return the report of a machine; NotFoundError."""
@@ -174,18 +177,6 @@ class NodeDaemon:
     def node_report(self) -> NodeReport:
         """Return the inventory."""
         return self._describe()
-
-    def disk_figures(self) -> tuple[DiskFigure, ...]:
-        """Return the disks of machines as last seen; may be called by any thread."""
-        return self._storage.disks
-
-    def card_figures(self) -> tuple[CardFigure, ...]:
-        """Return the traffic of network cards as last seen; may be called by any thread."""
-        return self._traffic.figures
-
-    def cpu_figures(self) -> tuple[CpuFigure, ...]:
-        """Return the CPU of machines as last measured; may be called by any thread."""
-        return self._cpu.figures
 
     async def list_interfaces(self, uid: str) -> InterfaceList:
         """Return the network cards of a machine with their traffic; NotFoundError."""

@@ -6,7 +6,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 _LOG = logging.getLogger(__name__)
 
@@ -17,11 +17,34 @@ _LONGEST_RETRY_SECONDS: Final = 30.0
 _DOUBLINGS: Final = 6
 
 
+class QueueObserver(Protocol):
+    """What is told of the queue's work, for metrics."""
+
+    def depth(self, waiting: int) -> None:
+        """Keys that wait for a worker."""
+
+    def done(self, *, failed: bool, seconds: float) -> None:
+        """A key has been worked on."""
+
+
+class Unobserved:
+    """Tells nobody."""
+
+    def depth(self, waiting: int) -> None:
+        """Keys that wait for a worker."""
+
+    def done(self, *, failed: bool, seconds: float) -> None:
+        """A key has been worked on."""
+
+
 class KeyedQueue:
     """Calls `work(key)` for every key that was added since its last call began."""
 
-    def __init__(self, work: Callable[[str], Awaitable[None]], workers: int) -> None:
+    def __init__(
+        self, work: Callable[[str], Awaitable[None]], workers: int, observer: QueueObserver | None = None
+    ) -> None:
         self._work = work
+        self._observer = observer or Unobserved()
         self._workers = workers
         self._ready: deque[str] = deque()
         self._waiting: set[str] = set()
@@ -54,6 +77,7 @@ class KeyedQueue:
             self._waiting.add(key)
             self._ready.append(key)
             self._wake.release()
+            self._observer.depth(len(self._ready))
 
     def add_after(self, key: str, seconds: float) -> None:
         """Have a key worked on after some time; replaces what was asked for before."""
@@ -75,13 +99,17 @@ class KeyedQueue:
             key = self._ready.popleft()
             self._waiting.discard(key)
             self._busy.add(key)
+            self._observer.depth(len(self._ready))
+            begun, failed = self._now(), False
             try:
                 await self._work(key)
                 self._failures.pop(key, None)
             except Exception:  # noqa: BLE001 -- logged with its traceback; one machine never stops the others
+                failed = True
                 self._retry(key)
             finally:
                 self._busy.discard(key)
+            self._observer.done(failed=failed, seconds=self._now() - begun)
             if key in self._again:
                 self._again.discard(key)
                 self.add(key)
@@ -93,3 +121,7 @@ class KeyedQueue:
         delay *= random.uniform(0.8, 1.2)  # noqa: S311 -- spreads retries, guards nothing
         _LOG.warning("Retrying after a failure", exc_info=True, extra={"uid": key, "seconds": round(delay, 1)})
         self.add_after(key, delay)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

@@ -45,7 +45,13 @@ class StorageMetrics(Collector):
         full = GaugeMetricFamily("virtfleet_node_pool_nearly_full", "1 above the watermark.", labels=("pool",))
         for pool in pools:
             full.add_metric((pool.name,), float(pool.nearly_full))
+        problem = GaugeMetricFamily(
+            "virtfleet_node_pool_problem", "1 while the pool is not as it is wanted.", labels=("pool",)
+        )
+        for pool in pools:
+            problem.add_metric((pool.name,), float(bool(pool.problem)))
         yield full
+        yield problem
         for word, (text, read_disk) in _DISK.items():
             names = ("namespace", "machine", "disk", "pool")
             family = GaugeMetricFamily(f"virtfleet_node_disk_{word}_bytes", text, labels=names)

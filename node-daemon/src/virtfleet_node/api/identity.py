@@ -33,6 +33,8 @@ class Identity:
         self._context = build_server_context()
         self._copy_context = build_copy_context()
         self._has_asked = False
+        self.expires_at: datetime | None = None
+        """When the certificate in use ends; None while there is none."""
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -101,3 +103,5 @@ class Identity:
             context.load_cert_chain(self._store.certificate_path, self._store.key_path)
         # A former authority stays trusted until the daemon is started again: an SSLContext forgets none.
         self._context.load_verify_locations(self._store.ca_path)
+        current = self._store.read()
+        self.expires_at = current.certificate.not_valid_after_utc if current else None

@@ -14,6 +14,7 @@ from virtfleet_node.core.demand import CpuCounters
 from virtfleet_node.core.desired.domain import build_placeholder_xml
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
 from virtfleet_node.core.desired.identity import parse_domain_name
+from virtfleet_node.core.disk_io import DiskIo
 from virtfleet_node.core.errors import UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.numa.pin import Pin
@@ -26,6 +27,7 @@ from virtfleet_node.hypervisor.agent_facts import read_guest_facts, read_guest_v
 from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
 from virtfleet_node.hypervisor.console import Console, open_stream
+from virtfleet_node.hypervisor.disk_io import read_disk_io
 from virtfleet_node.hypervisor.listener import Listener
 from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.hypervisor.pins import pin, read_cpu_seconds
@@ -207,6 +209,11 @@ class Hypervisor:
         """Return what has passed through the cards of running guests, by machine and device of the node."""
         connect = self._connection.get()
         return await self._calls.run(lambda: read_traffic(connect))
+
+    async def read_disk_io(self) -> dict[str, dict[str, DiskIo]]:
+        """Return what running guests have read and written, by machine and target."""
+        connect = self._connection.get()
+        return await self._calls.run(lambda: read_disk_io(connect))
 
     async def read_cpu_seconds(self) -> dict[str, float]:
         """Return the CPU time that running guests have had, by machine."""

@@ -47,6 +47,13 @@ _RELOAD_SECONDS: Final = 300.0
 _SHUTDOWN_SECONDS: Final = 2.0
 
 
+def build_answers(registry: CollectorRegistry) -> Counter:
+    """Return the counter of answers."""
+    return Counter(
+        "virtfleet_enrolments_total", "Requests for a certificate, by HTTP status.", ("status",), registry=registry
+    )
+
+
 class EnrolmentServer:
     """The server, from start to stop."""
 
@@ -56,9 +63,7 @@ class EnrolmentServer:
         self._context = build_server_context()
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._rates = RateLimit(asyncio.get_running_loop().time())
-        self._answers = Counter(
-            "virtfleet_enrolments_total", "Requests for a certificate, by HTTP status.", ("status",), registry=registry
-        )
+        self._answers = build_answers(registry)
         app = web.Application(client_max_size=MAX_ENROL_BYTES, middlewares=[self._answered])
         app.router.add_post(ENROL_PATH, self._enrol)
         self._runner = web.AppRunner(

@@ -6,7 +6,7 @@ must survive being read and written.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, Self
 
 import aiohttp
@@ -25,10 +25,19 @@ LIST_CHUNK: Final = 500
 MERGE_PATCH: Final = "application/merge-patch+json"
 
 
+Answered = Callable[[str, str], None]
+"""Is told of each request that has ended: its method, and the HTTP status, or "error" when there was no answer."""
+
+
+def _tell_nobody(_method: str, _status: str) -> None:
+    """Count nothing."""
+
+
 class KubeClient:
     """A client of the API server."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, answered: Answered = _tell_nobody) -> None:
+        self._answered = answered
         self._server = connection.server
         self._tls_name = connection.configuration.tls_server_name
         self._session = connection.open_session()
@@ -98,8 +107,11 @@ class KubeClient:
                     server_hostname=self._tls_name,
                 ) as response,
             ):
-                return self._read(what, response.status, await response.read())
+                content = await response.read()
+                self._answered(method, str(response.status))
+                return self._read(what, response.status, content)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._answered(method, "error")
             raise UnavailableError(f"{what}: {type(error).__name__}: {error}") from error
 
     @staticmethod

@@ -61,6 +61,11 @@ class Network:
         self._members: dict[str, set[str]] = defaultdict(set)
         engine.set(COMMON_OWNER, compile_common())
 
+    @property
+    def trouble(self) -> str | None:
+        """Return what keeps everything from being written; None when nothing does."""
+        return self._engine.trouble
+
     def obstacle_of_switch(self, name: str) -> str:
         """Return what keeps a switch from being as it shall be; empty when nothing does."""
         return self._engine.trouble or self._engine.refusal(switch_owner(name)) or ""

@@ -59,8 +59,12 @@ def summarise_image(meta: ObjectMeta, old: VMImageStatus, facts: ImageFacts, now
         ),
         users=tuple(sorted(facts.users)[:MAX_USERS]),
         user_count=count_of(len(facts.users)),
-        conditions=conditions(old.conditions, now, [ready]),
+        conditions=conditions(old.conditions, now, [ready], failed=_is_lost(meta, phase)),
     )
+
+
+def _is_lost(meta: ObjectMeta, phase: ImagePhase) -> bool:
+    return phase is ImagePhase.FAILED and meta.deletion_timestamp is None
 
 
 def _best(facts: ImageFacts) -> ImageReport | None:

@@ -1,13 +1,17 @@
 """The status of a VirtualMachine."""
 
 from datetime import datetime
+from typing import Final
 
+from virtfleet_api.report import Phase
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.virtual_machine_status import VirtualMachineStatus
 from virtfleet_operator.core.summarise.conditions import conditions
 from virtfleet_operator.core.summarise.facts import MachineFacts, generation_of, word_of
 from virtfleet_operator.core.summarise.machine_conditions import machine_says
 from virtfleet_operator.core.summarise.observed import Observed, kept, observed
+
+_FAILING: Final = frozenset({Phase.FAILED, Phase.CRASH_LOOP})
 
 
 def summarise_machine(
@@ -26,8 +30,15 @@ def summarise_machine(
         interfaces=shown.interfaces,
         devices=shown.devices,
         guest=shown.guest,
-        conditions=conditions(old.conditions, now, tuple(machine_says(word, generation, meta, facts))),
+        conditions=conditions(
+            old.conditions, now, tuple(machine_says(word, generation, meta, facts)), failed=_fails(facts)
+        ),
     )
+
+
+def _fails(facts: MachineFacts) -> bool:
+    """Tell whether the node tries in vain, as far as it is heard."""
+    return facts.node_heard and facts.report is not None and facts.report.phase in _FAILING
 
 
 def _shown(old: VirtualMachineStatus, facts: MachineFacts) -> Observed:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -11,7 +11,7 @@ from virtfleet_api.report import RestoreReport
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_api.vm_restore import RestoredMachine, RestorePhase, VMRestoreStatus
 from virtfleet_operator.core.restores import ENDED
-from virtfleet_operator.core.summarise.conditions import NO, YES, Saying, Says, conditions
+from virtfleet_operator.core.summarise.conditions import INVALID, NO, YES, Saying, Says, conditions
 from virtfleet_operator.core.verdict import Waiting, plain, quote
 
 _OFF: Final = "The machine shall be off: its disks are restored, and it is not started."
@@ -79,6 +79,9 @@ def summarise_restore(meta: ObjectMeta, old: VMRestoreStatus, facts: RestoreFact
     phase, time = _phase(facts), now.replace(microsecond=0)
     done = sum(machine.phase is RestorePhase.SUCCEEDED for machine in facts.machines)
     complete = Says(ConditionType.COMPLETE, *_complete(phase, facts), meta.generation)
+    said = [complete]
+    if phase not in ENDED and complete.reason != INVALID:
+        said.append(replace(complete, type=ConditionType.RECONCILING, status=YES))
     begun = phase is not RestorePhase.PENDING and bool(facts.machines)
     return VMRestoreStatus(
         observed_generation=meta.generation,
@@ -88,7 +91,7 @@ def summarise_restore(meta: ObjectMeta, old: VMRestoreStatus, facts: RestoreFact
         start_time=old.start_time or (time if begun else None),
         completion_time=time if phase in ENDED else None,
         snapshot_before=facts.snapshot_before or old.snapshot_before,
-        conditions=conditions(old.conditions, now, [complete]),
+        conditions=conditions(old.conditions, now, said, failed=phase is RestorePhase.FAILED),
     )
 
 

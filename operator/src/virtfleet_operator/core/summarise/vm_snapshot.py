@@ -69,7 +69,7 @@ def summarise_snapshot(
             "node_name": told.node_name if told else old.node_name,
             "virtual_machine_uid": told.machine_uid if told else old.virtual_machine_uid,
             "virtual_machine_spec": told.machine_spec if told else old.virtual_machine_spec,
-            "conditions": conditions(old.conditions, now, [ready]),
+            "conditions": conditions(old.conditions, now, [ready], failed=phase is SnapshotPhase.FAILED),
         }
     )
 
