@@ -246,6 +246,17 @@ def test_prometheus_is_served_where_there_is_one(helm: Helm) -> None:
     assert Rendered(helm, "--set", "monitoring.podMonitors=true").names("PodMonitor") != set()
 
 
+def test_labels_of_metrics_are_what_the_alerts_count_by(helm: Helm) -> None:
+    rendered = Rendered(helm, "--set", "monitoring.podMonitors=true")
+    operator, daemon = (
+        rendered.find("PodMonitor", f"virtfleet-{name}")["spec"]["podMetricsEndpoints"][0]
+        for name in ("operator", "node")
+    )
+    assert operator["honorLabels"] is daemon["honorLabels"] is True
+    assert [one["targetLabel"] for one in daemon["relabelings"]] == ["node"]
+    assert "relabelings" not in operator  # its metrics of nodes say which
+
+
 def test_alerts_and_dashboards_are_taken_as_they_are(helm: Helm, tmp_path: Path) -> None:
     folder = tmp_path / "virtfleet"
     shutil.copytree(chart(), folder)

@@ -192,12 +192,14 @@ def test_upgrade_and_rollback_leave_the_guest_alone(charted: Charted, tmp_path: 
     with time_of("chart upgraded"):
         charted.upgrade(CHART, "later")
     eventually(lambda: charted.pod_names().isdisjoint(pods), "the pods of before are gone")
+    assert charted.restarts() == []
     assert charted.life() == before
     with time_of("chart rolled back"):
         charted.rollback()
     assert charted.life() == before
     charted.upgrade(CHART, "latest")
     assert charted.life() == before
+    assert charted.restarts() == []
 
 
 def former_chart(folder: Path) -> Path:

@@ -19,6 +19,7 @@ import yaml
 
 from fleet import Fleet, eventually
 from virtfleet_dev.cluster import Cluster
+from virtfleet_dev.helm import Helm, chart
 from virtfleet_dev.kube_tools import KubeTools, kube_tools
 from virtfleet_dev.kubectl import Kubectl
 from virtfleet_dev.paths import checkout, program
@@ -29,7 +30,7 @@ MACHINE = "quickstart"
 OPERATOR, DAEMON = "deployment/virtfleet-operator", "daemonset/virtfleet-node"
 OTHER_CLUSTER = os.environ.get("VIRTFLEET_E2E_KUBECONFIG", "")
 IMAGE = os.environ.get("VIRTFLEET_E2E_IMAGE", "http://images.virtfleet.test/guest.qcow2")
-CHART = checkout() / "charts" / "virtfleet"
+CHART = chart()
 HELM_SECONDS = 120
 
 
@@ -67,10 +68,7 @@ class Charted:
 
     def helm(self, *words: str | Path) -> str:
         """Run helm for the release and return what it printed."""
-        options = ("--kubeconfig", self.kubectl.kubeconfig, "--namespace", NAMESPACE)
-        done = subprocess.run(
-            [self.tools.helm, *words, *options], capture_output=True, text=True, check=False, timeout=2 * HELM_SECONDS
-        )
+        done = Helm(self.tools.helm, self.kubectl.kubeconfig).attempt(*words, "--namespace", NAMESPACE)
         assert done.returncode == 0, f"helm {words[0]}: {done.stderr}\n{self.describe()}"
         return done.stdout
 
@@ -159,6 +157,13 @@ class Charted:
         (pid,) = (p for p in _pids() if group in _read(p, "cgroup") and _read(p, "comm").startswith("virtfleet-"))
         return pid
 
+    def restarts(self) -> list[str]:
+        """Return the last words of each program that ended by itself."""
+        pods = json.loads(self.kubectl.run("-n", NAMESPACE, "get", "pods", "-o", "json"))["items"]
+        ended = [pod["metadata"]["name"] for pod in pods if any(_restarted(pod))]
+        words = ("-n", NAMESPACE, "logs", "--previous", "--tail=20")
+        return [f"{name}: {self.kubectl.attempt(*words, name).stdout}" for name in ended]
+
     def describe(self) -> str:
         """Return what there is to know of pods that do not come up."""
         said = [self.kubectl.attempt("-n", NAMESPACE, "get", "pods,endpoints,events").stdout]
@@ -194,6 +199,10 @@ def local_values(path: Path, tag: str) -> Path:
     }
     path.write_text(json.dumps(values))
     return path
+
+
+def _restarted(pod: dict[str, Any]) -> Iterator[bool]:
+    return (bool(status["restartCount"]) for status in pod["status"].get("containerStatuses", ()))
 
 
 def _pids() -> Iterator[int]:
