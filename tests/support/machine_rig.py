@@ -99,8 +99,8 @@ class Reports:
         self.machines: list[MachineReport] = []
         self.connected: list[bool] = []
         self.snapshots: dict[str, SnapshotReport] = {}
-        self.patience = 1.0
-        """How many times as long as it says `until` waits."""
+        self.patience = 3.0
+        """How many times as long as it says `until` waits: what it says suits a machine with nothing else to do."""
         self._changed = asyncio.Event()
 
     def publish_machine(self, report: MachineReport) -> None:
@@ -125,12 +125,17 @@ class Reports:
         self.connected.append(report.hypervisor_connected)
         self._changed.set()
 
-    async def until(self, condition: Callable[[], object], seconds: float, what: str) -> None:
-        """Wait until the condition holds; it is looked at when something was published, and now and then."""
+    async def until(
+        self, condition: Callable[[], object], seconds: float, what: str, why: Callable[[], object] | None = None
+    ) -> None:
+        """Wait until the condition holds; it is looked at when something was published, and now and then.
+
+        `why` tells what is known when it never does; else the last reports are told.
+        """
         limit, now = seconds * self.patience, asyncio.get_running_loop().time
         end = now() + limit
         while not condition():
-            assert now() < end, f"{what} took more than {limit} s: {self.machines[-3:]}"
+            assert now() < end, f"{what} took more than {limit} s: {why() if why else self.machines[-3:]}"
             self._changed.clear()
             try:
                 async with asyncio.timeout(0.1):
@@ -291,7 +296,7 @@ class Rig:
             console = await self.daemon.open_console(machine.uid)
         await console.write(text.encode() + b"\n")
         echoed = b""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30 * self.reports.patience):
             # A shell breaks a long line in two; what it wrote before comes first.
             while text[-12:].encode() not in echoed.replace(b"\r\r\n", b""):
                 echoed += await console.read()
@@ -307,7 +312,7 @@ class Rig:
 
     def reconnect(self) -> None:
         """Connect the test's own view of libvirtd again, after it was killed; it is back within a second or two."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 20 * self.reports.patience
         while True:
             try:
                 self.libvirt = libvirt.open(self.node.uri)

@@ -69,8 +69,8 @@ class NodeDaemon:
         self.forwards = Forwards(around.local_ports, self._entries)
         around.cells.subscribe(self._look_at_all)
         self.cpu = CpuWatch(around, self._entries)
-        self._guests = Guests(around.hypervisor.read_guest_facts, self._take_facts)
         self._freezer = Freezer(around, self._entries)
+        self._guests = Guests(self._freezer.read_facts, self._take_facts)
         self._copier = Copier(around, self._entries, self._freezer, self._queue.add)
         around.images.copy_disks_with(self._copier.export)
         wake = self._queue.add

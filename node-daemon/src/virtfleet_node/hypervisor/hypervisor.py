@@ -51,6 +51,12 @@ _MOVE_SECONDS = 900.0
 _WEIGHT_SECONDS = 3.0
 """It takes 2 ms, unless something else holds the domain: then others are not kept waiting for long."""
 
+_FREEZE_SECONDS = 180.0
+"""A freeze and a thaw each wait up to 30 s for another question to the same agent, and then twice AGENT_SECONDS.
+
+A call with a freeze is never given up early: the guest would be frozen behind our back after it was told to go on.
+"""
+
 _START_SECONDS = 120.0
 """A start is never given up early: libvirt would finish it behind our back."""
 
@@ -244,7 +250,8 @@ class Hypervisor:
     async def begin_backup(self, uid: str, files: Mapping[str, str], *, freeze: bool) -> object:
         """Begin to copy disks of a running guest, by their files, into other files that exist; return the job."""
         connect = self._connection.get()
-        await self._calls.run(lambda: backup.begin_backup(connect, uid, files, freeze=freeze))
+        begin = partial(backup.begin_backup, connect, uid, files, freeze=freeze)
+        await self._calls.run(begin, _FREEZE_SECONDS)
         return connect
 
     async def read_backup(self, uid: str, job: object) -> float | None:
@@ -337,7 +344,7 @@ class Hypervisor:
     async def thaw(self, uid: str) -> None:
         """Let a guest's file systems go on that were frozen for a copy."""
         connect = self._connection.get()
-        await self._calls.run(lambda: backup.thaw(connect, uid))
+        await self._calls.run(lambda: backup.thaw(connect, uid), _FREEZE_SECONDS)
 
     async def open_console(self, uid: str) -> ConsoleStream:
         """Open the serial console of a running guest; ConflictError when it does not run."""
