@@ -28,6 +28,8 @@ for controller in $controllers; do
   mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
 done
 
+[[ " $services " != *" pods "* ]] || . "$(dirname "$0")/node_pods.sh"
+
 export HOME=/root
 keep() { # keep PROGRAM [ARGUMENT …]: start it again whenever it ends, unless it is held
   while :; do
