@@ -25,12 +25,15 @@ lock: ## Resolve the Python dependencies again
 	$(COMPILE) pyproject.toml --extra node -c requirements.lock -o containers/node.lock
 	$(COMPILE) --group images -c requirements.lock -o containers/build.lock
 
+# What is in the images.
+LICENCES = $(BIN)/pip-licenses --packages $(shell sed -n 's/^\([A-Za-z0-9._-]*\)==.*/\1/p' containers/operator.lock containers/node.lock | sort -u)
+
 .PHONY: generate
 generate: install ## Write the generated files (CRDs, references, dashboards, licences) again
 	$(BIN)/virtfleet-crds write
 	$(BIN)/python dev/metrics_reference.py write
 	$(BIN)/python -m virtfleet_dev.dashboards write
-	$(BIN)/pip-licenses --output-file docs/reference/licences.md
+	$(LICENCES) --output-file docs/reference/licences.md
 
 .PHONY: audit
 audit: install ## Look every locked package up in PyPI's advisories; needs the network
@@ -47,7 +50,7 @@ layers: install ## import-linter
 	$(BIN)/lint-imports
 generated: install ## Generated files are up to date
 	$(BIN)/virtfleet-crds check
-	$(BIN)/pip-licenses | diff -q - docs/reference/licences.md || { echo "docs/reference/licences.md is old: run make generate"; exit 1; }
+	$(LICENCES) | diff -q - docs/reference/licences.md || { echo "docs/reference/licences.md is old: run make generate"; exit 1; }
 	$(BIN)/python dev/metrics_reference.py check
 	$(BIN)/python -m virtfleet_dev.dashboards check
 docs: install ## The site builds, and every link in it leads somewhere
@@ -69,5 +72,10 @@ down: ## Stop it and leave nothing behind
 	$(BIN)/virtfleet-dev down
 images: install ## Build the container images, archives of them in .dev/images
 	$(BIN)/virtfleet-dev images
+.PHONY: kind-up kind-down
+kind-up: ## A kind cluster with virtfleet, for a machine with Docker and libvirtd
+	bash dev/kind/up.sh
+kind-down: ## Remove it; machines that run go on in libvirtd
+	kind delete cluster --name virtfleet
 bench: install ## Measure speed and memory, see docs/performance.md
 	$(BIN)/python -m benchmarks

@@ -25,10 +25,8 @@ async def follow(fleet: Rig, identity: str) -> None:
     """Start an operator beside the one that leads, and see that it only waits."""
     operator = await fleet.start_operator(identity, wait=False)
 
-    async def lives() -> bool:
-        return (await operator.probe("/healthz"))[0] == 200
-
-    await fleet.eventually(lives, f"{identity} lives")
+    await fleet.eventually(operator.waits, f"{identity} is ready to follow")
+    assert (await operator.probe("/healthz"))[0] == 200
     assert not await operator.leads()
 
 

@@ -23,6 +23,7 @@ from virtfleet_api.names import API_VERSION, CA_NAME, JOIN_TOKEN_TYPE
 from virtfleet_dev.control_plane import ControlPlane, Write, free_port
 from virtfleet_dev.paths import program
 from virtfleet_dev.process import Program
+from virtfleet_operator.health import LEADING, WAITING
 from virtfleet_operator.kube.client import KubeClient
 from virtfleet_operator.kube.connection import read_connection
 from virtfleet_operator.kube.errors import ConflictError, NotFoundError
@@ -57,7 +58,11 @@ class Operator:
 
     async def leads(self) -> bool:
         """Tell whether it leads and has filled its cache."""
-        return (await self.probe("/readyz"))[0] == 200
+        return await self.probe("/readyz") == (200, LEADING)
+
+    async def waits(self) -> bool:
+        """Tell whether it is ready to follow the one that leads."""
+        return await self.probe("/readyz") == (200, WAITING)
 
 
 @dataclass

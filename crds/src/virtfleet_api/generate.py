@@ -18,12 +18,16 @@ from virtfleet_api.reference import render_reference
 _SHOWN_LINES: Final = 20
 """Lines of a difference that are shown: enough to see which field it is about."""
 
+_CRD_FOLDERS: Final = (Path("crds"), Path("charts/virtfleet/files/crds"))
+"""For kubectl, and for Helm, which packs nothing that lies outside of the chart."""
+
 _HEADER: Final = "# Generated from crds/src/virtfleet_api by `make generate`; do not edit.\n"
 
 
 def build_files() -> dict[Path, str]:
     """Build every generated file, by its path in the source tree."""
-    crds = {Path("crds") / f"{GROUP}_{kind.plural}.yaml": _HEADER + _to_yaml(build_crd(kind)) for kind in KINDS}
+    texts = {f"{GROUP}_{kind.plural}.yaml": _HEADER + _to_yaml(build_crd(kind)) for kind in KINDS}
+    crds = {folder / name: text for folder in _CRD_FOLDERS for name, text in texts.items()}
     pages = {Path("docs/reference") / f"{kind_name(kind).lower()}.md": render_reference(kind) for kind in KINDS}
     return crds | pages
 
@@ -74,5 +78,6 @@ def _difference(root: Path, path: Path, text: str) -> str:
 
 
 def _strays(root: Path, files: Mapping[Path, str]) -> list[Path]:
-    found = sorted(path.relative_to(root) for path in (root / "crds").glob(f"{GROUP}_*.yaml"))
+    paths = (path for folder in _CRD_FOLDERS for path in (root / folder).glob(f"{GROUP}_*.yaml"))
+    found = sorted(path.relative_to(root) for path in paths)
     return [path for path in found if path not in files]

@@ -30,7 +30,7 @@ from virtfleet_node.api.identity import Identity
 from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
 from virtfleet_node.api.server import Server
-from virtfleet_node.config import Config, read_config
+from virtfleet_node.config import Config, OwnFacts, read_config
 from virtfleet_node.core.desired.guest import DomainType
 from virtfleet_node.core.host_cpu import HostCpu
 from virtfleet_node.core.network import Southbound
@@ -202,11 +202,13 @@ def main() -> None:
     """Run the daemon."""
     parser = argparse.ArgumentParser(prog="virtfleet-node", description="Runs machines for an operator.")
     parser.add_argument("--config", type=Path, default=Path("/etc/virtfleet/node.yaml"), help="configuration file")
+    parser.add_argument("--node-name", help="name of this node, instead of the file's nodeName")
+    parser.add_argument("--address", help="IP address of this node, for the hosts that the file does not name")
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     arguments = parser.parse_args()
     configure_logging(arguments.log_level)
     try:
-        config = read_config(arguments.config)
+        config = read_config(arguments.config, OwnFacts(arguments.node_name, arguments.address))
     except (OSError, ValueError) as error:
         sys.exit(f"{arguments.config}: {error}")
     if config.metrics is not None:

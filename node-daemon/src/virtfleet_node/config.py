@@ -1,7 +1,8 @@
 """The daemon's configuration file: the only place where host paths are named."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -120,8 +121,32 @@ class Config(Model):
         return pools
 
 
-def read_config(path: Path) -> Config:
-    """Read the configuration file.
+@dataclass(frozen=True)
+class OwnFacts:
+    """What differs from node to node where all nodes share one file, as the pods of a DaemonSet do."""
+
+    node_name: str | None = None
+    address: str | None = None
+    """IP address of this node: where the daemon listens, and where operators reach it."""
+
+    def complete(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Return the content of the file with these facts; what the file says of hosts and of advertise wins."""
+        known = {"nodeName": self.node_name} if self.node_name else {}
+        if self.address is None:
+            return {**content, **known}
+        host = self.address
+        places = {
+            key: {"host": host, **content[key]}
+            for key in ("listen", "copies", "metrics")
+            if isinstance(content.get(key), dict)
+        }
+        port = places.get("listen", {}).get("port")
+        advertise = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return {"advertise": advertise, **content, **places, **known}
+
+
+def read_config(path: Path, own: OwnFacts | None = None) -> Config:
+    """Read the configuration file, and add what the command line says of this node.
 
     Raises:
         ConfigError: it cannot be read, or says something this version does not know.
@@ -130,6 +155,8 @@ def read_config(path: Path) -> Config:
         content = yaml.safe_load(path.read_text()) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(str(error)) from error
+    if own is not None and isinstance(content, dict):
+        content = own.complete(content)
     try:
         return Config.model_validate(content)
     except ValidationError as error:

@@ -21,11 +21,12 @@ def main() -> None:
         prog="virtfleet-operator", description="Runs virtual machines on a fleet of nodes."
     )
     parser.add_argument("--config", type=Path, required=True, help="YAML file with the settings")
+    parser.add_argument("--address", help="IP address of this process, which its Services lead to while it leads")
     parser.add_argument("--verbose", action="store_true", help="log every detail")
     arguments = parser.parse_args()
     configure_logging(logging.DEBUG if arguments.verbose else logging.INFO)
     try:
-        asyncio.run(run(read_settings(arguments.config)))
+        asyncio.run(run(read_settings(arguments.config, arguments.address)))
     except (SettingsError, ConfigException, AuthorityError) as error:
         sys.exit(f"virtfleet-operator: {error}")
     except KubeError as error:

@@ -37,7 +37,9 @@ async def run(settings: Settings) -> None:
         leading = Leading(settings, connection, client, lease, metrics, health)
         where = settings.metrics
         async with serve_health(where.host, where.port, health, metrics.registry, leading.refresh_gauges):
+            health.waiting = lambda: lease.trouble
             if await _unless_stopped(lease.acquire(), stop):
+                health.waiting = None
                 await _lead(lease, leading, stop)
 
 

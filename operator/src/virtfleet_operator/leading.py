@@ -35,6 +35,7 @@ from virtfleet_operator.reconcile.loads import Loads
 from virtfleet_operator.reconcile.network import Network
 from virtfleet_operator.serving import (
     Parts,
+    build_endpoints,
     build_network,
     build_subresources,
     build_webhook,
@@ -103,6 +104,7 @@ class Leading:
                 "resync": repeat("resync", lambda: drop_vanished(self._client, self._cache), RESYNC_SECONDS),
                 **build_subresources(self._settings, self._client, authority, fleet, stack),
                 **build_webhook(self._settings, authority, folder, kopf_settings),
+                **build_endpoints(self._settings, self._client, stack),
                 **network_parts,
             }
             southbound = ovn.southbound if ovn else None

@@ -20,8 +20,9 @@ from virtfleet_operator.enrolment.server import EnrolmentServer
 from virtfleet_operator.enrolment.service import Enrolment
 from virtfleet_operator.fleet.members import Fleet
 from virtfleet_operator.handlers.admission import CONFIGURATION_NAME, ServiceTarget, ServingFiles
-from virtfleet_operator.kube.api_service import Endpoint, ensure_api_service
+from virtfleet_operator.kube.api_service import SERVICE_NAME, Endpoint, ensure_api_service
 from virtfleet_operator.kube.client import KubeClient
+from virtfleet_operator.kube.endpoints import ServedService, ServiceEndpoints
 from virtfleet_operator.kube.enrolment import EnrolmentCluster
 from virtfleet_operator.kube.errors import KubeError
 from virtfleet_operator.kube.nodes import ensure_node
@@ -40,6 +41,8 @@ REFRESH_SECONDS: Final = 300.0
 """How long a registration that somebody has changed, or an old certificate, may stay in use."""
 
 RETRY_SECONDS: Final = 5.0
+
+_LISTEN_POLL_SECONDS: Final = 0.1
 
 Parts = dict[str, Coroutine[Any, Any, None]]
 
@@ -81,6 +84,53 @@ def build_subresources(
 def _build_endpoint(settings: Settings) -> Endpoint:
     own = settings.subresources
     return Endpoint(settings.namespace, own.service_port or own.port, own.external_name)
+
+
+def served_services(settings: Settings) -> tuple[ServedService, ...]:
+    """Return the Services that lead to this operator while it leads."""
+    found: list[ServedService] = []
+    if settings.enrolment.service:
+        found.append(ServedService(settings.enrolment.service.name, settings.enrolment.port))
+    if settings.webhook.enabled and settings.webhook.service:
+        found.append(ServedService(settings.webhook.service.name, settings.webhook.port))
+    if settings.subresources.enabled and not settings.subresources.external_name:
+        found.append(ServedService(SERVICE_NAME, settings.subresources.port))
+    return tuple(found)
+
+
+def build_endpoints(settings: Settings, client: KubeClient, stack: AsyncExitStack) -> Parts:
+    """Return what has the Services lead here; nothing if this process does not know its address."""
+    if settings.address is None:
+        return {}
+    endpoints = ServiceEndpoints(client, settings.namespace, str(settings.address), served_services(settings))
+
+    async def keep() -> None:
+        await _all_listen(settings)
+        await repeat("lead the Services here", endpoints.ensure, REFRESH_SECONDS)
+
+    async def withdraw() -> None:
+        try:
+            await endpoints.withdraw()
+        except KubeError as error:
+            log.warning("Leaving the Services as they are", extra={"action": "withdraw", "reason": str(error)})
+
+    stack.push_async_callback(withdraw)
+    return {"endpoints": keep()}
+
+
+async def _all_listen(settings: Settings) -> None:
+    """Wait until every server takes connections: kopf says of its webhook's neither when nor whether it does."""
+    where = [(settings.enrolment.host, settings.enrolment.port)]
+    where += [(own.host, own.port) for own in (settings.webhook, settings.subresources) if own.enabled]
+    for host, port in where:
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, port)
+            except OSError:
+                await asyncio.sleep(_LISTEN_POLL_SECONDS)
+            else:
+                writer.close()
+                break
 
 
 def build_webhook(settings: Settings, authority: Authority, folder: Path, admission: kopf.OperatorSettings) -> Parts:

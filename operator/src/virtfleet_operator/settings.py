@@ -28,6 +28,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
 
+class ServiceReference(_Section):
+    """A Service, in the operator's namespace, that leads to one of its servers."""
+
+    name: Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)]
+    port: Port = 443
+
+
 class EnrolmentSettings(_Section):
     """Where daemons enrol."""
 
@@ -35,13 +42,8 @@ class EnrolmentSettings(_Section):
     port: Port = 8443
     names: tuple[str, ...] = ()
     """DNS names and IP addresses by which daemons reach it: the SANs of its certificate."""
-
-
-class ServiceReference(_Section):
-    """A Service by which the API server reaches the webhook."""
-
-    name: str
-    port: Port = 443
+    service: ServiceReference | None = None
+    """The Service by which they do."""
 
 
 class WebhookSettings(_Section):
@@ -139,6 +141,8 @@ class Settings(_Section):
     kubeconfig: Path | None = None
     namespace: Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)] = f"{GROUP.split('.')[0]}-system"
     identity: Annotated[str, Field(default_factory=default_identity, min_length=1, max_length=200)]
+    address: IPvAnyAddress | None = None
+    """Where this process is reached: while it leads, its Services lead there. None: somebody else sees to that."""
     enrolment: EnrolmentSettings = EnrolmentSettings()
     webhook: WebhookSettings = WebhookSettings()
     subresources: SubresourceSettings = SubresourceSettings()
@@ -159,8 +163,8 @@ class Settings(_Section):
         return self
 
 
-def read_settings(path: Path) -> Settings:
-    """Read the configuration file.
+def read_settings(path: Path, address: str | None = None) -> Settings:
+    """Read the configuration file; `address`, where it is given, wins over the one in the file.
 
     Raises:
         SettingsError: it cannot be read, or says something this version does not know.
@@ -169,6 +173,8 @@ def read_settings(path: Path) -> Settings:
         content = yaml.safe_load(path.read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
         raise SettingsError(f"{path}: {error}") from error
+    if address is not None and isinstance(content, dict):
+        content = {**content, "address": address}
     try:
         return Settings.model_validate(content)
     except ValidationError as error:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from virtfleet_dev.control_plane import free_port
 from virtfleet_operator.handlers import watch
 from virtfleet_operator.handlers.watch import WatchActivity
-from virtfleet_operator.health import Health, serve_health
+from virtfleet_operator.health import LEADING, WAITING, Health, serve_health
 
 SHORT_SECONDS = 0.05
 
@@ -25,7 +25,7 @@ async def test_a_dead_watch_is_named_by_both_probes(monkeypatch: pytest.MonkeyPa
     health, port = Health(ready=True), free_port()
     async with serve_health("127.0.0.1", port, health, CollectorRegistry(), lambda: None):
         assert await ask(port, "/healthz") == (200, "ok")
-        assert await ask(port, "/readyz") == (200, "ok")
+        assert await ask(port, "/readyz") == (200, LEADING)
         health.checks.append(WatchActivity().problem)
         await asyncio.sleep(2 * SHORT_SECONDS)  # the silence is the fault
         for path in ("/healthz", "/readyz"):
@@ -34,11 +34,21 @@ async def test_a_dead_watch_is_named_by_both_probes(monkeypatch: pytest.MonkeyPa
             assert "the watch of virtualmachines is silent" in text
 
 
-async def test_who_does_not_lead_lives_and_is_not_ready() -> None:
+async def test_who_fills_its_cache_lives_and_is_not_ready() -> None:
     port = free_port()
     async with serve_health("127.0.0.1", port, Health(), CollectorRegistry(), lambda: None):
         assert (await ask(port, "/healthz"))[0] == 200
         assert (await ask(port, "/readyz"))[0] == 500
+
+
+async def test_who_waits_to_lead_is_ready_as_long_as_nothing_keeps_it_from_leading() -> None:
+    trouble: list[str] = ["the lease cannot be had: 403"]
+    health, port = Health(waiting=lambda: trouble[-1] if trouble else None), free_port()
+    async with serve_health("127.0.0.1", port, health, CollectorRegistry(), lambda: None):
+        assert await ask(port, "/readyz") == (500, "the lease cannot be had: 403")
+        assert (await ask(port, "/healthz"))[0] == 200
+        trouble.clear()
+        assert await ask(port, "/readyz") == (200, WAITING)
 
 
 async def test_what_a_watch_says_is_a_sign_of_its_life_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from typing import Any, Final
 from virtfleet_api.names import FIELD_MANAGER, MANAGED_BY_LABEL, SUBRESOURCES_GROUP, VERSION
 from virtfleet_operator.core.writes import merge_patch
 from virtfleet_operator.kube.client import Body, KubeClient
-from virtfleet_operator.kube.errors import NotFoundError
-from virtfleet_operator.kube.paths import API_SERVICES, SERVICES, KindPath
+from virtfleet_operator.kube.errors import NotFoundError, RefusedError
+from virtfleet_operator.kube.paths import API_SERVICES, CLUSTER_ROLES, SERVICES, KindPath
 
 SERVICE_NAME: Final = "virtfleet-subresources"
 
@@ -42,10 +42,23 @@ async def ensure_api_service(client: KubeClient, endpoint: Endpoint, ca_pem: byt
     if endpoint.external_name:
         spec = {"type": "ExternalName", "externalName": endpoint.external_name}
         await _ensure(client, SERVICES, _build("v1", "Service", SERVICE_NAME, endpoint.namespace, spec))
-    await _ensure(client, API_SERVICES, _build_api_service(endpoint, ca_pem))
+    await _ensure(client, API_SERVICES, _build_api_service(endpoint, ca_pem, await _find_owners(client)))
 
 
-def _build_api_service(endpoint: Endpoint, ca_pem: bytes) -> Body:
+async def _find_owners(client: KubeClient) -> list[Body]:
+    """Return what the registration goes with: the operator's ClusterRole, which whoever removes the operator removes.
+
+    A registration whose server is gone would hold up the deletion of every namespace.
+    """
+    try:
+        found = await client.get(CLUSTER_ROLES.object("", FIELD_MANAGER))
+    except (NotFoundError, RefusedError):
+        return []  # somebody gave the rights another name
+    owner = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": FIELD_MANAGER}
+    return [{**owner, "uid": found["metadata"]["uid"]}]
+
+
+def _build_api_service(endpoint: Endpoint, ca_pem: bytes, owners: list[Body]) -> Body:
     spec = {
         "group": SUBRESOURCES_GROUP,
         "version": VERSION,
@@ -54,7 +67,10 @@ def _build_api_service(endpoint: Endpoint, ca_pem: bytes) -> Body:
         "groupPriorityMinimum": _GROUP_PRIORITY,
         "versionPriority": _VERSION_PRIORITY,
     }
-    return _build("apiregistration.k8s.io/v1", "APIService", f"{VERSION}.{SUBRESOURCES_GROUP}", "", spec)
+    built = _build("apiregistration.k8s.io/v1", "APIService", f"{VERSION}.{SUBRESOURCES_GROUP}", "", spec)
+    if owners:
+        built["metadata"]["ownerReferences"] = owners
+    return built
 
 
 def _build(api_version: str, kind: str, name: str, namespace: str, spec: dict[str, Any]) -> Body:
@@ -72,5 +88,6 @@ async def _ensure(client: KubeClient, path: KindPath, wanted: Body) -> None:
         return
     # What others have added (defaults, a cluster IP) stays: only what is wanted is compared.
     change = {key: value for key, value in merge_patch(found["spec"], wanted["spec"]).items() if value is not None}
-    if change:
-        await client.patch(path.object(namespace, name), {"spec": change})
+    metadata = {key: wanted["metadata"][key] for key in ("ownerReferences",) if key in wanted["metadata"]}
+    if change or merge_patch(found["metadata"], {**found["metadata"], **metadata}):
+        await client.patch(path.object(namespace, name), {"spec": change, "metadata": metadata})

@@ -71,6 +71,8 @@ class LeaderLease:
     renewed_at: float = 0.0
     doubt: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when somebody claims that another leads: the Lease itself then decides, at once."""
+    trouble: str | None = "the lease has not been read yet"
+    """What keeps this process from following the leader; None while it reads the Lease."""
 
     async def acquire(self) -> int:
         """Wait until this process leads; return its epoch."""
@@ -79,6 +81,7 @@ class LeaderLease:
         while True:
             try:
                 lease = await self._read()
+                self.trouble = None
                 now = asyncio.get_running_loop().time()
                 version = lease["metadata"]["resourceVersion"] if lease else ""
                 sighting = sighting if sighting.version == version else Sighting(version, now)
@@ -88,6 +91,7 @@ class LeaderLease:
                     return self.epoch
             except KubeError as error:
                 # Somebody else was quicker, or the API server is away: both cure themselves.
+                self.trouble = None if isinstance(error, ConflictError) else f"the lease cannot be had: {error}"
                 log.info("Retrying the lease", extra={"action": "elect", "reason": str(error)})
             await asyncio.sleep(self.times.renew_seconds)
 
