@@ -181,7 +181,7 @@ async def test_a_source_that_is_deleted_stays_until_its_copies_are_made(rig: Rig
     await rig.put(clone)
     await until_copying(rig, clone)
     await rig.put(source, run=Run.ABSENT)
-    await rig.reports.until(lambda: rig.last(source).reason == "WaitingForCopies", 10, "the wait to be told")
+    await rig.reports.until(lambda: rig.last(source).reason == "WaitingForCopies", 60, "the wait to be told")
     assert f"default/{clone.name}" in rig.last(source).message
     await rig.until_phase(source, Phase.ABSENT)
     assert set(stored(rig, clone)) == {"data"}

@@ -7,16 +7,14 @@ the guests have in proportion to each other; a limit is judged by the clock.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import libvirt
 import pytest
-import pytest_asyncio
 
 from machine_rig import FACTS, FREQUENCY, Rig, new_machine
-from virtfleet_api.machine import CpuScheduling, Machine, Run
-from virtfleet_api.report import Phase
+from virtfleet_api.machine import CpuScheduling, Machine
 
 SETTLE_SECONDS = 3.0
 MEASURE_SECONDS = 3.0
@@ -90,9 +88,10 @@ def preferred(rig: Rig) -> Iterator[None]:
         weight.write_text(before)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def guests(rig: Rig) -> AsyncIterator[Guests]:
-    machines = [new_machine(grace_period_seconds=0, affinity={0: str(CPU)}) for _ in range(3)]
+@asynccontextmanager
+async def busy_guests(rig: Rig, count: int) -> AsyncIterator[Guests]:
+    """So many guests that want all of one CPU. Each test has its own, and begins alike when it is run again."""
+    machines = [new_machine(grace_period_seconds=0, affinity={0: str(CPU)}) for _ in range(count)]
     with preferred(rig):
         for machine in machines:
             await rig.put(machine)
@@ -104,34 +103,28 @@ async def guests(rig: Rig) -> AsyncIterator[Guests]:
             await rig.remove(machine)
 
 
-@pytest.fixture(autouse=True)
-def tidy() -> None:
-    """Leave the guests to the next test of this module."""
+async def test_shares_then_a_reservation_divide_one_cpu_and_an_idle_one_costs_nothing(rig: Rig) -> None:
+    async with busy_guests(rig, 3) as guests:
+        await guests.schedule(CpuScheduling(shares=1000), CpuScheduling(shares=2000), CpuScheduling(shares=4000))
+        await guests.divide(1, 2, 4)
+        assert FACTS.cpu.scale
+        weights = [FACTS.cpu.scale.per_share * share for share in (1000, 2000, 4000)]
+        assert [guests.weight(n) for n in range(3)] == weights
+        await guests.schedule(CpuScheduling(shares=1000, reservation_hz=FREQUENCY // 4))
+        await guests.divide(1, 1, 2)
+        first = guests.machines[0]
+        await rig.type(first, IDLE, prompts=2)
+        await guests.divide(0, 1, 2)
+        await rig.type(first, BUSY, prompts=3)
+        await guests.divide(1, 1, 2)
 
 
-async def test_shares_then_a_reservation_divide_one_cpu_and_an_idle_one_costs_nothing(guests: Guests) -> None:
-    await guests.schedule(CpuScheduling(shares=1000), CpuScheduling(shares=2000), CpuScheduling(shares=4000))
-    await guests.divide(1, 2, 4)
-    assert FACTS.cpu.scale
-    assert [guests.weight(n) for n in range(3)] == [FACTS.cpu.scale.per_share * share for share in (1000, 2000, 4000)]
-    await guests.schedule(CpuScheduling(shares=1000, reservation_hz=FREQUENCY // 4))
-    await guests.divide(1, 1, 2)
-    first = guests.machines[0]
-    await guests.rig.type(first, IDLE, prompts=2)
-    await guests.divide(0, 1, 2)
-    await guests.rig.type(first, BUSY, prompts=3)
-    await guests.divide(1, 1, 2)
-
-
-async def test_a_limit_holds_whatever_else_is_free_and_goes_again(guests: Guests) -> None:
-    half = CpuScheduling(limit_hz=FREQUENCY // 2)
-    for number in (1, 2):
-        guests.machines[number] = await guests.rig.put(guests.machines[number], run=Run.PAUSED)
-        await guests.rig.until_phase(guests.machines[number], Phase.PAUSED)
-    await guests.schedule(half)
-    await guests.measure(lambda used: used[0] == pytest.approx(0.5, abs=0.02))
-    await guests.schedule(CpuScheduling())
-    await guests.measure(lambda used: used[0] > 0.6)
-    report = guests.rig.last(guests.machines[0])
-    assert report is not None
-    assert report.restart_required == ()
+async def test_a_limit_holds_whatever_else_is_free_and_goes_again(rig: Rig) -> None:
+    async with busy_guests(rig, 1) as guests:
+        await guests.schedule(CpuScheduling(limit_hz=FREQUENCY // 2))
+        await guests.measure(lambda used: used[0] == pytest.approx(0.5, abs=0.02))
+        await guests.schedule(CpuScheduling())
+        await guests.measure(lambda used: used[0] > 0.6)
+        report = rig.last(guests.machines[0])
+        assert report is not None
+        assert report.restart_required == ()

@@ -36,6 +36,7 @@ from virtfleet_node.core.stored import ImageFiles
 from virtfleet_node.host.devices import Devices
 from virtfleet_node.host.firewall import Firewall
 from virtfleet_node.host.inventory import read_inventory
+from virtfleet_node.host.local_ports import LocalPorts
 from virtfleet_node.host.nftables import Nftables
 from virtfleet_node.host.numa import read_cells
 from virtfleet_node.host.open_vswitch import OpenVSwitch
@@ -71,6 +72,8 @@ class RigNode(Protocol):
     def directory(self) -> Path: ...
     @property
     def uri(self) -> str: ...
+    @property
+    def root(self) -> Path: ...
     def command(self, *words: str | Path) -> list[str | Path]: ...
     def pids(self, program: str) -> Sequence[int]: ...
 
@@ -96,8 +99,8 @@ class Reports:
         self.machines: list[MachineReport] = []
         self.connected: list[bool] = []
         self.snapshots: dict[str, SnapshotReport] = {}
-        self.patience = 1.0
-        """How many times as long as it says `until` waits."""
+        self.patience = 3.0
+        """How many times as long as it says `until` waits: what it says suits a machine with nothing else to do."""
         self._changed = asyncio.Event()
 
     def publish_machine(self, report: MachineReport) -> None:
@@ -122,12 +125,17 @@ class Reports:
         self.connected.append(report.hypervisor_connected)
         self._changed.set()
 
-    async def until(self, condition: Callable[[], object], seconds: float, what: str) -> None:
-        """Wait until the condition holds; it is looked at when something was published, and now and then."""
+    async def until(
+        self, condition: Callable[[], object], seconds: float, what: str, why: Callable[[], object] | None = None
+    ) -> None:
+        """Wait until the condition holds; it is looked at when something was published, and now and then.
+
+        `why` tells what is known when it never does; else the last reports are told.
+        """
         limit, now = seconds * self.patience, asyncio.get_running_loop().time
         end = now() + limit
         while not condition():
-            assert now() < end, f"{what} took more than {limit} s: {self.machines[-3:]}"
+            assert now() < end, f"{what} took more than {limit} s: {why() if why else self.machines[-3:]}"
             self._changed.clear()
             try:
                 async with asyncio.timeout(0.1):
@@ -288,7 +296,7 @@ class Rig:
             console = await self.daemon.open_console(machine.uid)
         await console.write(text.encode() + b"\n")
         echoed = b""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(30 * self.reports.patience):
             # A shell breaks a long line in two; what it wrote before comes first.
             while text[-12:].encode() not in echoed.replace(b"\r\r\n", b""):
                 echoed += await console.read()
@@ -304,7 +312,7 @@ class Rig:
 
     def reconnect(self) -> None:
         """Connect the test's own view of libvirtd again, after it was killed; it is back within a second or two."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 20 * self.reports.patience
         while True:
             try:
                 self.libvirt = libvirt.open(self.node.uri)
@@ -337,9 +345,14 @@ class Rig:
             state_directory=self.state,
             now=lambda: datetime.now(UTC),
             cells=self.cells,
+            local_ports=self._local_ports(),
             merge_bytes_per_second=self.merge_bytes_per_second,
         )
         return NodeDaemon(around, self._describe)
+
+    def _local_ports(self) -> LocalPorts:
+        programs = Programs([str(word) for word in self.node.command()])
+        return LocalPorts(programs, self.node.directory / "ovs-run" / "db.sock", self.node.root)
 
     def _new_switch(self) -> NodeSwitch:
         programs = Programs([str(word) for word in self.node.command()])

@@ -1,10 +1,14 @@
 """Machines whose disks are copied, what is on these, and what is killed meanwhile."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 from pathlib import Path
+
+import libvirt
+import libvirt_qemu
 
 from machine_rig import Rig, new_machine
 from virtfleet_api.machine import BlankSource, Machine, MachineDisk, Run
@@ -69,12 +73,40 @@ def frozen_mark(rig: Rig, machine: Machine) -> Path:
 
 
 async def until_not_frozen(rig: Rig, machine: Machine) -> None:
-    await rig.reports.until(lambda: not frozen_mark(rig, machine).exists(), 20, "the guest to go on")
+    await rig.reports.until(
+        lambda: not frozen_mark(rig, machine).exists(), 20, "the guest to go on", lambda: agent_says(rig, machine)
+    )
+
+
+def agent_says(rig: Rig, machine: Machine) -> str:
+    """Return how the guest's agent answers the question whether the guest is frozen."""
+    try:
+        return str(libvirt_qemu.qemuAgentCommand(rig.domain(machine), '{"execute":"guest-fsfreeze-status"}', 5, 0))
+    except libvirt.libvirtError as error:
+        return str(error)
+
+
+def leftovers(rig: Rig) -> list[str]:
+    """Return the files that a copy leaves when it is killed, and those that tell of guests that may be frozen."""
+    found = (*rig.pool.rglob("*.partial*"), *rig.state.rglob("frozen"))
+    return [str(path.relative_to(rig.state)) for path in found]
+
+
+async def until_nothing_is_left(rig: Rig, machine: Machine) -> None:
+    await rig.reports.until(
+        lambda: not leftovers(rig),
+        30,
+        "that nothing is left, and the guest not frozen",
+        lambda: (leftovers(rig), agent_says(rig, machine), rig.last(machine)),
+    )
 
 
 async def kill(rig: Rig, victim: str) -> None:
     if victim == "daemon":
         await rig.crash_daemon()
         return
-    (pid,) = rig.node.pids("libvirtd" if victim == "libvirtd" else "qemu-system-x86")
-    os.kill(pid, signal.SIGKILL)
+    pids = rig.node.pids("libvirtd" if victim == "libvirtd" else "qemu-system-x86")
+    assert pids, f"no {victim} runs"
+    for pid in pids:  # a process that libvirtd has just begun is called like it
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

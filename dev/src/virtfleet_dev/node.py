@@ -175,6 +175,11 @@ class Node:
         ]
         return [*enter, "nsenter", f"--target={pid}", *flags, *words]
 
+    @property
+    def root(self) -> Path:
+        """Return the node's root, with what is mounted there, as seen from outside."""
+        return Path(f"/proc/{self._inner_pid()}/root")
+
     def run(self, *words: str | Path) -> str:
         """Run a program inside the node and return what it printed."""
         return subprocess.run(self.command(*words), check=True, capture_output=True, text=True).stdout

@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
-from virtfleet_node.core.errors import NodeError, UnavailableError
+from virtfleet_node.core.errors import ConflictError, NodeError, UnavailableError
+from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import ObservedDomain
 
 T = TypeVar("T")
@@ -46,6 +47,16 @@ class Freezer:
             return
         async with entry.freezing:
             await self._thaw(uid)
+
+    async def read_facts(self, uid: str) -> GuestFacts:
+        """Ask a guest's agent for facts.
+
+        Raises:
+            NodeError: it cannot be asked, or the guest may be frozen; then its agent would not tell any.
+        """
+        if self._mark(uid).exists():
+            raise ConflictError("The guest is frozen.")
+        return await self._around.hypervisor.read_guest_facts(uid)
 
     async def freeze(self, uid: str, call: Callable[[], Awaitable[T]]) -> T:
         """Return what a call returns that freezes the guest; then the guest goes on, also when this is cancelled.

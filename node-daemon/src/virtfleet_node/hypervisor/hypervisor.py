@@ -19,7 +19,7 @@ from virtfleet_node.core.errors import UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.observed import ObservedDomain
-from virtfleet_node.core.ports import ConsoleStream
+from virtfleet_node.core.ports import ConsoleStream, DisplayStream
 from virtfleet_node.core.record import Stored
 from virtfleet_node.core.traffic import Traffic
 from virtfleet_node.hypervisor import backup, commit, cpu, execute, node_devices, observe, pull, snapshot, warm
@@ -28,6 +28,7 @@ from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
 from virtfleet_node.hypervisor.console import Console, open_stream
 from virtfleet_node.hypervisor.disk_io import read_disk_io
+from virtfleet_node.hypervisor.display import Display, open_display
 from virtfleet_node.hypervisor.listener import Listener
 from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.hypervisor.pins import pin, read_cpu_seconds
@@ -49,6 +50,12 @@ _MOVE_SECONDS = 900.0
 
 _WEIGHT_SECONDS = 3.0
 """It takes 2 ms, unless something else holds the domain: then others are not kept waiting for long."""
+
+_FREEZE_SECONDS = 180.0
+"""A freeze and a thaw each wait up to 30 s for another question to the same agent, and then twice AGENT_SECONDS.
+
+A call with a freeze is never given up early: the guest would be frozen behind our back after it was told to go on.
+"""
 
 _START_SECONDS = 120.0
 """A start is never given up early: libvirt would finish it behind our back."""
@@ -243,7 +250,8 @@ class Hypervisor:
     async def begin_backup(self, uid: str, files: Mapping[str, str], *, freeze: bool) -> object:
         """Begin to copy disks of a running guest, by their files, into other files that exist; return the job."""
         connect = self._connection.get()
-        await self._calls.run(lambda: backup.begin_backup(connect, uid, files, freeze=freeze))
+        begin = partial(backup.begin_backup, connect, uid, files, freeze=freeze)
+        await self._calls.run(begin, _FREEZE_SECONDS)
         return connect
 
     async def read_backup(self, uid: str, job: object) -> float | None:
@@ -336,12 +344,17 @@ class Hypervisor:
     async def thaw(self, uid: str) -> None:
         """Let a guest's file systems go on that were frozen for a copy."""
         connect = self._connection.get()
-        await self._calls.run(lambda: backup.thaw(connect, uid))
+        await self._calls.run(lambda: backup.thaw(connect, uid), _FREEZE_SECONDS)
 
     async def open_console(self, uid: str) -> ConsoleStream:
         """Open the serial console of a running guest; ConflictError when it does not run."""
         connect = self._connection.get()
         return Console(await self._calls.run(lambda: open_stream(connect, uid)))
+
+    async def open_display(self, uid: str) -> DisplayStream:
+        """Open the display of a running guest; ConflictError when it does not run, or was started without one."""
+        connect = self._connection.get()
+        return await Display.connect(await self._calls.run(lambda: open_display(connect, uid)))
 
 
 def _read_all(connect: libvirt.virConnect) -> dict[str, ObservedDomain]:
