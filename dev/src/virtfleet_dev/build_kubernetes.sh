@@ -43,6 +43,11 @@ cp /usr/share/gocode/src/github.com/modern-go/reflect2/*.{go,s} vendor/github.co
 sed -i 's/if data == nil || reflect.DeepEqual(reflect.Zero(reflect.TypeOf(data)), reflect.ValueOf(data)) {/if data == nil {/' \
   vendor/github.com/go-openapi/validate/type.go vendor/k8s.io/kube-openapi/pkg/validation/validate/type.go
 
+# A kubelet of this version often leaves a sandbox to its garbage collection, and with it the pod that was deleted: for up
+# to a minute. Later ones remove it at once; this one looks more often.
+grep -q 'ContainerGCPeriod = time.Minute$' pkg/kubelet/kubelet.go
+sed -i 's/ContainerGCPeriod = time.Minute$/ContainerGCPeriod = 2 * time.Second/' pkg/kubelet/kubelet.go
+
 generate_openapi() { # The source package lacks one generated file.
   # Its inputs are those of build/root/Makefile.generated_files.
   local inputs
