@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 from urllib.parse import quote
 
@@ -71,7 +72,11 @@ def python_list(environment: Path | None) -> dict[str, object]:
     tool = [Path(sys.executable).with_name("cyclonedx-py"), "environment", "--output-reproducible"]
     command = [*tool, "--spec-version", SPEC.to_version(), environment]
     listed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    folders = [str(folder) for folder in environment.glob("lib/python3*/site-packages")]
+    named = {package.name: package.metadata.get("License") for package in distributions(path=folders)}
     for component in listed["components"]:
+        if not component.get("licenses") and (name := named.get(component["name"])):
+            component["licenses"] = [{"license": {"name": name}}]  # a word that SPDX does not know
         # Where the wheel lay while the image was built tells nobody anything.
         kept = [link for link in component.get("externalReferences", ()) if not link["url"].startswith("file:")]
         component["externalReferences"] = kept

@@ -12,6 +12,8 @@ import yaml
 from lxml import etree
 
 from fleet import Fleet, eventually
+from pictures import count_colours
+from viewing import proxy, see
 from virtfleet_api.quantity import Bytes, Frequency
 from virtfleet_dev.paths import checkout, program
 
@@ -110,6 +112,12 @@ def starts_from_the_drive_and_is_changed_while_it_runs(fleet: Fleet) -> None:
     after = fleet.wait_ready("installed")
     assert after["status"]["machine"]["startedAt"] == found["status"]["machine"]["startedAt"]
     fleet.delete("installer-iso", kind="vmimage")  # nobody needs it any more
+
+
+def is_seen(fleet: Fleet) -> None:
+    assert fleet.wait_ready("seen")["status"]["machine"]["display"] == "vga"
+    with proxy(fleet.cluster.control_plane.kubeconfig, "seen") as port:
+        assert count_colours(see(port)) > 1
 
 
 def says_which_device_is_missing(fleet: Fleet) -> None:
@@ -270,6 +278,7 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "disk-limits.yaml": limits_change_while_it_runs,
     "hotplug.yaml": vcpus_and_memory_change_while_it_runs,
     "installer.yaml": starts_from_the_drive_and_is_changed_while_it_runs,
+    "display.yaml": is_seen,
     "clone.yaml": clone_is_a_machine_of_its_own,
     "cloud-init.yaml": prints("greeter", "USERDATA hello from greeter"),
     "kernel-boot.yaml": prints("tiny", "READY"),

@@ -36,6 +36,7 @@ from virtfleet_node.core.stored import ImageFiles
 from virtfleet_node.host.devices import Devices
 from virtfleet_node.host.firewall import Firewall
 from virtfleet_node.host.inventory import read_inventory
+from virtfleet_node.host.local_ports import LocalPorts
 from virtfleet_node.host.nftables import Nftables
 from virtfleet_node.host.numa import read_cells
 from virtfleet_node.host.open_vswitch import OpenVSwitch
@@ -71,6 +72,8 @@ class RigNode(Protocol):
     def directory(self) -> Path: ...
     @property
     def uri(self) -> str: ...
+    @property
+    def root(self) -> Path: ...
     def command(self, *words: str | Path) -> list[str | Path]: ...
     def pids(self, program: str) -> Sequence[int]: ...
 
@@ -342,9 +345,14 @@ class Rig:
             state_directory=self.state,
             now=lambda: datetime.now(UTC),
             cells=self.cells,
+            local_ports=self._local_ports(),
             merge_bytes_per_second=self.merge_bytes_per_second,
         )
         return NodeDaemon(around, self._describe)
+
+    def _local_ports(self) -> LocalPorts:
+        programs = Programs([str(word) for word in self.node.command()])
+        return LocalPorts(programs, self.node.directory / "ovs-run" / "db.sock", self.node.root)
 
     def _new_switch(self) -> NodeSwitch:
         programs = Programs([str(word) for word in self.node.command()])

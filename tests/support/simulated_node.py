@@ -42,7 +42,7 @@ from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
 from virtfleet_node.api.server import Server
 from virtfleet_node.core.errors import ConflictError, NotFoundError, UnavailableError
-from virtfleet_node.core.ports import ConsoleStream
+from virtfleet_node.core.ports import ConsoleStream, DisplayStream
 
 GIB = 1 << 30
 
@@ -191,6 +191,10 @@ class SimulatedDaemon:
         if uid not in self.consoles:
             raise ConflictError(f"The machine {uid} does not run.")
         return self.consoles[uid]
+
+    async def open_display(self, uid: str) -> DisplayStream:
+        """There is no guest, so there is no display."""
+        raise ConflictError(f"The machine {uid} does not run.")
 
     async def read_console_log(self, uid: str, max_bytes: int) -> bytes:
         """There is no guest, so it said nothing."""

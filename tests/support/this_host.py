@@ -24,6 +24,10 @@ class ThisHost:
         (self.directory / "run").mkdir(parents=True)
         (self.directory / "run" / "qemu").symlink_to("/run/libvirt/qemu")
 
+    @property
+    def root(self) -> Path:
+        return Path("/")
+
     def command(self, *words: str | Path) -> list[str | Path]:
         return list(words)
 

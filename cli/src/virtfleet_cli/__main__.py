@@ -15,6 +15,7 @@ from virtfleet_cli.cluster import Cluster
 from virtfleet_cli.console import print_history, run_console
 from virtfleet_cli.describe import clean, describe_machine
 from virtfleet_cli.errors import CliError
+from virtfleet_cli.forward_commands import port_forward, scp, ssh
 from virtfleet_cli.options import Duration, connection_options, output_options, wait_options
 from virtfleet_cli.ports import Machine, render_ports
 from virtfleet_cli.power import (
@@ -29,9 +30,11 @@ from virtfleet_cli.power import (
 )
 from virtfleet_cli.progress import transfer_progress
 from virtfleet_cli.running import run_command
+from virtfleet_cli.screenshot import take_picture, write_picture
 from virtfleet_cli.snapshot_commands import restore, snapshot, snapshots
 from virtfleet_cli.terminal import Terminal
 from virtfleet_cli.upload import Upload, prepare_image
+from virtfleet_cli.vnc import show_display
 from virtfleet_cli.waiting import POLL_SECONDS
 
 Plan = Callable[[dict[str, Any]], Change]
@@ -183,6 +186,37 @@ def console(name: str, *, history: bool, timeout: float | None) -> None:
     run_command(act)
 
 
+@main.command()
+@click.argument("name")
+@click.option("--port", type=click.IntRange(1, 65535), help="Loopback port to listen on; any that is free by default.")
+@click.option("--viewer", help="Viewer to start; remote-viewer or a vncviewer by default.")
+@click.option("--proxy-only", is_flag=True, help="Start no viewer; print the port as JSON and serve until Ctrl-C.")
+@connection_options
+def vnc(name: str, *, port: int | None, viewer: str | None, proxy_only: bool) -> None:
+    """Show the display of a machine, which has one with `display: {}` in its spec.
+
+    Listens on a loopback port for a VNC viewer, and starts one.
+    """
+
+    async def act(cluster: Cluster) -> None:
+        await show_display(cluster, name, port=port, viewer=viewer, proxy_only=proxy_only)
+
+    run_command(act)
+
+
+@main.command()
+@click.argument("name")
+@click.option("-o", "--output", help="File to write; NAME.png by default, - for stdout.")
+@connection_options
+def screenshot(name: str, *, output: str | None) -> None:
+    """Take a picture of a machine's display, as PNG."""
+
+    async def act(cluster: Cluster) -> None:
+        write_picture(await take_picture(cluster, name), output or f"{name}.png")
+
+    run_command(act)
+
+
 @main.group()
 def image() -> None:
     """Bring images into the cluster. `kubectl get vmimages` lists them."""
@@ -243,6 +277,9 @@ async def _wait(cluster: Cluster, name: str, change: Change, timeout_seconds: fl
     return f"It is {describe_state(machine).rstrip('.')}."
 
 
+main.add_command(port_forward)
+main.add_command(ssh)
+main.add_command(scp)
 main.add_command(snapshot)
 main.add_command(snapshots)
 main.add_command(restore)

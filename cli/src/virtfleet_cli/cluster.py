@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -160,10 +160,33 @@ class Cluster:
         items.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
         return list(items[-EVENTS_SHOWN:])
 
-    @asynccontextmanager
-    async def open_console(self, name: str, query: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    def open_console(
+        self, name: str, query: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
         """Connect to the serial console of a machine for as long as the context lasts."""
+        return self._open_socket(name, "console", query)
 
+    def open_display(self, name: str) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        """Connect to the display of a machine for as long as the context lasts."""
+        return self._open_socket(name, "vnc", {})
+
+    def open_forward(self, name: str, port: int) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        """Connect to a TCP port of a machine's guest for as long as the context lasts."""
+        return self._open_socket(name, "portforward", {"port": str(port)})
+
+    async def check_forward(self, name: str, port: int) -> None:
+        """Say what stands against connections to a machine before there is any; CliError."""
+        path = f"{self._path(SUBRESOURCES_API_VERSION, name)}/portforward"
+        try:
+            await self._request("GET", path, self._what(name), query={"port": str(port)})
+        except CliError as error:
+            if error.status != 400:  # noqa: PLR2004 -- HTTP: it is no WebSocket, which is all that was wrong
+                raise
+
+    @asynccontextmanager
+    async def _open_socket(
+        self, name: str, subresource: str, query: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         async def read_refusal(
             request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
         ) -> aiohttp.ClientResponse:
@@ -172,10 +195,10 @@ class Cluster:
                 raise explain(response.status, await response.content.read(1 << 16), self._what(name))
             return response
 
-        url = self._url(self._path(SUBRESOURCES_API_VERSION, name) + "/console")
+        url = self._url(f"{self._path(SUBRESOURCES_API_VERSION, name)}/{subresource}")
         async with self._open_session(read_refusal) as session:
             try:
-                console = await session.ws_connect(
+                socket = await session.ws_connect(
                     url,
                     params=dict(query),
                     heartbeat=HEARTBEAT_SECONDS,
@@ -184,8 +207,8 @@ class Cluster:
                 )
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise self._unreachable(error) from error
-            async with console:
-                yield console
+            async with socket:
+                yield socket
 
     async def _request(
         self,

@@ -60,6 +60,7 @@ def _hardware(spec: Object, status: Object) -> Iterable[tuple[str, object]]:
     yield "vCPUs", (running.get("vcpus") or {}).get("current") or (spec.get("cpu") or {}).get("cores")
     yield "CPU model", running.get("cpuModel") or (spec.get("cpu") or {}).get("model")
     yield "Memory", (running.get("memory") or {}).get("current") or (spec.get("memory") or {}).get("guest")
+    yield "Display", running.get("display")
     yield "Type", running.get("machineType") or spec.get("machineType")
     yield "UUID", running.get("uuid")
     yield "Started", running.get("startedAt")

@@ -10,6 +10,9 @@ _LISTED_AS: Final = {"VMSnapshot": "vmsnapshots", "VMRestore": "vmrestores"}
 class CliError(Exception):
     """Something cannot be done; the text is the sentence for the user."""
 
+    status: int = 0
+    """Of HTTP, when the API server has refused it."""
+
 
 class UnavailableError(CliError):
     """The API server, the operator or a node does not answer now; trying again may help."""
@@ -17,6 +20,12 @@ class UnavailableError(CliError):
 
 def explain(status: int, content: bytes, what: str) -> CliError:
     """Return the error for a refusal of the API server; `what` names the object, such as VirtualMachine shop/web-1."""
+    error = _explain(status, content, what)
+    error.status = status
+    return error
+
+
+def _explain(status: int, content: bytes, what: str) -> CliError:
     document = _parse(content)
     message = str(document.get("message") or content[:200].decode(errors="replace").strip() or f"HTTP {status}")
     named = bool((document.get("details") or {}).get("name"))

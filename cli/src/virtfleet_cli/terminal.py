@@ -10,7 +10,7 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 ESCAPE: Final = b"\x1d"
@@ -68,6 +68,11 @@ class Terminal:
     async def write(self, data: bytes) -> None:
         """Show bytes of the guest as they are."""
         await asyncio.to_thread(self._write, data)
+
+    def close_output(self) -> None:
+        """Say that nothing more will be written, where the output is a pipe."""
+        with suppress(OSError):
+            os.close(self._output)
 
     def say(self, sentence: str) -> None:
         """Tell the user something on stderr, also while the terminal is raw."""

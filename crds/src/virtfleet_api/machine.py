@@ -6,19 +6,22 @@ domain, so there is no second database that could disagree with libvirt.
 
 import hashlib
 from enum import StrEnum
-from typing import Annotated, Literal
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, PlainSerializer
 
 from virtfleet_api.base import Document
 from virtfleet_api.compute import CPU_SET_PATTERN, MAX_SHARES
 from virtfleet_api.device import PCI_ADDRESS_PATTERN, GpuMode
+from virtfleet_api.display import DisplayModel
 from virtfleet_api.names import DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN, UID_PATTERN
 from virtfleet_api.network import LinkState, NicModel
 from virtfleet_api.virtual_machine import Clone, DiskBus, DiskCache, ReclaimPolicy
 
 Uid = Annotated[str, Field(pattern=UID_PATTERN)]
 Label = Annotated[str, Field(pattern=DNS_LABEL_PATTERN, max_length=63)]
+MAC_PATTERN: Final = r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -173,11 +176,23 @@ class InterfaceLimit(Document):
     burst_bytes: Annotated[int, Field(gt=0)]
 
 
+class ForwardPath(Document):
+    """How the node itself reaches a guest by a network card: from a port of the card's switch that each node has."""
+
+    port: Annotated[str, Field(pattern=r"^[a-z0-9.-]{1,300}/forward$")]
+    """OVN's logical switch port, of type localport."""
+    mac: Annotated[str, Field(pattern=MAC_PATTERN)]
+    source: Annotated[IPv4Interface | IPv6Interface, PlainSerializer(str)]
+    """Of the node, with the length of the prefix."""
+    target: Annotated[IPv4Address | IPv6Address, PlainSerializer(str)]
+    """Of the guest."""
+
+
 class MachineInterface(Document):
     """A network card: on the node's integration bridge when it has a port, else with QEMU's own outbound NAT."""
 
     name: Label
-    mac: Annotated[str, Field(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
+    mac: Annotated[str, Field(pattern=MAC_PATTERN)]
     model: NicModel = NicModel.VIRTIO
     port: Uid | None = None
     """OVN's logical switch port, which Open vSwitch knows as the interface's iface-id."""
@@ -186,6 +201,8 @@ class MachineInterface(Document):
     inbound: InterfaceLimit | None = None
     """Towards the guest; applied to a running guest as well. What comes from it is limited by OVN."""
     mtu: Annotated[int | None, Field(ge=576, le=9000)] = None
+    forward: ForwardPath | None = None
+    """None when the node cannot reach the guest by this card; nothing else than this is ever connected to."""
 
 
 class CpuScheduling(Document):
@@ -268,6 +285,8 @@ class Hardware(Document):
     kernel: MachineKernel | None = None
     cloud_init_digest: Sha256 | None = None
     guest_agent: bool = True
+    display: DisplayModel | None = None
+    """The graphics card of its display; None for no display."""
 
     @property
     def vcpus(self) -> int:

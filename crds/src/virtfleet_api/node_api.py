@@ -7,6 +7,7 @@
     GET    /v1/machines/{uid}/interfaces              → InterfaceList   traffic of its network cards, as it is now
     GET    /v1/machines/{uid}/console                 → WebSocket       binary frames, serial console; ?history=<bytes>
                                                                        sends the tail first, ?follow=false then closes
+    GET    /v1/machines/{uid}/vnc                     → WebSocket       binary frames, the display (RFC 6143)
     PUT    /v1/images/{uid}            Image          → ImageReport
     GET    /v1/images                                 → ImageList
     PUT    /v1/pools                   PoolSet        → PoolList        those beside the configuration file's

@@ -146,6 +146,8 @@ class MachineReport(Document):
     last_stop: StopReason | None = None
     machine_type: str = ""
     cpu_model: str = ""
+    display: str = ""
+    """The graphics card of the running guest's display; empty without one."""
     vcpus: int = 0
     """Those that the running guest uses."""
     max_vcpus: int = 0

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from virtfleet_api.base import ATOMIC, Model
 from virtfleet_api.compute import Cpu, Memory
 from virtfleet_api.device import Gpu, HostDevice
+from virtfleet_api.display import Display
 from virtfleet_api.io_tune import IoTune
 from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN, DNS_SUBDOMAIN_PATTERN
 from virtfleet_api.network import Network
@@ -258,6 +259,12 @@ class VirtualMachineSpec(Model):
     ] = ()
     cloud_init: Annotated[CloudInit | None, Field(description="First-boot configuration.")] = None
     kernel_boot: Annotated[KernelBoot | None, Field(description="Direct kernel boot.")] = None
+    display: Annotated[
+        Display | None,
+        Field(
+            description="A display, for `kubectl vm vnc`; `{}` is enough. Without it there is the serial console alone."
+        ),
+    ] = None
     guest_agent: Annotated[bool, Field(description="Give the guest a channel for the QEMU guest agent.")] = True
     node_selector: Annotated[
         dict[str, Annotated[str, Field(max_length=63)]],

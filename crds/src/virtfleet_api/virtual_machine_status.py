@@ -77,6 +77,9 @@ class MachineStatus(Model):
     uuid: Annotated[str, Field(description="UUID of the libvirt domain: the object's UID.")]
     machine_type: Annotated[str, Field(description="QEMU machine type, with its version.")]
     cpu_model: Annotated[str, Field(description="CPU model given to the guest.")]
+    display: Annotated[
+        str | None, Field(description="Graphics card of the running guest's display, which `kubectl vm vnc` shows.")
+    ] = None
     vcpus: Annotated[VcpuStatus, Field(description="Virtual CPUs.")]
     memory: Annotated[MemoryStatus, Field(description="Memory.")]
     reservation: Annotated[

@@ -76,7 +76,8 @@ class Subnet(Model):
         tuple[Annotated[str, Field(pattern=ADDRESS_RANGE_PATTERN, max_length=91)], ...],
         Field(
             max_length=64,
-            description='Addresses never assigned by the switch, such as "10.1.0.2-10.1.0.9"; a machine may name one.',
+            description='Addresses never assigned by the switch, such as "10.1.0.2-10.1.0.9"; a machine may name one. '
+            "The last IPv4 address that is not among these is the nodes', for port-forward.",
         ),
     ] = ()
     dns: Annotated[

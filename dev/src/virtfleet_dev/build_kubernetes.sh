@@ -1,10 +1,12 @@
 #!/bin/bash
-# Build kube-apiserver, kube-controller-manager and kubectl v1.20.2 from Debian's source package.
-# usage: build_kubernetes.sh OUT_DIR      (run under a lock; installs the Go toolchain by apt when it is missing)
+# Build programs of Kubernetes v1.20.2, and `pause`, from Debian's source package. What is there already stays as it is.
+# usage: build_kubernetes.sh OUT_DIR PROGRAM …   (run under a lock; installs the Go toolchain by apt when it is missing)
 set -euo pipefail
 out=$1
-programs=(kube-apiserver kube-controller-manager kubectl)
-[[ -x $out/kubectl && -x $out/kube-apiserver ]] && exit 0
+programs=()
+for program in "${@:2}"; do [[ -x $out/$program ]] || programs+=("$program"); done
+((${#programs[@]})) || exit 0
+wanted() { [[ " ${programs[*]} " == *" $1 "* ]]; }
 work=$(mktemp -d "$out.build.XXXXXX")
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 
@@ -41,13 +43,22 @@ cp /usr/share/gocode/src/github.com/modern-go/reflect2/*.{go,s} vendor/github.co
 sed -i 's/if data == nil || reflect.DeepEqual(reflect.Zero(reflect.TypeOf(data)), reflect.ValueOf(data)) {/if data == nil {/' \
   vendor/github.com/go-openapi/validate/type.go vendor/k8s.io/kube-openapi/pkg/validation/validate/type.go
 
-# The source package lacks one generated file. Its inputs are those of build/root/Makefile.generated_files.
-go build -o "$GOPATH/bin/openapi-gen" $package/vendor/k8s.io/kube-openapi/cmd/openapi-gen
-inputs=$(grep -rl --include='*.go' '+k8s:openapi-gen=' cmd pkg plugin staging/src/k8s.io/* |
-  grep -v -e zz_generated -e '^staging/src/k8s.io/code-generator/' -e '^staging/src/k8s.io/sample-apiserver/' |
-  xargs -n1 dirname | sed 's#^staging/src/#vendor/#' | LC_ALL=C sort -u | sed "s#^#$package/#" | paste -sd,)
-"$GOPATH/bin/openapi-gen" -i "$inputs" -p $package/pkg/generated/openapi -O zz_generated.openapi \
-  -h vendor/k8s.io/code-generator/hack/boilerplate.go.txt -r "$work/violations" --output-base "$GOPATH/src" 2>"$work/openapi.log"
+# A kubelet of this version often leaves a sandbox to its garbage collection, and with it the pod that was deleted: for up
+# to a minute. Later ones remove it at once; this one looks more often.
+grep -q 'ContainerGCPeriod = time.Minute$' pkg/kubelet/kubelet.go
+sed -i 's/ContainerGCPeriod = time.Minute$/ContainerGCPeriod = 2 * time.Second/' pkg/kubelet/kubelet.go
+
+generate_openapi() { # The source package lacks one generated file.
+  # Its inputs are those of build/root/Makefile.generated_files.
+  local inputs
+  go build -o "$GOPATH/bin/openapi-gen" $package/vendor/k8s.io/kube-openapi/cmd/openapi-gen
+  inputs=$(grep -rl --include='*.go' '+k8s:openapi-gen=' cmd pkg plugin staging/src/k8s.io/* |
+    grep -v -e zz_generated -e '^staging/src/k8s.io/code-generator/' -e '^staging/src/k8s.io/sample-apiserver/' |
+    xargs -n1 dirname | sed 's#^staging/src/#vendor/#' | LC_ALL=C sort -u | sed "s#^#$package/#" | paste -sd,)
+  "$GOPATH/bin/openapi-gen" -i "$inputs" -p $package/pkg/generated/openapi -O zz_generated.openapi \
+    -h vendor/k8s.io/code-generator/hack/boilerplate.go.txt -r "$work/violations" --output-base "$GOPATH/src" 2>"$work/openapi.log"
+}
+! wanted kube-apiserver || generate_openapi
 
 flags="-s -w"
 for stamped in $package/vendor/k8s.io/component-base/version $package/vendor/k8s.io/client-go/pkg/version; do
@@ -56,7 +67,10 @@ for stamped in $package/vendor/k8s.io/component-base/version $package/vendor/k8s
   done
 done
 for program in "${programs[@]}"; do
+  [[ $program != pause ]] || continue
   go build -trimpath -tags providerless,dockerless -ldflags "$flags" -o "$work/bin/" "$package/cmd/$program"
 done
-rm -rf "$out"
-mv "$work/bin" "$out"
+! wanted pause || gcc -Os -Wall -static -DVERSION=v1.20.2 -o "$work/bin/pause" build/pause/linux/pause.c
+# One by one: whoever runs a program that was there keeps it.
+mkdir -p "$out"
+mv -n "$work"/bin/* "$out/"

@@ -33,5 +33,15 @@ def _install(folder: Path, lock: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     uv = program("uv")
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, folder], check=True)
-    install = [uv, "pip", "install", "-q", "--python", folder / "bin" / "python", "--require-hashes", "-r", lock]
+    install: list[str | Path] = [
+        uv,
+        "pip",
+        "install",
+        "-q",
+        "--python",
+        folder / "bin" / "python",
+        "--require-hashes",
+        "-r",
+        lock,
+    ]
     subprocess.run(install, check=True)

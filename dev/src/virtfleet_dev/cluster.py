@@ -31,14 +31,14 @@ ENROL_SECONDS = 90.0  # KVM is probed first, for seconds, where it exists and ha
 Say = Callable[[str], None]
 
 
-def _silent(_: str) -> None:
+def silent(_: str) -> None:
     """Say nothing."""
 
 
 class Cluster:
     """Everything that `up` starts. State lives in the directory, so any process can pick the cluster up again."""
 
-    def __init__(self, directory: Path, say: Say = _silent, libvirt_uri: str | None = None) -> None:
+    def __init__(self, directory: Path, say: Say = silent, libvirt_uri: str | None = None) -> None:
         """Take the directory that holds it all; `libvirt_uri` replaces the nodes' own libvirtd for their daemons."""
         self.directory = directory.resolve()
         self.libvirt_uri = libvirt_uri or "qemu:///system"

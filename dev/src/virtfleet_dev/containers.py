@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -11,7 +12,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from virtfleet_dev.machine_sources import authorities, write_apt_folder, write_pip_conf
@@ -43,6 +44,20 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Container:
+    """A container that runs nothing by itself."""
+
+    program: tuple[str | Path, ...]
+    id: str
+    root: Path
+    """Its root file system."""
+
+    def command(self, *words: str | Path, arguments: Sequence[str] = ()) -> list[str | Path]:
+        """Return the command that runs a program in it, as the image's user and with its environment."""
+        return [*self.program, "run", "--isolation", "chroot", *arguments, self.id, "--", *words]
+
+
+@dataclass(frozen=True)
 class Order:
     """What is to be built."""
 
@@ -56,6 +71,10 @@ class Order:
     """docker, podman or buildah; left out, the first of them that can build here."""
     fresh: bool = False
     """Use nothing of earlier builds: packages are the newest ones."""
+
+    def of(self, *targets: str) -> "Order":
+        """Return the same order for other targets."""
+        return replace(self, targets=targets)
 
     def name(self, target: str) -> str:
         """Return the name of a target's image."""
@@ -76,10 +95,10 @@ def build_images(order: Order, output: Path, say: Callable[[str], None] = print)
         ImagesError: there is no builder here, or it failed.
     """
     output.mkdir(parents=True, exist_ok=True)
-    with _locked() as folder, tempfile.TemporaryDirectory() as secrets:
+    with locked_folder() as folder, tempfile.TemporaryDirectory() as secrets:
         program = order.builder or _find_builder(order.base or BASE)
         builder = Buildah(folder, order) if program == "buildah" else Docker(program, order)
-        arguments = [*builder.prepare(Path(secrets), say), *_build_arguments(order)]
+        arguments = [*builder.prepare(Path(secrets), say), *_build_arguments(order, Path(secrets))]
         images = []
         for target in order.targets:
             say(f"Building {order.name(target)} with {program}")
@@ -110,14 +129,20 @@ class Buildah:
 
     def __init__(self, folder: Path, order: Order) -> None:
         """Take the folder for the storage, and what is to be built."""
-        if shutil.which("buildah") is None:
-            raise ImagesError("there is no Docker, Podman or buildah here: apt install buildah")
+        if os.getuid() or (shutil.which("buildah") is None and shutil.which("apt-get") is None):
+            raise ImagesError(
+                "there is no Docker or Podman that can build here; root can build with buildah, on Debian"
+            )
         self._folder = folder
         self._order = order
         self.command: list[str | Path] = ["buildah", "--root", folder / "storage", "--runroot", folder / "run"]
 
     def prepare(self, secrets: Path, say: Callable[[str], None]) -> list[str]:
         """Return the arguments of every build, whose files are in the folder `secrets`."""
+        if shutil.which("buildah") is None:
+            say("Installing buildah")
+            _run(["apt-get", "update", "-qq"])
+            _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "buildah"])
         write_apt_folder(secrets / "apt")
         return [
             *("--isolation", "chroot", "--network", "host", "--layers"),
@@ -129,6 +154,18 @@ class Buildah:
     def save(self, name: str, archive: Path) -> None:
         """Write the archive of an image."""
         _run([*self.command, "push", "--quiet", name, f"docker-archive:{archive}:{name}"])
+
+    @contextmanager
+    def container(self, image_id: str) -> Iterator["Container"]:
+        """Return a container of an image that was built, and remove it afterwards."""
+        made = self._print("from", "--quiet", "--pull-never", image_id)
+        try:
+            yield Container(tuple(self.command), made, Path(self._print("mount", made)))
+        finally:
+            self._print("rm", made)
+
+    def _print(self, *words: str) -> str:
+        return subprocess.run([*self.command, *words], check=True, capture_output=True, text=True).stdout.strip()
 
     def _make_base(self, say: Callable[[str], None]) -> str:
         sources = Path(__file__).with_name("base_image")
@@ -149,7 +186,7 @@ def _build(builder: Docker | Buildah, order: Order, target: str, arguments: Sequ
     name = order.name(target)
     with tempfile.TemporaryDirectory() as folder:
         id_file = Path(folder, "id")
-        files = ("--iidfile", id_file, "--file", checkout() / "Dockerfile", checkout())
+        files = ("--iidfile", id_file, checkout())
         _run([*builder.command, "build", "--target", target, "--tag", name, *arguments, *files])
         image_id = id_file.read_text().removeprefix("sha256:").strip()
     archive = output / f"virtfleet-{target}-{name.rpartition(':')[2]}.tar"
@@ -161,13 +198,16 @@ def _build(builder: Docker | Buildah, order: Order, target: str, arguments: Sequ
     return Image(target, name, image_id, archive)
 
 
-def _build_arguments(order: Order) -> list[str]:
-    arguments = ["--build-arg", f"VERSION={version()}", *(["--no-cache"] if order.fresh else [])]
+def _build_arguments(order: Order, folder: Path) -> list[str]:
+    git = ("git", "-C", checkout(), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    revision = "unknown"
     with suppress(subprocess.CalledProcessError, FileNotFoundError):
-        git = ("git", "-C", checkout(), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
         revision = subprocess.run(git, check=True, capture_output=True, text=True).stdout.strip()
-        arguments += ["--build-arg", f"REVISION={revision}"]
-    return arguments
+    # Not as an argument: buildah would take the label of an earlier build, whose text was the same.
+    dockerfile = folder / "Dockerfile"
+    dockerfile.write_text((checkout() / "Dockerfile").read_text().replace("$REVISION", revision))
+    fresh = ["--no-cache"] if order.fresh else []
+    return [f"--file={dockerfile}", f"--build-arg=VERSION={version()}", *fresh]
 
 
 def _secret_arguments(folder: Path) -> list[str]:
@@ -201,7 +241,7 @@ def _holds(archive: Path, image_id: str, name: str) -> bool:
 
 
 @contextmanager
-def _locked() -> Iterator[Path]:
+def locked_folder() -> Iterator[Path]:
     """Return this week's folder, so that packages are never older; one build of a machine waits for the other."""
     parent = cache_dir() / "containers"
     folder = parent / time.strftime("%G-W%V", time.gmtime())

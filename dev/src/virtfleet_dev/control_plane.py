@@ -5,7 +5,6 @@ import json
 import secrets
 import socket
 import ssl
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,20 +16,12 @@ from typing import Any
 import yaml
 
 from virtfleet_dev.kubectl import Kubectl
-from virtfleet_dev.kubernetes import binaries
+from virtfleet_dev.kubernetes import binaries, minor_version
 from virtfleet_dev.pki import LocalAuthority, Pair, service_account_key
 from virtfleet_dev.process import Program, wait_until
 
 READY_SECONDS = 120.0  # 4 s on an idle machine; generous where others compile
-
-_CONTROLLERS = (
-    "namespace",
-    "serviceaccount",
-    "serviceaccount-token",
-    "root-ca-cert-publisher",
-    "garbagecollector",
-    "clusterrole-aggregation",
-)
+SERVICE_NETWORK = "10.96.0.0/16"
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -57,6 +48,11 @@ class Write:
 class ControlPlane:
     """A real API server with its store, in a directory."""
 
+    controllers_run = (
+        "namespace,serviceaccount,serviceaccount-token,root-ca-cert-publisher,garbagecollector,clusterrole-aggregation"
+    )
+    """The controllers that namespaces, ServiceAccounts, garbage collection and aggregated roles need."""
+
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.etcd = Program("etcd", directory)
@@ -77,12 +73,18 @@ class ControlPlane:
         return ports
 
     @property
+    def address(self) -> str:
+        """Return the address at which the API server listens."""
+        return "127.0.0.1"
+
+    @property
     def server(self) -> str:
         """Return the URL of the API server."""
-        return f"https://127.0.0.1:{self.ports['apiserver']}"
+        return f"https://{self.address}:{self.ports['apiserver']}"
 
     @cached_property
-    def _authority(self) -> LocalAuthority:
+    def authority(self) -> LocalAuthority:
+        """Return the authority that the API server and its clients prove themselves by."""
         return LocalAuthority(self.directory / "pki", "ca")
 
     @cached_property
@@ -130,7 +132,7 @@ class ControlPlane:
         wait_until(self.ready, READY_SECONDS, "the API server", self.apiserver)
 
     def start_controllers(self) -> None:
-        """Start the controllers that namespaces, ServiceAccounts, garbage collection and aggregated roles need."""
+        """Start the controllers."""
         config = self.directory / "pki" / "controllers.kubeconfig"
         self.write_kubeconfig(config, "system:kube-controller-manager", None)
         self.controllers.start(
@@ -138,19 +140,19 @@ class ControlPlane:
                 binaries()["kube-controller-manager"],
                 f"--kubeconfig={config}",
                 "--leader-elect=false",
-                *_unencrypted_port_flags(binaries()["kube-controller-manager"]),
+                *unencrypted_port_flags(binaries()["kube-controller-manager"]),
                 "--secure-port=0",
                 "--use-service-account-credentials=true",
-                f"--controllers={','.join(_CONTROLLERS)}",
+                f"--controllers={self.controllers_run}",
                 f"--service-account-private-key-file={service_account_key(self.directory / 'pki')[0]}",
-                f"--root-ca-file={self._authority.pair.certificate}",
+                f"--root-ca-file={self.authority.pair.certificate}",
             ],
             kept=True,
         )
 
     def ready(self) -> bool:
         """Tell whether the API server says so."""
-        context = ssl.create_default_context(cafile=str(self._authority.pair.certificate))
+        context = ssl.create_default_context(cafile=str(self.authority.pair.certificate))
         try:
             with urllib.request.urlopen(f"{self.server}/readyz", timeout=2, context=context) as reply:  # noqa: S310 -- https
                 return bool(reply.status == 200)  # noqa: PLR2004 -- OK
@@ -160,7 +162,7 @@ class ControlPlane:
     def write_kubeconfig(self, path: Path, user: str, group: str | None) -> Path:
         """Write a kubeconfig for a user, who is in the group."""
         name = "user-" + user.replace(":", "-")
-        pair = self._authority.issue(name, user, group)
+        pair = self.authority.issue(name, user, group)
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -169,7 +171,7 @@ class ControlPlane:
                     "name": "dev",
                     "cluster": {
                         "server": self.server,
-                        "certificate-authority-data": _b64(self._authority.pair.certificate),
+                        "certificate-authority-data": _b64(self.authority.pair.certificate),
                     },
                 }
             ],
@@ -206,25 +208,24 @@ class ControlPlane:
 
     def _apiserver_command(self) -> list[str | Path]:
         pki = self.directory / "pki"
-        names = ("127.0.0.1", "10.96.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
-        serving = self._authority.issue("apiserver", "kube-apiserver", server_names=names)
+        service = ("10.96.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
+        names = (*dict.fromkeys(("127.0.0.1", self.address)), "localhost", *service)
+        serving = self.authority.issue("apiserver", "kube-apiserver", server_names=names)
         proxy = self._front_proxy.issue("front-proxy-client", "front-proxy-client")
         signing, public = service_account_key(pki)
-        ca = self._authority.pair.certificate
+        ca = self.authority.pair.certificate
         return [
             binaries()["kube-apiserver"],
             f"--etcd-servers=http://127.0.0.1:{self.ports['etcd']}",
-            "--bind-address=127.0.0.1",
+            f"--bind-address={self.address}",
             f"--secure-port={self.ports['apiserver']}",
-            "--advertise-address=192.0.2.1",  # must not be loopback; unused with the next flag
-            "--endpoint-reconciler-type=none",
+            *self._reach_flags(),
             *_tls_flags(serving, proxy, ca, self._front_proxy.pair.certificate),
             f"--token-auth-file={self._tokens()}",
-            "--authorization-mode=RBAC",
             f"--service-account-key-file={public}",
             f"--service-account-signing-key-file={signing}",
             "--service-account-issuer=https://kubernetes.default.svc",
-            "--service-cluster-ip-range=10.96.0.0/16",
+            f"--service-cluster-ip-range={SERVICE_NETWORK}",
             "--allow-privileged=true",
             "--profiling=false",
             "--requestheader-allowed-names=front-proxy-client",
@@ -233,6 +234,14 @@ class ControlPlane:
             "--requestheader-username-headers=X-Remote-User",
             f"--audit-log-path={self.audit_log}",
             f"--audit-policy-file={Path(__file__).with_name('audit-policy.yaml')}",
+        ]
+
+    def _reach_flags(self) -> list[str]:
+        """Return the flags that depend on who can reach the API server: here, this machine alone, so no kubelet."""
+        return [
+            "--authorization-mode=RBAC",
+            "--advertise-address=192.0.2.1",  # must not be loopback; unused with the next flag
+            "--endpoint-reconciler-type=none",
         ]
 
     def _tokens(self) -> Path:
@@ -254,11 +263,9 @@ def _tls_flags(serving: Pair, proxy: Pair, ca: Path, front_proxy_ca: Path) -> li
     ]
 
 
-def _unencrypted_port_flags(controllers: Path) -> list[str]:
+def unencrypted_port_flags(program: Path) -> list[str]:
     """Return what closes the unencrypted port, which Kubernetes 1.24 and later do not have, nor the flag."""
-    done = subprocess.run([controllers, "--version"], check=True, capture_output=True, text=True)
-    minor = int(done.stdout.split(".")[1])
-    return ["--port=0"] if minor < 24 else []  # noqa: PLR2004 -- Kubernetes 1.24
+    return ["--port=0"] if minor_version(program) < 24 else []  # noqa: PLR2004 -- Kubernetes 1.24
 
 
 def _b64(path: Path) -> str:

@@ -101,6 +101,16 @@ class Fabric:
         _, _, third, _ = self.subnet.split(".")
         return f"10.98.{third}.{number}"
 
+    @property
+    def pod_network(self) -> str:
+        """Return the network of the pods of the one node that runs some."""
+        _, _, third, _ = self.subnet.split(".")
+        return f"10.97.{third}.0/24"
+
+    def route_pods(self, number: int) -> None:
+        """Let the host reach the pods of the node with this number, until `down`."""
+        _ip("route", "replace", self.pod_network, "via", self.address(number), "dev", self.id)
+
     def attach_network_engine(self, namespace: str, number: int) -> None:
         """Give a namespace its links below OVN: `u0` for the tunnels, `x0` to the physical network with its VLANs."""
         for kind in ("u", "x"):

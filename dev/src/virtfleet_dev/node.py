@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from virtfleet_dev.control_plane import SERVICE_NETWORK
 from virtfleet_dev.fabric import Fabric
 from virtfleet_dev.process import STOP_SECONDS, Program, wait_until
 
@@ -53,6 +54,7 @@ migration_host = "{address}"
 """
 
 _FOLDERS = ("etc", "run", "lib", "log", "cache", "virtfleet", "hold", "etc/qemu")
+_POD_FOLDERS = ("kubelet", "containerd", "containerd-run", "cni", "pod-logs", "container-logs", "sysctl")
 _ENGINE_FOLDERS = ("ovs-etc", "ovs-run", "ovs-log", "ovn-run", "ovn-log")
 
 _VIRTLOGD_CONF = """\
@@ -75,6 +77,8 @@ class Node:
     """Whether it runs libvirtd and virtlogd."""
     network_engine: bool = False
     """Whether it runs Open vSwitch and ovn-controller."""
+    pods: bool = False
+    """Whether it has what containerd and a kubelet need; `PodNode` starts them."""
 
     @property
     def address(self) -> str:
@@ -171,6 +175,11 @@ class Node:
         ]
         return [*enter, "nsenter", f"--target={pid}", *flags, *words]
 
+    @property
+    def root(self) -> Path:
+        """Return the node's root, with what is mounted there, as seen from outside."""
+        return Path(f"/proc/{self._inner_pid()}/root")
+
     def run(self, *words: str | Path) -> str:
         """Run a program inside the node and return what it printed."""
         return subprocess.run(self.command(*words), check=True, capture_output=True, text=True).stdout
@@ -203,11 +212,13 @@ class Node:
     def _init_arguments(self) -> Sequence[str | Path]:
         hosts = self.directory / "hosts"
         underlay = self.fabric.underlay_address(self.number) if self.network_engine else ""
-        services = " ".join(name for name, on in (("libvirt", self.libvirt), ("ovn", self.network_engine)) if on)
+        parts = (("libvirt", self.libvirt), ("ovn", self.network_engine), ("pods", self.pods))
+        services = " ".join(name for name, on in parts if on)
         return [self.namespace, " ".join(CONTROLLERS), self.name, self.directory, hosts, services, underlay]
 
     def _write_files(self) -> None:
-        for folder in (*_FOLDERS, *(_ENGINE_FOLDERS if self.network_engine else ())):
+        engine, pods = (_ENGINE_FOLDERS if self.network_engine else ()), (_POD_FOLDERS if self.pods else ())
+        for folder in (*_FOLDERS, *engine, *pods):
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
         host_uuid = uuid.uuid5(uuid.NAMESPACE_OID, self.namespace)
         files = {
@@ -215,6 +226,7 @@ class Node:
             "etc/qemu.conf": _QEMU_CONF.format(address=self.address),
             "etc/virtlogd.conf": _VIRTLOGD_CONF,
             "hosts": self.fabric.hosts_file(),
+            "service-network": SERVICE_NETWORK,
         }
         for name, text in files.items():
             (self.directory / name).write_text(text)

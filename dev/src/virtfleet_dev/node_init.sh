@@ -16,6 +16,8 @@ own log /var/log/libvirt
 own cache /var/cache/libvirt
 own virtfleet /var/lib/virtfleet
 mount -t tmpfs tmpfs /run/lock
+mkdir -p /run/netns
+mount -t tmpfs tmpfs /run/netns # as another host has: what one daemon makes there, another must not sweep
 
 # A sysfs of its own shows this node's network, and its cgroup roots keep two nodes' machines apart.
 umount -l /sys/fs/cgroup
@@ -25,6 +27,8 @@ for controller in $controllers; do
   mkdir -p "/sys/fs/cgroup/$controller"
   mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
 done
+
+[[ " $services " != *" pods "* ]] || . "$(dirname "$0")/node_pods.sh"
 
 export HOME=/root
 keep() { # keep PROGRAM [ARGUMENT …]: start it again whenever it ends, unless it is held

@@ -72,7 +72,7 @@ async def serve(config: Config) -> None:
         await _until(stop, enrolment)
         daemon.enrolled()
         guard, metrics = EpochGuard(config.state_directory / "epoch"), ApiMetrics(REGISTRY)
-        server = Server(daemon, journal, guard, metrics, images)
+        server = Server(daemon, journal, guard, metrics, images, daemon.forwards)
         stack.push_async_callback(server.stop)
         port = await server.start(config.listen.host, config.listen.port, identity.context)
         _LOG.info("Serving operators", extra={"node": config.node_name, "host": config.listen.host, "port": port})

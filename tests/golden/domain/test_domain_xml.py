@@ -7,6 +7,7 @@ import pytest
 from lxml import etree
 
 from virtfleet_api.device import GpuMode
+from virtfleet_api.display import DisplayModel
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import (
     BlankSource,
@@ -138,6 +139,13 @@ CASES = {
         ),
     ),
     "devices-i440fx": Hardware(memory_bytes=1 << 30, machine_type="i440fx", devices=(MachineDevice(name="gpu"),)),
+    "display": Hardware(memory_bytes=1 << 30, disks=(disk("root"),), display=DisplayModel.VGA),
+    "display-drawn": Hardware(
+        memory_bytes=1 << 30,
+        display=DisplayModel.VGA,
+        devices=(MachineDevice(name="screen", mode=GpuMode.VIRGL),),
+    ),
+    "display-i440fx": Hardware(memory_bytes=1 << 30, machine_type="i440fx", display=DisplayModel.VIRTIO),
     "cpu": Hardware(memory_bytes=1 << 30, sockets=2, cores=3, threads=2, cpu_model="Skylake-Server"),
     "cpu-limited": Hardware(
         memory_bytes=1 << 30,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
+from virtfleet_api.display import DisplayModel
 from virtfleet_api.image import ImageFormat
 from virtfleet_api.machine import (
     BlankSource,
@@ -113,6 +114,21 @@ def test_a_new_machine_has_nothing_of_the_other_behind_its_devices(golden: Calla
     for name in ("eth0", "eth1"):
         assert domain.places.ports[f"card/_{name}"] == PLACES.ports[f"card/{name}"]
         assert domain.places.ports[f"card/{name}"] not in PLACES.ports.values()
+
+
+def test_a_display_stays_as_it_was_and_names_nothing_of_the_host() -> None:
+    shown = MACHINE.model_copy(update={"hardware": MACHINE.hardware.model_copy(update={"display": DisplayModel.VGA})})
+    disks, medium, log = files(SOURCE)
+    guest = Guest(shown, FACTS, ResolvedPaths(console_log=log, disks=disks), assign(PLACES, shown.hardware))
+    description = build_domain_xml(guest, new_stored(shown))
+    wanted = WarmFiles(disks, log, medium)
+    domain = build_warm_domain(Saved(description, shown.hardware, guest.places), MACHINE, wanted)
+    before = etree.fromstring(description).find("devices")
+    for tag in ("input", "graphics", "video"):
+        assert [etree.tostring(found, method="c14n") for found in domain.domain.findall(f"devices/{tag}")] == [
+            etree.tostring(found, method="c14n") for found in before.findall(tag)
+        ]
+    assert domain.hardware.display is DisplayModel.VGA
 
 
 def test_a_card_whose_document_has_changed_since_is_replaced() -> None:

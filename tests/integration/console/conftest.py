@@ -47,6 +47,8 @@ class Node:
         self.sent = 0
         self.echoing = 0
         self.typed = b""
+        self.log = b""
+        self.open: web.WebSocketResponse | None = None
         self.port = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -55,14 +57,27 @@ class Node:
             return web.json_response(self.refusal.to_json_dict(), status=409)
         console = web.WebSocketResponse()
         await console.prepare(request)
+        if request.query.get("follow") == "false":
+            await console.send_bytes(self.log[-int(request.query["history"]) :])
+            await console.close()
+            return console
+        self.open = console
         await self.behave(console)
         return console
+
+    def cut(self) -> None:
+        """Lose the connection that was opened last."""
+        assert self.open is not None
+        assert self.open._req is not None
+        assert self.open._req.transport is not None
+        self.open._req.transport.abort()
 
     async def echo(self, console: web.WebSocketResponse) -> None:
         self.echoing += 1
         async for message in console:
             if message.type is WSMsgType.BINARY:
                 self.typed += message.data
+                self.log += message.data
                 await console.send_bytes(message.data)
         self.echoing -= 1
 
@@ -102,9 +117,22 @@ class NodeConsoles:
     def open_console(
         self, node: str, uid: str, query: Mapping[str, str]
     ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        return self._open(node, uid, query, "console")
+
+    def open_display(self, node: str, uid: str) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        return self._open(node, uid, {}, "vnc")
+
+    def open_forward(
+        self, node: str, uid: str, query: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        return self._open(node, uid, query, "portforward")
+
+    def _open(
+        self, node: str, uid: str, query: Mapping[str, str], what: str
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
         if node != NODE:
             raise NodeUnavailableError(f"{node} has no address")
-        return open_console(self._dialer, node, f"127.0.0.1:{self._node.port}", uid, query)
+        return open_console(self._dialer, node, f"127.0.0.1:{self._node.port}", uid, query, what)
 
 
 @dataclass
@@ -118,6 +146,8 @@ class Lab:
     front_proxy: LocalAuthority
     serving_ca: Path
     users: dict[str, Connection] = field(default_factory=dict)
+    subresource: str = "console"
+    """What is opened."""
 
     async def user(self, name: str, group: str | None = None) -> Connection:
         if name not in self.users:
@@ -126,7 +156,7 @@ class Lab:
         return self.users[name]
 
     def path(self, machine: str, query: str = "") -> str:
-        return f"{GROUP}/namespaces/default/virtualmachines/{machine}/console{query}"
+        return f"{GROUP}/namespaces/default/virtualmachines/{machine}/{self.subresource}{query}"
 
     @asynccontextmanager
     async def console(self, user: str, machine: str, query: str = "", **headers: str) -> AsyncIterator[Any]:
@@ -175,9 +205,9 @@ class Lab:
         }
         await asyncio.to_thread(self.plane.kubectl.apply, body)
 
-    async def grant(self, user: str) -> None:
-        """Give a user the right to consoles."""
-        await asyncio.to_thread(self.plane.kubectl.apply, binding(user, "console-users"))
+    async def grant(self, user: str, role: str = "console-users") -> None:
+        """Give a user the right to consoles, or another."""
+        await asyncio.to_thread(self.plane.kubectl.apply, binding(user, role))
 
     async def kubectl(self, *arguments: str) -> str:
         return await asyncio.to_thread(self.plane.kubectl.run, *arguments)
@@ -206,6 +236,8 @@ async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
     stand_in = Node()
     app = web.Application()
     app.router.add_get("/v1/machines/{uid}/console", stand_in.answer)
+    app.router.add_get("/v1/machines/{uid}/vnc", stand_in.answer)
+    app.router.add_get("/v1/machines/{uid}/portforward", stand_in.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
@@ -295,14 +327,18 @@ async def register(lab: Lab) -> None:
     }
     roles = [
         rule("console-users", ["subresources.virtfleet.io"], ["virtualmachines/console"]),
+        rule("display-users", ["subresources.virtfleet.io"], ["virtualmachines/vnc"]),
+        rule("forward-users", ["subresources.virtfleet.io"], ["virtualmachines/portforward"]),
         rule("vm-viewers", ["virtfleet.io"], ["virtualmachines"]),
         binding("vera", "vm-viewers"),
         binding("carl", "console-users"),
         binding("rosa", "console-users"),
+        binding("dora", "display-users"),
+        binding("fred", "forward-users"),
     ]
     await asyncio.to_thread(lab.plane.kubectl.apply, service, api, *roles)
     await lab.kubectl("wait", "--for=condition=Available", "apiservice/v1alpha1.subresources.virtfleet.io")
-    for name in ("vera", "carl", "rosa"):
+    for name in ("vera", "carl", "rosa", "dora", "fred"):
         await lab.user(name)
     await lab.eventually(lambda: knows_group(lab))
 
@@ -334,5 +370,6 @@ async def knows_group(lab: Lab) -> bool:
 
 @pytest.fixture(autouse=True)
 def calm(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    lab.node.behave, lab.node.refusal, lab.node.sent = lab.node.echo, None, 0
+    lab.node.behave, lab.node.refusal, lab.node.sent, lab.node.log = lab.node.echo, None, 0, b""
+    lab.subresource = "console"
     monkeypatch.setattr(session, "CHECK_SECONDS", 0.2)

@@ -17,7 +17,6 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from aiohttp import web
     from conftest import Lab
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -34,6 +33,8 @@ class Screen:
         self.slave = slave
         self.process = process
         self.shown = b""
+        self.before = b""
+        """What was shown before the text that was waited for last."""
         os.set_blocking(master, False)
 
     def press(self, keys: bytes) -> None:
@@ -47,7 +48,7 @@ class Screen:
                     self.shown += os.read(self.master, 65536)
                 except BlockingIOError:
                     await asyncio.sleep(0.02)
-        self.shown = self.shown.split(text, 1)[1]
+        self.before, self.shown = self.shown.split(text, 1)
 
     def is_raw(self) -> bool:
         flags = termios.tcgetattr(self.slave)[3]
@@ -150,6 +151,28 @@ async def test_a_lost_connection_is_made_again(lab: Lab) -> None:
         assert await terminal.ends() == 0
 
 
+async def test_what_the_guest_wrote_without_a_connection_is_shown_once(lab: Lab) -> None:
+    lab.node.log = b"".join(b"[%5d.0] long ago\r\n" % number for number in range(5000))
+    async with screen(lab, "carl", "console", "web") as terminal:
+        await terminal.shows(b"Ctrl-] to leave.")
+        terminal.press(b"one")
+        await terminal.shows(b"one")
+        lab.node.log += b"\r\nmissed this\r\n/ # "
+        lab.node.cut()
+        await terminal.shows(b"Connecting again; Ctrl-] leaves.\r\n")
+        await terminal.shows(b"Connected again.\r\n")
+        terminal.press(b"two")
+        await terminal.shows(b"two")
+        assert terminal.before == b"\r\nmissed this\r\n/ # "
+        lab.node.log = b"something else entirely, which is long enough\r\n"
+        lab.node.cut()
+        await terminal.shows(b"Connected again. Some output is lost; the last that is kept follows.\r\n")
+        await terminal.shows(lab.node.log)
+        assert terminal.before == b""
+        terminal.press(b"\x1d")
+        assert await terminal.ends() == 0
+
+
 async def is_connected(lab: Lab) -> bool:
     return lab.node.echoing > 0
 
@@ -184,15 +207,10 @@ async def test_a_file_as_input(lab: Lab, tmp_path: Path) -> None:
 
 async def test_the_history_is_printed_and_left(lab: Lab) -> None:
     lab.node.queries.clear()
-    lab.node.behave = say_history
+    lab.node.log = b"[    0.0] Linux\r\nREADY\r\n"
     code, out, err = await run(lab, "carl", "console", "web", "--history")
     assert (code, out, err) == (0, b"[    0.0] Linux\r\nREADY\r\n", "")
     assert lab.node.queries == [{"history": "65536", "follow": "false"}]
-
-
-async def say_history(console: web.WebSocketResponse) -> None:
-    await console.send_bytes(b"[    0.0] Linux\r\nREADY\r\n")
-    await console.close()
 
 
 @pytest.mark.parametrize(

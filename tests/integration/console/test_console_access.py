@@ -25,6 +25,8 @@ async def test_discovery_through_the_api_server(lab: Lab) -> None:
     assert [(r["name"], r["verbs"]) for r in resources] == [
         ("virtualmachines/console", ["get"]),
         ("virtualmachines/ports", ["get"]),
+        ("virtualmachines/vnc", ["get"]),
+        ("virtualmachines/portforward", ["get"]),
         ("vmimages/upload", ["get", "update"]),
     ]
     listed = await lab.kubectl("api-versions")

@@ -12,14 +12,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from identities import NODE, UID, Identities
+from loopback_guest import GuestPorts
 from made_up_console import Consoles
+from made_up_display import Displays
 from simulated_node import SimulatedDaemon, build_node_report
 from virtfleet_node.api.epoch import EpochGuard
 from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
 from virtfleet_node.api.server import Server
 from virtfleet_node.core.errors import NotFoundError
-from virtfleet_node.core.ports import ConsoleStream
+from virtfleet_node.core.ports import ConsoleStream, DisplayStream
 from virtfleet_operator.enrolment.certificates import KeyPair
 
 
@@ -28,6 +30,7 @@ class ConsoleDaemon(SimulatedDaemon):
     """A made-up daemon whose machines have consoles."""
 
     consoles: Consoles = field(default_factory=Consoles)
+    displays: Displays = field(default_factory=Displays)
     log: bytes = b""
     log_failure: Exception | None = None
 
@@ -36,6 +39,12 @@ class ConsoleDaemon(SimulatedDaemon):
         if uid != UID:
             raise NotFoundError(f"There is no machine {uid}.")
         return await self.consoles.open()
+
+    async def open_display(self, uid: str) -> DisplayStream:
+        """Open a display."""
+        if uid != UID:
+            raise NotFoundError(f"There is no machine {uid}.")
+        return await self.displays.open()
 
     async def read_console_log(self, uid: str, max_bytes: int) -> bytes:  # noqa: ARG002 -- the port names it
         """Return the end of the log."""
@@ -51,10 +60,13 @@ class RunningNode:
         self.fleet = fleet
         self.journal = Journal(build_node_report(NODE))
         self.daemon = ConsoleDaemon(NODE, self.journal)
+        self.guest = GuestPorts()
         self.registry = CollectorRegistry()
         self.context = fleet.server()
         self.epoch_path = folder / "epoch"
-        self.server = Server(self.daemon, self.journal, EpochGuard(self.epoch_path), ApiMetrics(self.registry))
+        self.server = Server(
+            self.daemon, self.journal, EpochGuard(self.epoch_path), ApiMetrics(self.registry), forwarder=self.guest
+        )
         self.port = 0
 
     @property

@@ -1,6 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from virtfleet_api.display import DisplayModel
 from virtfleet_api.machine import BlankSource, Hardware, MachineDisk, MachineInterface
 from virtfleet_api.virtual_machine import DiskBus
 from virtfleet_node.core.places import CLOUD_INIT, Places, assign, reassign
@@ -26,6 +27,7 @@ hardware = st.builds(
     disks=disks,
     interfaces=cards,
     cloud_init_digest=st.none() | st.just("a" * 64),
+    display=st.none() | st.sampled_from(DisplayModel),
 )
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
+from virtfleet_api.display import Display
 from virtfleet_api.image import ImageFormat, ImageReport
 from virtfleet_api.names import FINALIZER, NODE_LABEL
 from virtfleet_api.network import Network, NicModel, UserNetwork
@@ -129,6 +130,7 @@ def specs(draw: st.DrawFn) -> VirtualMachineSpec:
         cloud_init=draw(cloud_inits),
         kernel_boot=draw(st.none() | st.builds(KernelBoot, image=images)),
         guest_agent=draw(st.booleans()),
+        display=draw(st.none() | st.builds(Display)),
         node_selector=draw(st.dictionaries(labels, labels, max_size=2)),
     )
 

@@ -29,6 +29,7 @@ def test_a_whole_subnet_is_given_out_once_each_and_then_is_exhausted(subnet: Ran
     last = subnet.first + start
     while (address := choose_address(subnet, last, lambda a: a in taken)) is not None:
         assert subnet.holds(address)
+        assert int(address) != subnet.forwarder
         assert address not in taken
         assert not any(low <= int(address) <= high for low, high in subnet.reserved)
         taken.append(address)

@@ -10,7 +10,7 @@ from virtfleet_dev.paths import checkout
 from virtfleet_node.config import read_config
 from virtfleet_operator.settings import read_settings
 
-INSTALL = checkout() / "docs/howto/install.md"
+INSTALL = checkout() / "docs/howto/install-by-hand.md"
 READERS = {"# /etc/virtfleet/operator.yaml": read_settings, "# /etc/virtfleet/node.yaml": read_config}
 
 

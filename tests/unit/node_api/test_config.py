@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from virtfleet_node.config import ConfigError, read_config
+from virtfleet_node.config import ConfigError, OwnFacts, read_config
 
 GOOD: dict[str, Any] = {
     "nodeName": "node-a",
@@ -67,3 +67,37 @@ def test_what_is_no_configuration_is_refused(tmp_path: Path, content: str) -> No
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_config(tmp_path / "node.yaml")
+
+
+SHARED = {
+    **{key: GOOD[key] for key in ("pools", "enrolment")},
+    "listen": {"port": 8444},
+    "copies": {"port": 8445},
+    "metrics": {"port": 9105},
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "advertised"), [("192.0.2.1", "192.0.2.1:8444"), ("2001:db8::1", "[2001:db8::1]:8444")]
+)
+def test_nodes_that_share_a_file_are_told_apart_by_the_command_line(
+    tmp_path: Path, address: str, advertised: str
+) -> None:
+    config = read_config(write(tmp_path, SHARED), OwnFacts("hv-1", address))
+    assert (config.node_name, config.advertise) == ("hv-1", advertised)
+    assert config.metrics is not None
+    assert [one.host for one in (config.listen, config.copy_listen, config.metrics)] == [address] * 3
+
+
+def test_what_the_file_says_of_hosts_wins_over_the_command_line(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, GOOD), OwnFacts("hv-1", "192.0.2.1"))
+    assert (config.node_name, config.listen.host, config.advertise) == ("hv-1", "10.0.0.1", "10.0.0.1:8444")
+    assert config.metrics is None  # no address makes a server that nobody asked for
+
+
+def test_the_command_line_need_not_say_anything(tmp_path: Path) -> None:
+    assert read_config(write(tmp_path, GOOD), OwnFacts()) == read_config(write(tmp_path, GOOD))
+    with pytest.raises(ConfigError, match="nodeName"):
+        read_config(write(tmp_path, SHARED), OwnFacts(address="192.0.2.1"))
+    with pytest.raises(ConfigError, match="the file"):
+        read_config(write(tmp_path, "- a list"), OwnFacts("hv-1", "192.0.2.1"))

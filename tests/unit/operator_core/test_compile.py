@@ -86,6 +86,7 @@ def test_the_whole_document(machine: Make, image: MakeImage, objects: Any) -> No
         restartRequestedAt="2026-11-23T12:00:00+02:00",
         terminationGracePeriodSeconds=30,
         guestAgent=False,
+        display={},
     )
     document = compiled(vm, objects).to_json_dict()
     digest = document["hardware"].pop("cloudInitDigest")  # type: ignore[attr-defined]
@@ -137,6 +138,7 @@ def test_the_whole_document(machine: Make, image: MakeImage, objects: Any) -> No
                 {"name": "eth1", "mac": "52:54:00:ab:cd:ef", "model": "e1000e", "state": "up"},
             ],
             "guestAgent": False,
+            "display": "vga",
         },
         "cloudInit": {
             "metaData": f'{{"instance-id": "{vm.metadata.uid}", "local-hostname": "web-1"}}',

@@ -22,7 +22,7 @@ FLEET: Final[dict[str, tuple[Panel, ...]]] = {
             "vCPUs promised",
             (
                 ("sum(virtfleet_vmnode_allocated_vcpus)", "promised"),
-                ("sum(virtfleet_vmnode_allocatable_vcpus)", "may be"),
+                ("sum(virtfleet_vmnode_allocatable_vcpus)", "may be promised"),
             ),
             "none",
         ),

@@ -5,6 +5,9 @@ from typing import Final
 from virtfleet_dev.dashboards.panel import GOOD_FROM, RATE, Panel, stat, word
 
 _N: Final = 'node=~"$node"'
+_OF_DAEMONS: Final = "and on (job, instance) virtfleet_node_info"
+"""Other programs on the node have metrics of these names, too."""
+
 _LOOKS: Final = "virtfleet_node_reconcile_seconds"
 _BY_MACHINE: Final = "{{namespace}}/{{machine}}"
 
@@ -123,12 +126,12 @@ NODE: Final[dict[str, tuple[Panel, ...]]] = {
         ),
         Panel(
             "CPUs used by the daemon",
-            ((f"sum by (node) (rate(process_cpu_seconds_total{{{_N}}}{RATE}))", "{{node}}"),),
+            ((f"sum by (node) (rate(process_cpu_seconds_total{{{_N}}}{RATE}) {_OF_DAEMONS})", "{{node}}"),),
             "none",
         ),
         Panel(
             "Memory of the daemon",
-            ((f"sum by (node) (process_resident_memory_bytes{{{_N}}})", "{{node}}"),),
+            ((f"sum by (node) (process_resident_memory_bytes{{{_N}}} {_OF_DAEMONS})", "{{node}}"),),
             "bytes",
         ),
     ),

@@ -19,6 +19,7 @@ from virtfleet_node.agent.cpu_watch import CpuWatch
 from virtfleet_node.agent.disk_io_watch import DiskIoWatch
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.flattener import Flattener
+from virtfleet_node.agent.forwards import Forwards
 from virtfleet_node.agent.freezer import Freezer
 from virtfleet_node.agent.give_devices import hold_devices
 from virtfleet_node.agent.guests import Guests
@@ -27,6 +28,7 @@ from virtfleet_node.agent.numa_watch import NumaWatch
 from virtfleet_node.agent.observe import forget_vcpus, observe, observe_around
 from virtfleet_node.agent.performers import Performers
 from virtfleet_node.agent.queue import KeyedQueue, QueueObserver
+from virtfleet_node.agent.reach import check_reachable, read_log
 from virtfleet_node.agent.reconcile import Reconciler, keep_new
 from virtfleet_node.agent.snapshots import Snapshots
 from virtfleet_node.agent.storage_watch import StorageWatch
@@ -38,10 +40,8 @@ from virtfleet_node.agent.works import Works
 from virtfleet_node.core.errors import ConflictError, NodeError, NotFoundError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import DomainState, ObservedDomain
-from virtfleet_node.core.ports import ConsoleStream
+from virtfleet_node.core.ports import ConsoleStream, DisplayStream
 from virtfleet_node.core.record import with_desired
-from virtfleet_node.core.traffic import build_traffic
-from virtfleet_node.hypervisor.console_log import read_tail
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class NodeDaemon:
         self.traffic = TrafficWatch(around, self._entries)
         self.disk_io = DiskIoWatch(around, self._entries)
         self.numa = NumaWatch(around, self._entries, self._queue.add)
+        self.forwards = Forwards(around.local_ports, self._entries)
         around.cells.subscribe(self._look_at_all)
         self.cpu = CpuWatch(around, self._entries)
         self._freezer = Freezer(around, self._entries)
@@ -98,7 +99,7 @@ class NodeDaemon:
         self._queue.start()
         await self._snapshots.start()
         self._look_at_all()
-        watched = (self.storage, self.traffic, self.disk_io, self.cpu, self.numa, self._freezer)
+        watched = (self.storage, self.traffic, self.disk_io, self.cpu, self.numa, self.forwards, self._freezer)
         background = (
             self._resync(),
             self._snapshots.run(),
@@ -181,20 +182,22 @@ class NodeDaemon:
     async def list_interfaces(self, uid: str) -> InterfaceList:
         """Return the network cards of a machine with their traffic; NotFoundError."""
         self._entry(uid)
-        counted = await self._around.hypervisor.read_traffic()
-        return InterfaceList(items=build_traffic(await self._around.hypervisor.read(uid), counted.get(uid, {})))
+        return await self.traffic.list_interfaces(uid)
 
     async def open_console(self, uid: str) -> ConsoleStream:
         """Open the serial console of a running guest; ConflictError when it does not run."""
-        report = self.get_machine(uid)
-        if report.phase not in {Phase.RUNNING, Phase.PAUSED, Phase.STOPPING}:
-            raise ConflictError(f"The machine is {report.phase}; only a running guest has a console.")
+        check_reachable(self.get_machine(uid), "console")
         return await self._around.hypervisor.open_console(uid)
+
+    async def open_display(self, uid: str) -> DisplayStream:
+        """Open the display of a running guest; ConflictError when it does not run, or has none."""
+        check_reachable(self.get_machine(uid), "display")
+        return await self._around.hypervisor.open_display(uid)
 
     async def read_console_log(self, uid: str, max_bytes: int) -> bytes:
         """Return the end of what the guest wrote to its console."""
         self._entry(uid)
-        return await asyncio.to_thread(read_tail, self._around.console_log(uid), max_bytes)
+        return await read_log(self._around, uid, max_bytes)
 
     def machine_changed(self, uid: str) -> None:
         """Look at a machine that something happened to."""

@@ -11,6 +11,8 @@ from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.agent.layer_use import LayerUse
 from virtfleet_node.core.desired.guest import HostFacts
 from virtfleet_node.core.ports import DiskStore, ImageStore, Journal, MediaStore, Pools, Switch, WantedPools
+from virtfleet_node.host.local_ports import LocalPorts
+from virtfleet_node.host.programs import Programs
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
 
 MERGE_BYTES_PER_SECOND: Final = 200 << 20
@@ -33,6 +35,7 @@ class Surroundings:
     state_directory: Path
     now: Callable[[], datetime]
     cells: Cells = field(default_factory=Cells)
+    local_ports: LocalPorts = field(default_factory=lambda: LocalPorts(Programs()))
     layer_use: LayerUse = field(default_factory=LayerUse)
     merge_bytes_per_second: int = MERGE_BYTES_PER_SECOND
     """How fast layers are merged, so that guests keep most of what a pool can do."""

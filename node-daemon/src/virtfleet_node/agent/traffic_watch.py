@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 from typing import Final
 
+from virtfleet_api.node_api import InterfaceList
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.errors import NodeError
-from virtfleet_node.core.traffic import CardFigure
+from virtfleet_node.core.traffic import CardFigure, build_traffic
 
 EVERY_SECONDS: Final = 10.0
 """One call of libvirt's; a card takes it some 0.1 ms."""
@@ -38,3 +39,8 @@ class TrafficWatch:
             for device, traffic in counted.get(uid, {}).items()
             if device in entry.cards
         )
+
+    async def list_interfaces(self, uid: str) -> InterfaceList:
+        """Return the network cards of a machine with their traffic, as they are now."""
+        counted = await self._around.hypervisor.read_traffic()
+        return InterfaceList(items=build_traffic(await self._around.hypervisor.read(uid), counted.get(uid, {})))

@@ -56,7 +56,7 @@ class Consoles:
             return await self._serve_history(request, await self._read_log(uid, wanted))
         async with self._viewing(uid) as (console, viewer):
             history = await self._read_log(uid, wanted)
-            socket = _socket()
+            socket = new_socket()
             await socket.prepare(request)
             await _send(socket, history)
             await _converse(socket, console, viewer)
@@ -68,7 +68,7 @@ class Consoles:
             used.console.end(STOPPING)
 
     async def _serve_history(self, request: web.Request, history: bytes) -> web.StreamResponse:
-        socket = _socket()
+        socket = new_socket()
         await socket.prepare(request)
         await _send(socket, history)
         await socket.close(code=WSCloseCode.OK, message=b"End of the history.")
@@ -116,7 +116,8 @@ def parse_follow(text: str | None) -> bool:
     return text != "false"
 
 
-def _socket() -> web.WebSocketResponse:
+def new_socket() -> web.WebSocketResponse:
+    """Return an answer that becomes a WebSocket, with bounds for what its peer may do."""
     # Without compression: the peer could make the daemon inflate what it never sent.
     return web.WebSocketResponse(
         max_msg_size=_INPUT_BYTES, heartbeat=_PING_SECONDS, timeout=_CLOSE_SECONDS, compress=False

@@ -24,6 +24,10 @@ class ApiMetrics:
         )
         self._watchers = Gauge("virtfleet_node_watchers", "Watch streams that are open.", registry=registry)
         self._viewers = Gauge("virtfleet_node_console_viewers", "Consoles that are being viewed.", registry=registry)
+        self._forwards = Gauge("virtfleet_node_forwards", "Connections to TCP ports of guests.", registry=registry)
+        self._display_viewers = Gauge(
+            "virtfleet_node_display_viewers", "Displays that are being viewed.", registry=registry
+        )
 
     def count(self, method: str, status: int) -> None:
         """Count a request."""
@@ -43,4 +47,16 @@ class ApiMetrics:
     def viewing(self) -> Iterator[None]:
         """Count a viewer of a console while it is there."""
         with self._viewers.track_inprogress():
+            yield
+
+    @contextmanager
+    def forwarding(self) -> Iterator[None]:
+        """Count a connection to a guest while it is open."""
+        with self._forwards.track_inprogress():
+            yield
+
+    @contextmanager
+    def viewing_display(self) -> Iterator[None]:
+        """Count a viewer of a display while it is there."""
+        with self._display_viewers.track_inprogress():
             yield

@@ -1,6 +1,8 @@
 """What the servers need from the daemon behind them. The agent implements it, and the store of images the rest."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from virtfleet_api.image import Image, ImageReport, UploadState
@@ -10,7 +12,7 @@ from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NetworkReport, NodeReport
 from virtfleet_api.snapshot import MachineSnapshot, SnapshotReport
-from virtfleet_node.core.ports import ConsoleStream
+from virtfleet_node.core.ports import ConsoleStream, DisplayStream
 from virtfleet_node.core.stored import ImageCopy
 
 
@@ -59,6 +61,9 @@ class Daemon(Protocol):
     async def read_console_log(self, uid: str, max_bytes: int) -> bytes:
         """Return the end of what the guest wrote to its console."""
 
+    async def open_display(self, uid: str) -> DisplayStream:
+        """Open the display of a running guest; ConflictError when it does not run, or has none."""
+
 
 class Uploads(Protocol):
     """Takes the content of images. Every method may raise a NodeError, which becomes a Problem."""
@@ -73,6 +78,15 @@ class Uploads(Protocol):
 
     async def finish_upload(self, image_uid: str, size_bytes: int, sha256: str) -> UploadState:
         """Have a complete upload checked and made an image."""
+
+
+class Forwarder(Protocol):
+    """Connects to TCP ports of guests. Every method may raise a NodeError, which becomes a Problem."""
+
+    def open_forward(
+        self, uid: str, port: int
+    ) -> AbstractAsyncContextManager[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Connect to a port of a running guest for as long as the context lasts."""
 
 
 class Copies(Protocol):

@@ -28,10 +28,12 @@ from virtfleet_api.pool import PoolSet
 from virtfleet_api.snapshot import MachineSnapshot
 from virtfleet_node.api.access import check_operator
 from virtfleet_node.api.console import Consoles
+from virtfleet_node.api.display import Displays
 from virtfleet_node.api.epoch import EpochGuard
+from virtfleet_node.api.forward import Forwards
 from virtfleet_node.api.journal import Journal
 from virtfleet_node.api.metrics import ApiMetrics
-from virtfleet_node.api.ports import Daemon, Uploads
+from virtfleet_node.api.ports import Daemon, Forwarder, Uploads
 from virtfleet_node.api.problems import answer, read_document, refuse, refuse_http
 from virtfleet_node.api.streams import Streams
 from virtfleet_node.api.uploads import take_piece
@@ -60,6 +62,7 @@ class Server:
         guard: EpochGuard,
         metrics: ApiMetrics,
         uploads: Uploads | None = None,
+        forwarder: Forwarder | None = None,
     ) -> None:
         self._daemon = daemon
         self._uploads = uploads
@@ -67,6 +70,8 @@ class Server:
         self._metrics = metrics
         self._streams = Streams(journal, metrics)
         self._consoles = Consoles(daemon, metrics)
+        self._forwards = Forwards(forwarder, metrics) if forwarder is not None else None
+        self._displays = Displays(daemon, metrics)
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
 
@@ -98,12 +103,15 @@ class Server:
         app.router.add_delete("/v1/machines/{uid}", self._delete_machine)
         app.router.add_get("/v1/machines/{uid}/interfaces", self._list_interfaces)
         app.router.add_get("/v1/machines/{uid}/console", self._console)
+        app.router.add_get("/v1/machines/{uid}/vnc", self._vnc)
         app.router.add_get("/v1/images", self._list_images)
         app.router.add_put("/v1/images/{uid}", self._put_image)
         app.router.add_get("/v1/snapshots", self._list_snapshots)
         app.router.add_put("/v1/snapshots/{uid}", self._put_snapshot)
         app.router.add_put("/v1/pools", self._put_pools)
         app.router.add_put("/v1/network", self._put_network)
+        if self._forwards is not None:
+            app.router.add_get("/v1/machines/{uid}/portforward", self._forward)
         if self._uploads is not None:
             app.router.add_get("/v1/images/{uid}/upload", self._get_upload)
             app.router.add_put("/v1/images/{uid}/upload", self._put_upload)
@@ -114,6 +122,9 @@ class Server:
     async def _end_streams(self, _: web.Application) -> None:
         self._streams.end()
         self._consoles.end()
+        if self._forwards is not None:
+            self._forwards.end()
+        self._displays.end()
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -204,6 +215,13 @@ class Server:
 
     async def _console(self, request: web.Request) -> web.StreamResponse:
         return await self._consoles.serve(request, _parse_uid(request))
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        assert self._forwards is not None  # noqa: S101 -- else there is no such route
+        return await self._forwards.serve(request, _parse_uid(request))
+
+    async def _vnc(self, request: web.Request) -> web.StreamResponse:
+        return await self._displays.serve(request, _parse_uid(request))
 
 
 def _parse_uid(request: web.Request) -> str:

@@ -30,6 +30,7 @@ _PLAIN: Final = {
     "hugepage_bytes": "memory.hugepages",
     "cloud_init_digest": "cloudInit",
     "guest_agent": "guestAgent",
+    "display": "display",
 }
 
 _SCHEDULING: Final = {"limit_hz": "cpu.limit", "reservation_hz": "cpu.reservation", "shares": "cpu.shares"}

@@ -20,6 +20,12 @@ CLOUD_INIT: Final = ":cloud-init"
 MEMORY: Final = "memory"
 """How the virtio-mem device is called among the ports."""
 
+DISPLAY: Final = "display"
+"""How the graphics card of a display is called among the ports."""
+
+TABLET: Final = "tablet"
+"""How the pointer of a display is called among the ports."""
+
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -81,6 +87,8 @@ def _on_ports(hardware: Hardware) -> Iterable[str]:
     yield from (device_key(device.name) for device in hardware.devices)
     if needs_memory_device(hardware):
         yield MEMORY
+    if hardware.display is not None:
+        yield from (DISPLAY, TABLET)
 
 
 def _named(hardware: Hardware) -> Iterable[tuple[str, str]]:

@@ -370,3 +370,16 @@ class ConsoleStream(Protocol):
 
     async def close(self) -> None:
         """Let the console go."""
+
+
+class DisplayStream(Protocol):
+    """The display of a running guest: one connection to QEMU's VNC server."""
+
+    async def read(self) -> bytes:
+        """Return what the server sends next; empty at the end."""
+
+    async def write(self, data: bytes) -> None:
+        """Send what a viewer sends; ConflictError once the guest has ended."""
+
+    async def close(self) -> None:
+        """Let the display go."""

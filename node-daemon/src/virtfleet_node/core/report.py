@@ -68,6 +68,7 @@ def build_report(
         last_stop=record.last_stop,
         machine_type=observed.domain.machine_type or build_machine_type(hardware),
         cpu_model=hardware.cpu_model,
+        display=started.display or "" if started else "",
         numa=_numa(observed),
         reservation_hz=_reservation(desired, observed),
         **_compute(hardware, observed),

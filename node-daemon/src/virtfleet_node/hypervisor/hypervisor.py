@@ -19,7 +19,7 @@ from virtfleet_node.core.errors import UnavailableError
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.numa.pin import Pin
 from virtfleet_node.core.observed import ObservedDomain
-from virtfleet_node.core.ports import ConsoleStream
+from virtfleet_node.core.ports import ConsoleStream, DisplayStream
 from virtfleet_node.core.record import Stored
 from virtfleet_node.core.traffic import Traffic
 from virtfleet_node.hypervisor import backup, commit, cpu, execute, node_devices, observe, pull, snapshot, warm
@@ -28,6 +28,7 @@ from virtfleet_node.hypervisor.calls import CALL_SECONDS, Calls
 from virtfleet_node.hypervisor.connection import Connection
 from virtfleet_node.hypervisor.console import Console, open_stream
 from virtfleet_node.hypervisor.disk_io import read_disk_io
+from virtfleet_node.hypervisor.display import Display, open_display
 from virtfleet_node.hypervisor.listener import Listener
 from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.hypervisor.pins import pin, read_cpu_seconds
@@ -349,6 +350,11 @@ class Hypervisor:
         """Open the serial console of a running guest; ConflictError when it does not run."""
         connect = self._connection.get()
         return Console(await self._calls.run(lambda: open_stream(connect, uid)))
+
+    async def open_display(self, uid: str) -> DisplayStream:
+        """Open the display of a running guest; ConflictError when it does not run, or was started without one."""
+        connect = self._connection.get()
+        return await Display.connect(await self._calls.run(lambda: open_display(connect, uid)))
 
 
 def _read_all(connect: libvirt.virConnect) -> dict[str, ObservedDomain]:

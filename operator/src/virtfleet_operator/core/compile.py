@@ -167,6 +167,7 @@ def _hardware(vm: VirtualMachine, sizing: Sizing, origins: Origins) -> Hardware:
         if boot
         else None,
         guest_agent=vm.spec.guest_agent,
+        display=vm.spec.display.model if vm.spec.display else None,
     )
 
 

@@ -1,4 +1,4 @@
-"""A machine's serial console at its node: a WebSocket with the operator's certificate. Carries bytes, reads none."""
+"""A machine's console or display at its node: a WebSocket with the operator's certificate. Nothing is read here."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -19,12 +19,12 @@ HEARTBEAT_SECONDS: Final = 20.0
 
 @asynccontextmanager
 async def open_console(
-    dialer: Dialer, name: str, address: str, uid: str, query: Mapping[str, str]
+    dialer: Dialer, name: str, address: str, uid: str, query: Mapping[str, str], what: str = "console"
 ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    """Connect to the console of a machine for as long as the context lasts.
+    """Connect to the console of a machine, or with `what` to its `vnc` or `portforward`, as long as the context lasts.
 
     Raises:
-        NodeRefusedError: the machine has no console now; the message says why.
+        NodeRefusedError: the machine has none now; the message says why.
         NodeUnavailableError: the node cannot be reached.
     """
 
@@ -42,7 +42,7 @@ async def open_console(
     async with aiohttp.ClientSession(timeout=timeout, middlewares=(read_refusal,)) as session:
         try:
             console = await session.ws_connect(
-                f"https://{address}/v1/machines/{uid}/console",
+                f"https://{address}/v1/machines/{uid}/{what}",
                 params=dict(query),
                 ssl=dialer.tls(),
                 server_hostname=name,

@@ -212,6 +212,24 @@ class Fleet:
         """
         return open_console(self._dialer, node, self._member(node).client.address, uid, query)
 
+    def open_display(self, node: str, uid: str) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        """Connect to a machine's display.
+
+        Raises:
+            NodeError: the node is not in the fleet, cannot be reached or refuses.
+        """
+        return open_console(self._dialer, node, self._member(node).client.address, uid, {}, "vnc")
+
+    def open_forward(
+        self, node: str, uid: str, query: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        """Connect to a TCP port of a machine's guest.
+
+        Raises:
+            NodeError: the node is not in the fleet, cannot be reached or refuses; or the guest does.
+        """
+        return open_console(self._dialer, node, self._member(node).client.address, uid, query, "portforward")
+
     async def upload_state(self, node: str, uid: str) -> UploadState:
         """Ask a node how much of an image's upload is there.
 

@@ -23,6 +23,8 @@ async def run_kopf(
             settings=settings,
             clusterwide=True,
             standalone=True,
+            # For peers, of which it has none. kopf would ask for the name of its user, which a container may not have.
+            identity="virtfleet-operator",  # type: ignore[arg-type]
             ready_flag=ready,
             stop_flag=stop,
         ),

@@ -33,7 +33,7 @@ from virtfleet_operator.reconcile.growth import within_node
 from virtfleet_operator.reconcile.hand_over import take_over
 from virtfleet_operator.reconcile.image import hold_image
 from virtfleet_operator.reconcile.machine_status import Verdict, write_machine
-from virtfleet_operator.reconcile.ports import connect_cards
+from virtfleet_operator.reconcile.ports import connect_cards, with_paths
 from virtfleet_operator.reconcile.removal import remove_machine
 from virtfleet_operator.reconcile.status import write_metadata
 from virtfleet_operator.reconcile.supply import instruct_image
@@ -197,5 +197,5 @@ async def _instruct(context: Context, stored: Stored, node: str, document: Machi
             if image and held:
                 await hold_image(context, held)
                 await instruct_image(context, node, image)
-    await context.fleet.put_machine(node, document)
+    await context.fleet.put_machine(node, with_paths(context, document))
     return None

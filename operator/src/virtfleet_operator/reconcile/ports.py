@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Iterator
 from ipaddress import ip_address
 from typing import Final
 
+from virtfleet_api.machine import Machine
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.vm_address import AddressHolder, VMAddress
 from virtfleet_operator.core.network.addresses import (
@@ -16,10 +17,12 @@ from virtfleet_operator.core.network.addresses import (
     preferred,
 )
 from virtfleet_operator.core.network.cards import Card, find_cards, plugged, port_id, switched
-from virtfleet_operator.core.network.plans import build_port
+from virtfleet_operator.core.network.forward import find_forward, with_forwards
+from virtfleet_operator.core.network.plans import build_port, build_switch
 from virtfleet_operator.core.network.subnets import Range, choose_address, parse_range
 from virtfleet_operator.core.network.topology import IpAddress, PortPlan
 from virtfleet_operator.core.validate.address import address_problems
+from virtfleet_operator.core.validate.virtual_switch import switch_problems
 from virtfleet_operator.core.verdict import Invalid, Waiting
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.errors import ConflictError
@@ -65,6 +68,16 @@ def restore_ports(context: Context, vm: VirtualMachine) -> None:
         if len(addresses) == len(card.families) and has_port(vm, card):
             ports.append(build_port(vm, card, addresses, context.catalog))
     context.network.put_ports(vm.metadata.uid, (*ports, *_kept(context, vm, {card.name for card in cards})))
+
+
+def with_paths(context: Context, document: Machine) -> Machine:
+    """Return a document with how the node reaches those of the machine's cards that are plugged in."""
+    paths = {}
+    for port in context.network.ports_of(document.uid) if context.network else ():
+        switch = context.catalog.virtual_switch(port.switch)
+        if switch is not None and not switch_problems(switch):
+            paths[port.interface] = find_forward(port, build_switch(switch, (), (), context.catalog))
+    return with_forwards(document, paths)
 
 
 def _kept(context: Context, vm: VirtualMachine, known: Collection[str]) -> Iterator[PortPlan]:

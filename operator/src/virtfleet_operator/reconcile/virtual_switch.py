@@ -54,7 +54,7 @@ def put_switch(context: Context, switch: VirtualSwitch) -> None:
         return
     vlans = {port.vlan for port in context.network.ports_on(switch.metadata.name)}
     nodes = sorted(stored.key.name for stored in context.cache.all(NODE))
-    context.network.put_switch(build_switch(switch, vlans, nodes))
+    context.network.put_switch(build_switch(switch, vlans, nodes, context.catalog))
 
 
 async def _let_go(context: Context, stored: Stored) -> None:

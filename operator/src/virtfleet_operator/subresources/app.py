@@ -1,13 +1,15 @@
-"""The HTTP side of the aggregated API: who calls, may they, and then the console.
+"""The HTTP side of the aggregated API: who calls, may they, and then the console or display.
 
 Order matters: nothing of a machine, not even whether it exists, is told before the right is confirmed.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Annotated, Final, Literal
 
+import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
@@ -24,11 +26,19 @@ from virtfleet_operator.subresources.counters import CounterHandlers
 from virtfleet_operator.subresources.documents import StatusError, build_status
 from virtfleet_operator.subresources.front_proxy import FrontProxy, FrontProxyError, User, identify
 from virtfleet_operator.subresources.ports import USER, Cluster, Consoles, Counters, Target, Uploads
-from virtfleet_operator.subresources.session import HEARTBEAT_SECONDS, MAX_FRAME_BYTES, Session
+from virtfleet_operator.subresources.session import (
+    CONSOLE,
+    DISPLAY,
+    FORWARD,
+    HEARTBEAT_SECONDS,
+    MAX_FRAME_BYTES,
+    Session,
+    Way,
+)
 from virtfleet_operator.subresources.uploads import UploadHandlers
 
 MAX_SESSIONS: Final = 512
-"""Open consoles of one operator, with about 300 KiB of buffers each."""
+"""Open consoles of one operator, with about 300 KiB of buffers each; as many displays, and connections to ports."""
 
 _BYTES: Final = TypeAdapter(Annotated[int, Field(ge=0, le=CONSOLE_HISTORY_BYTES)])
 _QUERY: Final[dict[str, TypeAdapter[str]]] = {
@@ -36,6 +46,9 @@ _QUERY: Final[dict[str, TypeAdapter[str]]] = {
     "follow": TypeAdapter(Literal["true", "false"]),
 }
 """What a query may say of a console; anything else is not passed on."""
+
+_PORT: Final = TypeAdapter(Annotated[int, Field(ge=1, le=65535)])
+"""What a query must say of a TCP port."""
 
 
 def build_app(
@@ -59,6 +72,10 @@ def build_app(
         app.router.add_get(path, _answer(document))
     path = f"{version}/namespaces/{{namespace}}/{VirtualMachine.plural}/{{name}}/console"
     app.router.add_get(path, server.open_console, allow_head=False)
+    path = f"{version}/namespaces/{{namespace}}/{VirtualMachine.plural}/{{name}}/vnc"
+    app.router.add_get(path, server.open_display, allow_head=False)
+    path = f"{version}/namespaces/{{namespace}}/{VirtualMachine.plural}/{{name}}/portforward"
+    app.router.add_get(path, server.open_forward, allow_head=False)
     if counters is not None:
         path = f"{version}/namespaces/{{namespace}}/{VirtualMachine.plural}/{{name}}/ports"
         app.router.add_get(path, CounterHandlers(cluster, counters).read, allow_head=False)
@@ -78,7 +95,7 @@ class _Server:
         self._cluster = cluster
         self._consoles = consoles
         self._front_proxy = front_proxy
-        self._open = 0
+        self._open: Counter[str] = Counter()
         self._idle = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -94,47 +111,71 @@ class _Server:
 
     async def open_console(self, request: web.Request) -> web.StreamResponse:
         """Serve one console session, from the check of the right to the last byte."""
+        return await self._serve(request, CONSOLE)
+
+    async def open_display(self, request: web.Request) -> web.StreamResponse:
+        """Serve one session at a display, from the check of the right to the last byte."""
+        return await self._serve(request, DISPLAY)
+
+    async def open_forward(self, request: web.Request) -> web.StreamResponse:
+        """Serve one connection to a TCP port, from the check of the right to the last byte."""
+        return await self._serve(request, FORWARD)
+
+    async def _serve(self, request: web.Request, way: Way) -> web.StreamResponse:
         target = Target(request.match_info["namespace"], request.match_info["name"])
         user = request[USER]
-        machine = await self._authorize(user, target)
+        machine = await self._authorize(user, target, way)
         node = machine.labels.get(NODE_LABEL)
         if not node:
             raise StatusError(409, "Conflict", f"{target} is not on a node yet; `kubectl describe` says why.")
-        query = _read_query(request)
+        query = _read_queries(request, way)
         viewer = web.WebSocketResponse(heartbeat=HEARTBEAT_SECONDS, max_msg_size=MAX_FRAME_BYTES + 1, compress=False)
         if not viewer.can_prepare(request):
-            raise StatusError(400, "BadRequest", "A console is a WebSocket; open it with `kubectl vm console`.")
-        if self._open >= MAX_SESSIONS:
-            raise StatusError(429, "TooManyRequests", f"{MAX_SESSIONS} consoles are open; close one and try again.")
-        session = Session(self._cluster, user, target, machine, self._stopping)
-        with self._count():
+            raise StatusError(
+                400,
+                "BadRequest",
+                f"A {way.called} is a WebSocket; open it with `kubectl vm {way.command or way.subresource}`.",
+            )
+        if self._open[way.subresource] >= MAX_SESSIONS:
+            raise StatusError(429, "TooManyRequests", f"{MAX_SESSIONS} {way.called}s are open; close one.")
+        session = Session(self._cluster, user, target, machine, self._stopping, way, query.get("port", ""))
+        with self._count(way.subresource):
             try:
-                async with self._consoles.open_console(node, machine.uid, query) as remote:
+                async with self._connect(node, machine.uid, query, way) as remote:
                     await viewer.prepare(request)
                     await session.run(viewer, remote)
             except NodeError as error:
-                raise _explain(target, error) from error
+                raise _explain(target, way, error) from error
         return viewer
 
+    def _connect(
+        self, node: str, uid: str, query: Mapping[str, str], way: Way
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        if way is DISPLAY:
+            return self._consoles.open_display(node, uid)
+        if way is FORWARD:
+            return self._consoles.open_forward(node, uid, query)
+        return self._consoles.open_console(node, uid, query)
+
     @contextmanager
-    def _count(self) -> Iterator[None]:
-        self._open += 1
+    def _count(self, subresource: str) -> Iterator[None]:
+        self._open[subresource] += 1
         self._idle.clear()
         try:
             yield
         finally:
-            self._open -= 1
-            if not self._open:
+            self._open[subresource] -= 1
+            if not self._open.total():
                 self._idle.set()
 
-    async def _authorize(self, user: User, target: Target) -> ObjectMeta:
-        refusal = await self._cluster.may_open_console(user, target)
+    async def _authorize(self, user: User, target: Target, way: Way) -> ObjectMeta:
+        refusal = await self._cluster.may_open(user, target, way.subresource)
         if refusal is not None:
             raise StatusError(
                 403,
                 "Forbidden",
-                f'User "{user.name}" may not open the console of {target}: it needs the verb get on'
-                f" virtualmachines/console in the API group {SUBRESOURCES_GROUP} ({refusal}).",
+                f'User "{user.name}" may not open the {way.called} of {target}: it needs the verb get on'
+                f" virtualmachines/{way.subresource} in the API group {SUBRESOURCES_GROUP} ({refusal}).",
             )
         machine = await self._cluster.read_machine(target)
         if machine is None:
@@ -144,7 +185,7 @@ class _Server:
     async def close(self, _: web.Application) -> None:
         """End every session; its client connects again to the next operator."""
         self._stopping.set()
-        if self._open:
+        if self._open.total():
             await self._idle.wait()
 
 
@@ -171,6 +212,18 @@ def _answer(document: documents.Document) -> Handler:
     return answer
 
 
+def _read_queries(request: web.Request, way: Way) -> dict[str, str]:
+    """Return what of the query is passed on to the node, for a way to the guest."""
+    if way is CONSOLE:
+        return _read_query(request)
+    if way is not FORWARD:
+        return {}
+    try:
+        return {"port": str(_PORT.validate_python(request.query.get("port")))}
+    except ValidationError as error:
+        raise StatusError(400, "BadRequest", "port must be a TCP port from 1 to 65535.") from error
+
+
 def _read_query(request: web.Request) -> dict[str, str]:
     """Return what of the query is passed on to the node."""
     try:
@@ -180,7 +233,9 @@ def _read_query(request: web.Request) -> dict[str, str]:
         raise StatusError(400, "BadRequest", message) from error
 
 
-def _explain(target: Target, error: NodeError) -> StatusError:
+def _explain(target: Target, way: Way, error: NodeError) -> StatusError:
     if isinstance(error, NodeRefusedError):
-        return StatusError(409, "Conflict", f"{target} has no console now: {error}")
+        if way is FORWARD:
+            return StatusError(409, "Conflict", f"{target} cannot be connected to: {error}")
+        return StatusError(409, "Conflict", f"{target} has no {way.called} now: {error}")
     return StatusError(503, "ServiceUnavailable", f"The node of {target} cannot be reached: {error}")

@@ -29,9 +29,9 @@ class KubeCluster:
         path = CONFIG_MAPS.object("kube-system", "extension-apiserver-authentication")
         return parse_front_proxy((await self._client.get(path)).get("data") or {})
 
-    async def may_open_console(self, user: User, target: Target) -> str | None:
+    async def may_open(self, user: User, target: Target, subresource: str) -> str | None:
         """Ask for the right by a SubjectAccessReview; None is yes, else the reason why not."""
-        return await self._may(user, target, VirtualMachine.plural, "console", "get")
+        return await self._may(user, target, VirtualMachine.plural, subresource, "get")
 
     async def may_read_ports(self, user: User, target: Target) -> str | None:
         """Ask for the right by a SubjectAccessReview; None is yes, else the reason why not."""

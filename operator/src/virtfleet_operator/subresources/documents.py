@@ -37,6 +37,20 @@ RESOURCES: Final[Document] = {
             "verbs": ["get"],
         },
         {
+            "name": f"{VirtualMachine.plural}/vnc",
+            "singularName": "",
+            "namespaced": True,
+            "kind": "VirtualMachine",
+            "verbs": ["get"],
+        },
+        {
+            "name": f"{VirtualMachine.plural}/portforward",
+            "singularName": "",
+            "namespaced": True,
+            "kind": "VirtualMachine",
+            "verbs": ["get"],
+        },
+        {
             "name": f"{VMImage.plural}/upload",
             "singularName": "",
             "namespaced": True,

@@ -37,8 +37,8 @@ class Cluster(Protocol):
     async def read_front_proxy(self) -> FrontProxy:
         """Read how the API server proves itself."""
 
-    async def may_open_console(self, user: User, target: Target) -> str | None:
-        """Return None if the user has the right, else the reason why not."""
+    async def may_open(self, user: User, target: Target, subresource: str) -> str | None:
+        """Return None if the user may open a machine's `console`, `vnc` or `portforward`, else the reason why not."""
 
     async def may_read_ports(self, user: User, target: Target) -> str | None:
         """Return None if the user may see what has passed a machine's cards, else the reason why not."""
@@ -54,12 +54,20 @@ class Cluster(Protocol):
 
 
 class Consoles(Protocol):
-    """The serial consoles of machines, at their nodes."""
+    """The serial consoles, displays and TCP ports of machines, at their nodes."""
 
     def open_console(
         self, node: str, uid: str, query: Mapping[str, str]
     ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
         """Connect to the console; NodeError says why it cannot be had."""
+
+    def open_display(self, node: str, uid: str) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        """Connect to the display; NodeError says why it cannot be had."""
+
+    def open_forward(
+        self, node: str, uid: str, query: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        """Connect to the TCP port that the query names; NodeError says why it cannot be had."""
 
 
 class Counters(Protocol):

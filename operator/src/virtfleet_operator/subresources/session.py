@@ -1,4 +1,4 @@
-"""One console session: bytes both ways, until a side ends, the machine is gone or the right is withdrawn.
+"""One session at a console or display: bytes both ways, until a side ends, machine or right are gone.
 
 Nothing is queued here. Each side is read only when the other has taken what was read before, so a slow side slows the
 other instead of filling memory.
@@ -30,6 +30,9 @@ HEARTBEAT_SECONDS: Final = 20.0
 SEND_TIMEOUT_SECONDS: Final = 30.0
 """A side that takes nothing for so long has gone away without saying so."""
 
+LAST_WORD_SECONDS: Final = 1.0
+"""How long a side that takes nothing more may take to be known for having ended the session."""
+
 CHECK_SECONDS: Final = 5.0
 """How long a session may outlive the object or the right; two requests of about a millisecond each time."""
 
@@ -48,8 +51,29 @@ class Ending:
 
 
 @dataclass(frozen=True)
+class Way:
+    """A way to a guest."""
+
+    subresource: str
+    """Of virtualmachines, as the right to it is called."""
+    called: str
+    """In sentences."""
+    action: str
+    """In the log: Open… and Close…."""
+    ended: str
+    """What it means that the node ends it."""
+    command: str = ""
+    """Of `kubectl vm`, where it is called otherwise than the subresource."""
+
+
+CONSOLE: Final = Way("console", "console", "Console", "has no more output: it stopped, or its history ends here.")
+DISPLAY: Final = Way("vnc", "display", "Display", "has stopped.")
+FORWARD: Final = Way("portforward", "TCP port", "Forward", "has ended the connection.", "port-forward")
+
+
+@dataclass(frozen=True)
 class Session:
-    """A user at the console of a machine."""
+    """A user at the console or the display of a machine."""
 
     cluster: Cluster
     user: User
@@ -57,12 +81,17 @@ class Session:
     machine: ObjectMeta
     stopping: asyncio.Event
     """Set when the operator stops."""
+    way: Way = CONSOLE
+    port: str = ""
+    """TCP port of the guest, for the audit."""
 
     async def run(self, viewer: web.WebSocketResponse, node: aiohttp.ClientWebSocketResponse) -> Ending:
         """Carry bytes until the session ends, then close both sides; leave one line for the audit."""
         started = time.monotonic()
         facts = {"user": self.user.name, "machine": str(self.target), "uid": self.machine.uid}
-        logger.info("Opening a console", extra={**facts, "action": "OpenConsole"})
+        facts |= {"port": self.port} if self.port else {}
+        called = self.way.called
+        logger.info("Opening a %s", called, extra={**facts, "action": f"Open{self.way.action}"})
         ending = Ending(WSCloseCode.INTERNAL_ERROR, "The operator failed.")
         try:
             ending = await _first(
@@ -73,13 +102,14 @@ class Session:
             )
         finally:
             seconds = round(time.monotonic() - started, 1)
-            done = {"action": "CloseConsole", "seconds": seconds, "reason": ending.sentence}
-            logger.info("Closing a console", extra={**facts, **done})
+            done = {"action": f"Close{self.way.action}", "seconds": seconds, "reason": ending.sentence}
+            logger.info("Closing a %s", called, extra={**facts, **done})
         await asyncio.gather(_close(viewer, ending), _close(node, ending))
         return ending
 
     async def _from_viewer(self, viewer: web.WebSocketResponse, node: aiohttp.ClientWebSocketResponse) -> Ending:
         if not await _pump(viewer, node):
+            await asyncio.sleep(LAST_WORD_SECONDS)  # when the node has ended it, what it said of that comes first
             return Ending(WSCloseCode.SERVICE_RESTART, "The node does not take input.")
         return Ending(WSCloseCode.OK, "The viewer left.")
 
@@ -87,7 +117,9 @@ class Session:
         if not await _pump(node, viewer):
             return Ending(WSCloseCode.TRY_AGAIN_LATER, "The viewer does not take output.")
         if node.close_code == WSCloseCode.OK:
-            return Ending(WSCloseCode.OK, f"{self.target} has no more output: it stopped, or its history ends here.")
+            return Ending(WSCloseCode.OK, f"{self.target} {self.way.ended}")
+        if node.close_code == WSCloseCode.INTERNAL_ERROR and self.way is FORWARD:
+            return Ending(WSCloseCode.INTERNAL_ERROR, f"The guest of {self.target} broke the connection off.")
         return Ending(WSCloseCode.SERVICE_RESTART, f"The connection to the node of {self.target} was lost.")
 
     async def _wait_for_stop(self) -> Ending:
@@ -103,7 +135,9 @@ class Session:
                 ending = await self._check_rights()
             except KubeError:
                 if time.monotonic() - checked > UNCHECKED_LIMIT_SECONDS:
-                    return Ending(WSCloseCode.SERVICE_RESTART, "The right to this console cannot be checked now.")
+                    return Ending(
+                        WSCloseCode.SERVICE_RESTART, f"The right to this {self.way.called} cannot be checked now."
+                    )
                 continue
             if ending is not None:
                 return ending
@@ -113,9 +147,9 @@ class Session:
         machine = await self.cluster.read_machine(self.target)
         if machine is None or machine.uid != self.machine.uid:
             return Ending(WSCloseCode.OK, f"{self.target} was deleted.")
-        refusal = await self.cluster.may_open_console(self.user, self.target)
+        refusal = await self.cluster.may_open(self.user, self.target, self.way.subresource)
         if refusal is not None:
-            return Ending(WSCloseCode.POLICY_VIOLATION, "The right to this console was withdrawn.")
+            return Ending(WSCloseCode.POLICY_VIOLATION, f"The right to this {self.way.called} was withdrawn.")
         return None
 
 

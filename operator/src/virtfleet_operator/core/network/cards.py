@@ -156,7 +156,7 @@ def card_problems(vm: VirtualMachine, card: Card, catalog: Catalog) -> Iterator[
         named = f"{quote(nic.port_group)} is no port group of VirtualSwitch {switch.metadata.name}"
         yield f"{card.where}.portGroup: {named}: write one of its own ({known}), or leave it out"
     yield from _vlan_problems(card)
-    yield from _address_problems(card)
+    yield from _address_problems(vm, card, catalog)
     mac = mac_of(vm, nic)
     for user in catalog.mac_users(switch.metadata.name, mac):
         if user != (vm.metadata.namespace, vm.metadata.name):
@@ -177,10 +177,13 @@ def _vlan_problems(card: Card) -> Iterator[str]:
     yield f"{card.where}.vlan: {card.nic.vlan} is not among the VLANs of VirtualSwitch {name}: write {allowed}"
 
 
-def _address_problems(card: Card) -> Iterator[str]:
+def _address_problems(vm: VirtualMachine, card: Card, catalog: Catalog) -> Iterator[str]:
     name = card.switch.metadata.name
     for subnet, asked, field in card.families:
         given = parse_range(subnet)
+        if asked is not None and int(ip_address(asked)) == given.forwarder and not _has(vm, card, catalog, asked):
+            taken = f"is the one from which nodes reach guests (`kubectl vm port-forward`) on VirtualSwitch {name}"
+            yield f"{card.where}.{field}: {quote(asked)} {taken}: write another, or add it to the switch's reserved"
         if asked is None or given.holds(ip_address(asked)):
             continue
         what = "is its router" if ip_address(asked) == given.router else f"is not in {subnet.cidr}"
@@ -193,6 +196,12 @@ def _address_problems(card: Card) -> Iterator[str]:
         if asked is not None and field not in managed:
             part = "subnet" if field == "ipAddress" else "subnet6"
             yield f"{card.where}.{field}: VirtualSwitch {name} has no {part}: leave it out, or add one to the switch"
+
+
+def _has(vm: VirtualMachine, card: Card, catalog: Catalog, address: str) -> bool:
+    """Tell whether a card had the address before nodes came to want it."""
+    found = catalog.address(card.switch.metadata.name, ip_address(address))
+    return found is not None and (found.spec.holder.uid, found.spec.holder.interface) == (vm.metadata.uid, card.name)
 
 
 def _missing_group(vm: VirtualMachine, cards: list[Card], catalog: Catalog) -> Waiting | None:

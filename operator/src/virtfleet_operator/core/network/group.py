@@ -3,6 +3,7 @@
 Priorities, the higher the earlier; conntrack lets packets of a connection that was let through pass before all of them:
 
 * 2000  the drop of what only a DHCP server sends
+* 1004  what the nodes themselves send to guests, which an operator has checked the right to
 * 1003  DHCP, which a card needs whatever its groups say
 * 1002  what a rule of a group allows
 * 1001  the same drop as below, for groups that log
@@ -21,6 +22,7 @@ from virtfleet_api.security_group import IntraGroup, Peer, RulePort
 from virtfleet_operator.core.network.match import all_of, any_of, from_cidr, in_group, to_ports
 from virtfleet_operator.core.network.names import (
     DROP_METER,
+    FORWARDS,
     GUARDED,
     ISOLATED,
     MEMBERS,
@@ -33,6 +35,7 @@ from virtfleet_operator.core.network.topology import GroupPlan
 Direction = Literal["from-lport", "to-lport"]
 
 GUARD: Final = 2000
+FORWARD: Final = 1004
 DHCP: Final = 1003
 ALLOW: Final = 1002
 LOGGED_DROP: Final = 1001
@@ -66,14 +69,20 @@ def compile_group(group: GroupPlan) -> list[Row]:
 
 def compile_common() -> list[Row]:
     """Return what all switches share: the port groups of defaults and guards, and the meter of logs."""
+    forwards = port_group_key(FORWARDS)
     return [
-        *(_port_group(name, {}) for name in (MEMBERS, ISOLATED, GUARDED)),
+        *(_port_group(name, {}) for name in (MEMBERS, ISOLATED, GUARDED, FORWARDS)),
         _acl(MEMBERS, "to-lport", DROP, "ip", "drop"),
         _acl(MEMBERS, "from-lport", OUT, "ip", "allow-related"),
         _acl(ISOLATED, "to-lport", DROP, "ip", "drop"),
         _acl(ISOLATED, "from-lport", DROP, "ip", "drop"),
         *(_acl(name, "from-lport", DHCP, DHCP_REQUEST, "allow") for name in (MEMBERS, ISOLATED)),
         *(_acl(name, "to-lport", DHCP, DHCP_REPLY, "allow") for name in (MEMBERS, ISOLATED)),
+        # By the port and not by its address, so that no guest can pose as it, whatever it may send.
+        *(
+            _acl(name, "to-lport", FORWARD, f"inport == @{FORWARDS} && tcp", "allow-related", frozenset({forwards}))
+            for name in (MEMBERS, ISOLATED)
+        ),
         # Not router advertisements: northd lets neighbour discovery, and these with it, pass before all rules.
         _guard(DHCP_REPLY),
         *_meter(),

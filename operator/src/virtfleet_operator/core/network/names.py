@@ -12,6 +12,9 @@ ISOLATED: Final = "virtfleet_isolated"
 """Port group of the cards without a security group on a switch whose policy is Deny."""
 GUARDED: Final = "virtfleet_guarded"
 """Port group of the cards that must not pose as a DHCP server."""
+FORWARDS: Final = "virtfleet_forwards"
+"""Port group of the ports from which the nodes themselves reach guests. It has no rules of its own, since these would
+have every packet of a switch without groups tracked."""
 DROP_METER: Final = "virtfleet_drops"
 
 
@@ -38,6 +41,11 @@ def network_name(switch: str, vlan: int | None) -> str:
 def network_key(switch: str, vlan: int | None) -> RowKey:
     """Return the logical switch of a VLAN."""
     return RowKey("Logical_Switch", network_name(switch, vlan))
+
+
+def forward_port(switch: str, vlan: int | None) -> str:
+    """Return the name of the port from which nodes reach the guests of a VLAN."""
+    return f"{network_name(switch, vlan)}/forward"
 
 
 def dhcp_key(switch: str, vlan: int | None, version: int) -> RowKey:

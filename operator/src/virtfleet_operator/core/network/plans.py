@@ -14,6 +14,7 @@ from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_api.virtual_switch import Outbound, Subnet, VirtualSwitch
 from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.network.cards import Card, mac_of, mtu_of, port_id
+from virtfleet_operator.core.network.forward import forwarder_of
 from virtfleet_operator.core.network.subnets import parse_range
 from virtfleet_operator.core.network.topology import (
     AllowedPair,
@@ -66,7 +67,12 @@ def build_port(vm: VirtualMachine, card: Card, addresses: tuple[IpAddress, ...],
     )
 
 
-def build_switch(switch: VirtualSwitch, vlans: Iterable[int | None], nodes: Iterable[str]) -> SwitchPlan:
+def build_switch(
+    switch: VirtualSwitch,
+    vlans: Iterable[int | None],
+    nodes: Iterable[str],
+    catalog: Catalog,
+) -> SwitchPlan:
     """Build a switch with the VLANs in use; `nodes` may carry its way out."""
     spec = switch.spec
     in_use = {group.vlan for group in spec.port_groups} | set(vlans) | {None}
@@ -77,19 +83,23 @@ def build_switch(switch: VirtualSwitch, vlans: Iterable[int | None], nodes: Iter
         vlans=tuple(sorted(in_use, key=lambda vlan: vlan or 0)),
         mtu=mtu_of(switch),
         default_policy=spec.default_policy,
-        subnets=tuple(_subnet(subnet) for subnet in (spec.subnet, spec.subnet6) if subnet),
+        subnets=tuple(_subnet(switch.metadata.name, given, catalog) for given in (spec.subnet, spec.subnet6) if given),
         outbound=_outbound(spec.outbound, tuple(nodes)) if spec.outbound else None,
     )
 
 
-def _subnet(subnet: Subnet) -> SubnetPlan:
+def _subnet(switch: str, subnet: Subnet, catalog: Catalog) -> SubnetPlan:
     given = parse_range(subnet)
+    forwarder = forwarder_of(switch, given)
+    # A card that was given the address before nodes came to want it keeps it.
+    is_free = forwarder is not None and catalog.address(switch, forwarder) is None
     return SubnetPlan(
         network=given.network,
         gateway=given.router if subnet.gateway else None,
         dns=tuple(ip_address(text) for text in subnet.dns),
         domain=subnet.domain,
         dhcp=subnet.dhcp,
+        forwarder=forwarder if is_free else None,
     )
 
 

@@ -1,14 +1,19 @@
 """The managed addresses of a switch: which there are, and which one a card is given next."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Network, ip_address, ip_network
+from typing import Final
 
 from virtfleet_api.virtual_switch import Subnet
 from virtfleet_operator.core.network.topology import IpAddress, IpNetwork
 
 Interval = tuple[int, int]
 """First and last address, as numbers."""
+
+LEAST_FOR_FORWARDER: Final = 8
+"""Addresses that a subnet must have to give, before the nodes take one."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,34 @@ class Range:
 
     def skips(self, number: int) -> int | None:
         """Return the number after the reserved part that holds this one, None if none does."""
-        if number == int(self.router):
+        if number in (int(self.router), self.forwarder):
             return number + 1
         return next((last + 1 for first, last in self.reserved if first <= number <= last), None)
+
+    @cached_property
+    def forwarder(self) -> int | None:
+        """Return the number of the address that nodes reach guests from: the last one that no card need have.
+
+        It is never assigned. A small IPv4 subnet has none, since each address counts there. Nor has an IPv6 subnet,
+        where a link-local address serves.
+        """
+        number = self.last
+        held = sorted((*self.reserved, (int(self.router), int(self.router))), reverse=True)
+        for first, last in held:
+            if first <= number <= last:
+                number = first - 1
+        roomy = self._count(held) >= LEAST_FOR_FORWARDER
+        return number if self.network.version == 4 and roomy and number >= self.first else None  # noqa: PLR2004
 
     @property
     def size(self) -> int:
         """Return how many addresses the switch may assign by itself."""
+        return self._count((*self.reserved, (int(self.router), int(self.router)))) - (self.forwarder is not None)
+
+    def _count(self, intervals: Iterable[Interval]) -> int:
+        """Return how many addresses are in none of the intervals."""
         held, ends = 0, self.first
-        for first, last in sorted((*self.reserved, (int(self.router), int(self.router)))):
+        for first, last in sorted(intervals):
             low, high = max(first, ends), min(last, self.last)
             if low <= high:
                 held += high - low + 1

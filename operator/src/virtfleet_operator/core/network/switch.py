@@ -2,11 +2,19 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Final
 
 from virtfleet_operator.core.network.match import of_version, quoted
-from virtfleet_operator.core.network.names import dhcp_key, network_key, network_name
+from virtfleet_operator.core.network.names import (
+    FORWARDS,
+    dhcp_key,
+    forward_port,
+    network_key,
+    network_name,
+    port_group_key,
+)
 from virtfleet_operator.core.network.rows import Attachment, Row, RowKey, Value, no_text
 from virtfleet_operator.core.network.topology import OutboundPlan, SubnetPlan, SwitchPlan
 
@@ -22,7 +30,7 @@ def compile_switch(switch: SwitchPlan) -> list[Row]:
     """Return a switch's rows."""
     rows: list[Row] = []
     for vlan in switch.vlans:
-        rows += [_network(switch, vlan), *_uplink(switch, vlan), *_service(switch, vlan)]
+        rows += [_network(switch, vlan), *_uplink(switch, vlan), *_service(switch, vlan), _forward(switch, vlan)]
         rows += [_dhcp(switch, vlan, subnet) for subnet in switch.subnets if subnet.dhcp]
     if switch.outbound is not None:
         rows += _outbound(switch, switch.outbound)
@@ -76,6 +84,25 @@ def _service(switch: SwitchPlan, vlan: int | None) -> Iterator[Row]:
         key = RowKey("Logical_Switch_Port", f"{network_name(switch.name, vlan)}/service")
         addresses = frozenset({f"{_service_mac(switch)} {SERVICE_ADDRESS}"})
         yield switch_port(key, network_key(switch.name, vlan), "", addresses=addresses)
+
+
+def _forward(switch: SwitchPlan, vlan: int | None) -> Row:
+    """Return the port from which each node reaches the guests that it runs; what it sends never leaves the node.
+
+    It may send from its own addresses alone: no node can be made to pass on what a guest has sent it. Without any it is
+    off, and still there: a node cannot parse a rule that names a port group without ports on the rule's switch.
+    """
+    sources = [str(subnet.forwarder) for subnet in switch.subnets if subnet.forwarder is not None]
+    claim = frozenset({" ".join([forward_mac(switch.name), *sources])})
+    enabled = frozenset({bool(sources)})
+    key, network = RowKey("Logical_Switch_Port", forward_port(switch.name, vlan)), network_key(switch.name, vlan)
+    row = switch_port(key, network, "localport", addresses=claim, port_security=claim, enabled=enabled)
+    return replace(row, attached=row.attached | {Attachment(port_group_key(FORWARDS), "ports")})
+
+
+def forward_mac(switch: str) -> str:
+    """Return the MAC address of the ports from which nodes reach guests of a switch."""
+    return router_mac(f"forward {switch}")
 
 
 def _answers_names(subnet: SubnetPlan) -> bool:

@@ -23,6 +23,8 @@ class SubnetPlan:
     dns: tuple[IpAddress, ...]
     domain: str | None
     dhcp: bool
+    forwarder: IpAddress | None = None
+    """Where the nodes themselves reach guests from; None when they cannot."""
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ def _machine(report: MachineReport) -> MachineStatus | None:
         uuid=plain(report.uid, _MAX_WORD),
         machine_type=plain(report.machine_type, _MAX_WORD),
         cpu_model=plain(report.cpu_model, _MAX_WORD),
+        display=plain(report.display, _MAX_WORD) or None,
         reservation=frequency_of(report.reservation_hz),
         vcpus=VcpuStatus(current=vcpus, max=max(vcpus, count_of(report.max_vcpus))),
         memory=MemoryStatus(

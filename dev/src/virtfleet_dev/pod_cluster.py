@@ -1,0 +1,66 @@
+"""A cluster whose operator and daemons are pods: a control plane, and a hypervisor node with a kubelet.
+
+What is in the pods comes by the chart, as on any cluster.
+"""
+
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+
+from virtfleet_dev.cluster import Cluster, Say, is_ready, silent
+from virtfleet_dev.fabric import node_name
+from virtfleet_dev.kubernetes import binaries, pod_binaries
+from virtfleet_dev.node import Node
+from virtfleet_dev.pod_control_plane import PodControlPlane
+from virtfleet_dev.pod_node import PodNode, install_packages
+from virtfleet_dev.process import wait_until
+
+_NODE_SECONDS = 120.0  # 3 s on an idle machine
+HYPERVISOR_LABEL = "virtfleet.io/hypervisor=true"
+
+
+class PodCluster(Cluster):
+    """A cluster of one node; state lives in the directory, so any process can pick it up again."""
+
+    control_plane: PodControlPlane
+
+    def __init__(self, directory: Path, say: Say = silent) -> None:
+        """Take the directory that holds it all."""
+        super().__init__(directory, say)
+        self.control_plane = PodControlPlane(self.directory)
+
+    def node(self, number: int) -> Node:
+        """Return the node with this number, counted from 1."""
+        name, folder = node_name(number), self.directory / "nodes"
+        return Node(name, number, self.fabric, folder / name, network_engine=True, pods=True)
+
+    @cached_property
+    def pod_node(self) -> PodNode:
+        """Return the node's part that runs pods."""
+        return PodNode(self.node(1), self.control_plane)
+
+    def up(self, nodes: int = 1) -> None:
+        """Start all that does not run, and wait until the node is Ready. There is one."""
+        if nodes != 1:
+            raise ValueError(f"a cluster of pods has one node: write 1 instead of {nodes}")
+        install_packages()
+        binaries(), pod_binaries()
+        self.fabric.up()
+        self.say("Starting etcd, kube-apiserver, kube-controller-manager and kube-scheduler")
+        self.control_plane.up()
+        self.start_image_server()
+        self.say(f"Starting {node_name(1)} with its libvirtd, Open vSwitch, containerd and kubelet")
+        self.pod_node.node.up()
+        self.pod_node.up()
+        self.fabric.route_pods(1)
+        wait_until(self._node_ready, _NODE_SECONDS, f"{node_name(1)} to be Ready", self.pod_node.kubelet)
+        self.kubectl.run("label", "--overwrite", "node", node_name(1), HYPERVISOR_LABEL)
+
+    def down(self) -> None:
+        """Stop all of it, whatever of it fails to; what it kept in the directory's `log` stays."""
+        with ExitStack() as last_first:
+            last_first.callback(super().down)
+            last_first.callback(self.pod_node.down)
+
+    def _node_ready(self) -> bool:
+        return is_ready(self.kubectl.get("node", node_name(1)))

@@ -1,0 +1,89 @@
+"""A cluster with the chart installed, and the figures of how long things took."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from charted import MACHINE, OTHER_CLUSTER, Charted, local_values
+from virtfleet_dev.containers import Image, Order, build_images, version
+from virtfleet_dev.kube_tools import kube_tools
+from virtfleet_dev.kubectl import Kubectl
+from virtfleet_dev.paths import default_dev_dir
+from virtfleet_dev.pod_cluster import PodCluster
+
+_FIGURES: dict[str, float] = {}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, on another cluster, what kills processes of the machine or reads its files."""
+    if OTHER_CLUSTER:
+        out = [item for item in items if item.get_closest_marker("local_rig")]
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _FIGURES:
+        terminalreporter.write_sep("=", "seconds")
+        for name, seconds in _FIGURES.items():
+            terminalreporter.write_line(f"{seconds:7.1f}  {name}")
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    _FIGURES[what] = time.monotonic() - start
+
+
+@pytest.fixture(scope="session")
+def time_of() -> Callable[[str], object]:
+    """Print at the end how long something took."""
+    return timed
+
+
+def build() -> list[Image]:
+    with timed("images built"):
+        return build_images(Order(targets=("operator", "node")), default_dev_dir() / "images", lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Charted]:
+    """A cluster that has the images and nothing of virtfleet."""
+    folder = tmp_path_factory.mktemp("kubelet")
+    if OTHER_CLUSTER:
+        values = os.environ["VIRTFLEET_E2E_VALUES"]
+        yield Charted(Kubectl(kube_tools().kubectl, Path(OTHER_CLUSTER)), Path(values))
+        return
+    pods = PodCluster(folder / "cluster")
+    try:
+        with ThreadPoolExecutor() as beside:
+            images = beside.submit(build)
+            with timed("node Ready"):
+                pods.up()
+            for image in images.result():
+                pods.pod_node.load(image.archive)
+        yield Charted(pods.kubectl, local_values(folder / "values.json", version()), pods)
+    finally:
+        pods.remove()
+
+
+@pytest.fixture(scope="module")
+def charted(bare: Charted) -> Iterator[Charted]:
+    """The chart installed, and a machine that runs."""
+    with timed("chart installed"):
+        bare.install()
+    with timed("daemon enrolled"):
+        bare.nodes_ready()
+    with timed("machine Ready"):
+        bare.apply_machine()
+        bare.fleet.wait_ready(MACHINE)
+    yield bare
+    bare.fleet.delete(MACHINE)
+    bare.fleet.delete(MACHINE, kind="vmimage")
+    bare.helm("uninstall", "virtfleet", "--wait")
