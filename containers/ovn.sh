@@ -39,6 +39,7 @@ case ${1-} in
 northbound) central nb OVN_Northbound NB_Global 6641 ;;
 southbound) central sb OVN_Southbound SB_Global 6642 role=ovn-controller ;;
 northd)
+  mkdir -p /run/ovn
   exec ovn-northd --no-chdir --ovnnb-db=unix:/run/ovn/ovnnb_db.sock --ovnsb-db=unix:/run/ovn/ovnsb_db.sock \
     --unixctl=/run/ovn/ovn-northd.ctl -vconsole:info -vsyslog:off
   ;;

@@ -66,8 +66,9 @@ def end(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
 
 
 def _descendants(pid: int) -> list[int]:
-    try:
-        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
+    """Return what a process has started, those first that have started nothing; a program in Go does by any thread."""
+    children: list[int] = []
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            children += map(int, file.read_text().split())
     return [found for child in children for found in (*_descendants(child), child)]
