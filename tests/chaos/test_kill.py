@@ -63,7 +63,7 @@ def test_everything_may_die_at_any_moment(
         chance.shuffle(order)
         names = [f"chaos-{number}-{which}" for which in "ab"]
         phases: list[tuple[Callable[[str], object], Callable[[str], object]]] = [
-            (lambda name: fleet.machine(name, runStrategy="Always", disks=[BLANK]), fleet.wait_ready),
+            (lambda name: fleet.machine(name, **MACHINE), fleet.wait_ready),
             (
                 lambda name: fleet.patch(name, {"runStrategy": "Halted"}),
                 lambda name: fleet.wait_status(name, "Stopped"),
@@ -103,6 +103,7 @@ def until_no_domain(fleet: Fleet, node: Node) -> None:
 
 
 BLANK = {"name": "data", "size": "64Mi", "source": {"blank": {}}}
+MACHINE = {"runStrategy": "Always", "disks": [BLANK], "terminationGracePeriodSeconds": 20}
 
 
 def inode_of_disk(fleet: Fleet, name: str) -> int:

@@ -62,8 +62,8 @@ def test_a_new_kubernetes_knows_every_field(helm_4: Helm, tmp_path: Path, versio
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_an_old_kubernetes_gets_what_it_knows(helm: Helm) -> None:
-    old, new = Rendered(helm, *OLD, *ALL), Rendered(helm, *NEW, *ALL)
+def test_an_old_kubernetes_gets_what_it_knows(helm_4: Helm) -> None:
+    old, new = Rendered(helm_4, *OLD, *ALL), Rendered(helm_4, *NEW, *ALL)
     assert old.find("PodDisruptionBudget", "virtfleet-operator")["apiVersion"] == "policy/v1beta1"
     assert new.find("PodDisruptionBudget", "virtfleet-operator")["apiVersion"] == "policy/v1"
     for name in ("virtfleet-node", "virtfleet-ovn-node"):
@@ -75,13 +75,13 @@ def test_an_old_kubernetes_gets_what_it_knows(helm: Helm) -> None:
         assert marks[f"container.apparmor.security.beta.kubernetes.io/{container['name']}"] == "unconfined"
 
 
-def test_a_single_operator_has_no_disruption_budget(helm: Helm) -> None:
-    assert Rendered(helm, "--set", "operator.replicas=1").names("PodDisruptionBudget") == set()
+def test_a_single_operator_has_no_disruption_budget(helm_4: Helm) -> None:
+    assert Rendered(helm_4, "--set", "operator.replicas=1").names("PodDisruptionBudget") == set()
 
 
-def test_the_operator_has_the_rights_of_rbac_yaml_and_no_other(helm: Helm) -> None:
+def test_the_operator_has_the_rights_of_rbac_yaml_and_no_other(helm_4: Helm) -> None:
     written = list(yaml.safe_load_all((checkout() / "operator" / "rbac.yaml").read_text()))
-    rendered = Rendered(helm, *ALL).objects
+    rendered = Rendered(helm_4, *ALL).objects
     for kind in ("ClusterRole", "Role"):
         assert rules(rendered, kind) == rules(written, kind)
     account = {"kind": "ServiceAccount", "name": "virtfleet-operator", "namespace": "virtfleet-system"}
@@ -96,21 +96,21 @@ def test_the_operator_has_the_rights_of_rbac_yaml_and_no_other(helm: Helm) -> No
     assert others == {"virtfleet-catalog"}
 
 
-def test_the_kinds_are_those_of_kubectl_and_stay_by_default(helm: Helm) -> None:
+def test_the_kinds_are_those_of_kubectl_and_stay_by_default(helm_4: Helm) -> None:
     files = sorted((checkout() / "crds").glob("*.yaml"))
     written = {found["metadata"]["name"]: found for found in (yaml.safe_load(path.read_text()) for path in files)}
-    kept, loose = Rendered(helm), Rendered(helm, "--set", "crds.keep=false")
+    kept, loose = Rendered(helm_4), Rendered(helm_4, "--set", "crds.keep=false")
     assert kept.names("CustomResourceDefinition") == set(written)
     for name, wanted in written.items():
         assert loose.find("CustomResourceDefinition", name) == wanted
         wanted["metadata"]["annotations"] = {"helm.sh/resource-policy": "keep"}
         assert kept.find("CustomResourceDefinition", name) == wanted
-    assert Rendered(helm, "--set", "crds.enabled=false").names("CustomResourceDefinition") == set()
+    assert Rendered(helm_4, "--set", "crds.enabled=false").names("CustomResourceDefinition") == set()
 
 
 @pytest.mark.parametrize("values", SPACES.values(), ids=SPACES)
-def test_the_operator_takes_its_settings(helm: Helm, tmp_path: Path, values: tuple[str, ...]) -> None:
-    rendered = Rendered(helm, *values)
+def test_the_operator_takes_its_settings(helm_4: Helm, tmp_path: Path, values: tuple[str, ...]) -> None:
+    rendered = Rendered(helm_4, *values)
     path = tmp_path / "operator.yaml"
     path.write_text(rendered.find("ConfigMap", "virtfleet-operator")["data"]["operator.yaml"])
     settings = read_settings(path, "10.0.0.1")
@@ -133,9 +133,9 @@ def test_the_operator_takes_its_settings(helm: Helm, tmp_path: Path, values: tup
     assert set(allowed["resourceNames"]) == {served.name for served in served_services(settings)}
 
 
-def test_ovn_of_one_s_own_is_told(helm: Helm, tmp_path: Path) -> None:
+def test_ovn_of_one_s_own_is_told(helm_4: Helm, tmp_path: Path) -> None:
     words = "ovn.mode=External,ovn.external.northbound=ssl:192.0.2.1:6641,ovn.external.southbound=ssl:192.0.2.1:6642"
-    rendered = Rendered(helm, "--set", f"{words},ovn.external.serverNames={{ovn.example.org}}")
+    rendered = Rendered(helm_4, "--set", f"{words},ovn.external.serverNames={{ovn.example.org}}")
     path = tmp_path / "operator.yaml"
     path.write_text(rendered.find("ConfigMap", "virtfleet-operator")["data"]["operator.yaml"])
     found = read_settings(path).ovn
@@ -146,8 +146,8 @@ def test_ovn_of_one_s_own_is_told(helm: Helm, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", SPACES.values(), ids=SPACES)
-def test_the_daemon_takes_its_configuration(helm: Helm, tmp_path: Path, values: tuple[str, ...]) -> None:
-    rendered = Rendered(helm, *values)
+def test_the_daemon_takes_its_configuration(helm_4: Helm, tmp_path: Path, values: tuple[str, ...]) -> None:
+    rendered = Rendered(helm_4, *values)
     path = tmp_path / "node.yaml"
     path.write_text(rendered.find("ConfigMap", "virtfleet-node")["data"]["node.yaml"])
     config = read_config(path, OwnFacts("hv-1", "192.0.2.1"))
@@ -162,8 +162,8 @@ def test_the_daemon_takes_its_configuration(helm: Helm, tmp_path: Path, values: 
     assert (config.advertise, config.listen.host) == ("192.0.2.1:8444", "192.0.2.1")
 
 
-def test_a_pool_beside_the_state_directory_is_mounted_where_libvirtd_sees_it(helm: Helm) -> None:
-    rendered = Rendered(helm, *ALL)
+def test_a_pool_beside_the_state_directory_is_mounted_where_libvirtd_sees_it(helm_4: Helm) -> None:
+    rendered = Rendered(helm_4, *ALL)
     pod = rendered.pods["DaemonSet virtfleet-node"]
     mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
@@ -172,8 +172,8 @@ def test_a_pool_beside_the_state_directory_is_mounted_where_libvirtd_sees_it(hel
     assert "/var/lib/virtfleet/pools/default" not in mounts
 
 
-def test_the_daemon_s_pod_proves_where_it_runs_and_may_do_nothing_else(helm: Helm) -> None:
-    rendered = Rendered(helm, *ALL)
+def test_the_daemon_s_pod_proves_where_it_runs_and_may_do_nothing_else(helm_4: Helm) -> None:
+    rendered = Rendered(helm_4, *ALL)
     pod = rendered.pods["DaemonSet virtfleet-node"]
     assert pod["serviceAccountName"] == NODE_SERVICE_ACCOUNT
     assert pod["automountServiceAccountToken"] is False
@@ -186,36 +186,36 @@ def test_the_daemon_s_pod_proves_where_it_runs_and_may_do_nothing_else(helm: Hel
     assert {"configMap": {"name": CA_NAME}} in sources["config"]
 
 
-def test_only_the_operator_and_the_test_have_a_token_of_the_api_server(helm: Helm) -> None:
-    pods = Rendered(helm, *ALL).pods
+def test_only_the_operator_and_the_test_have_a_token_of_the_api_server(helm_4: Helm) -> None:
+    pods = Rendered(helm_4, *ALL).pods
     assert {name for name, pod in pods.items() if pod.get("automountServiceAccountToken", True)} == {
         "Deployment virtfleet-operator",
         "Pod virtfleet-test",
     }
 
 
-def test_daemons_are_told_the_operator_s_address_where_it_is_set(helm: Helm) -> None:
+def test_daemons_are_told_the_operator_s_address_where_it_is_set(helm_4: Helm) -> None:
     name = "virtfleet-operator.virtfleet-system.svc"
-    pod = Rendered(helm, "--set", "operator.service.clusterIP=10.96.0.40").pods["DaemonSet virtfleet-node"]
+    pod = Rendered(helm_4, "--set", "operator.service.clusterIP=10.96.0.40").pods["DaemonSet virtfleet-node"]
     assert pod["hostAliases"] == [{"ip": "10.96.0.40", "hostnames": [name]}]
-    assert "hostAliases" not in Rendered(helm).pods["DaemonSet virtfleet-node"]
+    assert "hostAliases" not in Rendered(helm_4).pods["DaemonSet virtfleet-node"]
 
 
-def test_pods_are_replaced_when_their_settings_change_and_not_for_a_new_chart(helm: Helm, tmp_path: Path) -> None:
+def test_pods_are_replaced_when_their_settings_change_and_not_for_a_new_chart(helm_4: Helm, tmp_path: Path) -> None:
     folder = tmp_path / "virtfleet"
     shutil.copytree(chart(), folder)
     text = (folder / "Chart.yaml").read_text()
     (folder / "Chart.yaml").write_text(text.replace("\nversion: 0.1.0", "\nversion: 0.1.1"))
-    before, after = Rendered(helm), Rendered(helm, folder=folder)
-    changed = Rendered(helm, "--set", "operator.placement.strategy=Packed,node.cpuFrequency=1GHz")
+    before, after = Rendered(helm_4), Rendered(helm_4, folder=folder)
+    changed = Rendered(helm_4, "--set", "operator.placement.strategy=Packed,node.cpuFrequency=1GHz")
     for kind, name in (("Deployment", "virtfleet-operator"), ("DaemonSet", "virtfleet-node")):
         templates = [one.find(kind, name)["spec"]["template"] for one in (before, after, changed)]
         assert templates[0] == templates[1]
         assert templates[0] != templates[2]
 
 
-def test_the_databases_serve_with_what_the_operator_keeps(helm: Helm) -> None:
-    pod = Rendered(helm, *ALL).pods["StatefulSet virtfleet-ovn-central"]
+def test_the_databases_serve_with_what_the_operator_keeps(helm_4: Helm) -> None:
+    pod = Rendered(helm_4, *ALL).pods["StatefulSet virtfleet-ovn-central"]
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     for name, secret in (("northbound", OVN_NORTHBOUND_TLS_NAME), ("southbound", OVN_SOUTHBOUND_TLS_NAME)):
         container = next(one for one in pod["containers"] if one["name"] == name)
@@ -223,8 +223,8 @@ def test_the_databases_serve_with_what_the_operator_keeps(helm: Helm) -> None:
         assert volumes[mounted["/etc/ovn/tls"]]["secret"]["secretName"] == secret
 
 
-def test_what_writes_temporary_files_has_where_to(helm: Helm) -> None:
-    pods = Rendered(helm, *ALL).pods
+def test_what_writes_temporary_files_has_where_to(helm_4: Helm) -> None:
+    pods = Rendered(helm_4, *ALL).pods
     writers = {"operator", "daemon", "northbound", "southbound", "switch-database"}  # ovsdb-server: one when it starts
     found = {one["name"]: one for pod in pods.values() for one in pod["containers"]}
     for name in writers:
@@ -232,32 +232,32 @@ def test_what_writes_temporary_files_has_where_to(helm: Helm) -> None:
         assert "/tmp" in {mount["mountPath"] for mount in found[name]["volumeMounts"]}, name  # noqa: S108
 
 
-def test_the_operator_waits_for_an_authority_that_cert_manager_makes(helm: Helm) -> None:
-    rendered = Rendered(helm, "--set", "certManager.enabled=true")
+def test_the_operator_waits_for_an_authority_that_cert_manager_makes(helm_4: Helm) -> None:
+    rendered = Rendered(helm_4, "--set", "certManager.enabled=true")
     certificate = rendered.find("Certificate", CA_NAME)["spec"]
     assert (certificate["secretName"], certificate["isCA"]) == (CA_NAME, True)
     volumes = rendered.pods["Deployment virtfleet-operator"]["volumes"]
     assert [one["secret"]["secretName"] for one in volumes if "secret" in one] == [CA_NAME]
 
 
-def test_registrations_go_with_the_chart(helm: Helm) -> None:
-    rendered = Rendered(helm)
+def test_registrations_go_with_the_chart(helm_4: Helm) -> None:
+    rendered = Rendered(helm_4)
     for kind in ("ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"):
         assert rendered.names(kind) == {CONFIGURATION_NAME}
-    off = Rendered(helm, "--set", "operator.webhook.enabled=false")
+    off = Rendered(helm_4, "--set", "operator.webhook.enabled=false")
     assert off.names("ValidatingWebhookConfiguration") == set()
     assert "virtfleet-webhook" not in off.names("Service")
 
 
-def test_prometheus_is_served_where_there_is_one(helm: Helm) -> None:
-    assert Rendered(helm).names("PodMonitor") == set()
-    assert Rendered(helm, *PROMETHEUS).names("PodMonitor") == {"virtfleet-operator", "virtfleet-node"}
-    assert Rendered(helm, *PROMETHEUS, "--set", "monitoring.podMonitors=false").names("PodMonitor") == set()
-    assert Rendered(helm, "--set", "monitoring.podMonitors=true").names("PodMonitor") != set()
+def test_prometheus_is_served_where_there_is_one(helm_4: Helm) -> None:
+    assert Rendered(helm_4).names("PodMonitor") == set()
+    assert Rendered(helm_4, *PROMETHEUS).names("PodMonitor") == {"virtfleet-operator", "virtfleet-node"}
+    assert Rendered(helm_4, *PROMETHEUS, "--set", "monitoring.podMonitors=false").names("PodMonitor") == set()
+    assert Rendered(helm_4, "--set", "monitoring.podMonitors=true").names("PodMonitor") != set()
 
 
-def test_labels_of_metrics_are_what_the_alerts_count_by(helm: Helm) -> None:
-    rendered = Rendered(helm, "--set", "monitoring.podMonitors=true")
+def test_labels_of_metrics_are_what_the_alerts_count_by(helm_4: Helm) -> None:
+    rendered = Rendered(helm_4, "--set", "monitoring.podMonitors=true")
     operator, daemon = (
         rendered.find("PodMonitor", f"virtfleet-{name}")["spec"]["podMetricsEndpoints"][0]
         for name in ("operator", "node")
@@ -267,7 +267,7 @@ def test_labels_of_metrics_are_what_the_alerts_count_by(helm: Helm) -> None:
     assert "relabelings" not in operator  # its metrics of nodes say which
 
 
-def test_alerts_and_dashboards_are_taken_as_they_are(helm: Helm, tmp_path: Path) -> None:
+def test_alerts_and_dashboards_are_taken_as_they_are(helm_4: Helm, tmp_path: Path) -> None:
     folder = tmp_path / "virtfleet"
     shutil.copytree(chart(), folder)
     alert = {"alert": "NodeAway", "expr": "up == 0", "annotations": {"summary": "{{ $labels.node }} is away"}}
@@ -277,7 +277,7 @@ def test_alerts_and_dashboards_are_taken_as_they_are(helm: Helm, tmp_path: Path)
     (folder / "files" / "dashboards").mkdir(exist_ok=True)
     (folder / "files" / "dashboards" / "own.json").write_text('{"title": "{{node}}"}')
     runbooks = "monitoring.runbookUrl=https://docs.example.org/runbooks/"
-    rendered = Rendered(helm, *PROMETHEUS, "--set", runbooks, folder=folder)
+    rendered = Rendered(helm_4, *PROMETHEUS, "--set", runbooks, folder=folder)
     found = rendered.find("PrometheusRule", "virtfleet")["spec"]["groups"]
     assert found[0]["rules"][1] == record
     assert found[0]["rules"][0]["annotations"] == {
@@ -289,10 +289,10 @@ def test_alerts_and_dashboards_are_taken_as_they_are(helm: Helm, tmp_path: Path)
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
-def test_images_come_from_where_one_has_pushed_them(helm: Helm) -> None:
+def test_images_come_from_where_one_has_pushed_them(helm_4: Helm) -> None:
     version = yaml.safe_load((chart() / "Chart.yaml").read_text())["appVersion"]
     digest = "sha256:" + 64 * "a"
-    rendered = Rendered(helm, "--set", f"image.registry=registry.example:5000/a/,image.node.digest={digest}")
+    rendered = Rendered(helm_4, "--set", f"image.registry=registry.example:5000/a/,image.node.digest={digest}")
     operator = rendered.container("Deployment", "virtfleet-operator", "operator")["image"]
     assert operator == f"registry.example:5000/a/virtfleet/operator:{version}"
     daemon = rendered.container("DaemonSet", "virtfleet-node", "daemon")["image"]

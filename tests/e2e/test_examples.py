@@ -296,6 +296,7 @@ def test_example(fleet: Fleet, path: Path) -> None:
     fleet.cluster.kubectl.run("apply", "-f", str(path))
     PROOFS[path.name](fleet)
     objects = [d for d in yaml.safe_load_all(path.read_text()) if d["kind"] != "Secret"]
+    fleet.give_no_time(*[d["metadata"]["name"] for d in objects if d["kind"] == "VirtualMachine"])
     for kind in (
         "VMSnapshotSchedule",
         "VMRestore",

@@ -21,7 +21,8 @@ def test_a_machine_lives_and_leaves_nothing(fleet: Fleet) -> None:
     cluster = fleet.cluster
     fleet.image("lifecycle")
     disk = {"name": "root", "source": {"image": {"name": "lifecycle"}}}
-    fleet.machine("life", kernelBoot=None, disks=[disk], networks=[{"name": "eth0", "user": {}}])
+    networks = [{"name": "eth0", "user": {}}]
+    fleet.machine("life", kernelBoot=None, disks=[disk], networks=networks, terminationGracePeriodSeconds=20)
 
     cluster.kubectl.run("wait", "--for=condition=Ready", "vm/life", "--timeout=120s")
     found = fleet.wait_ready("life")
@@ -53,6 +54,7 @@ def test_a_machine_lives_and_leaves_nothing(fleet: Fleet) -> None:
     assert fleet.wait_ready("life")["status"]["machine"]["memory"]["current"] == "192Mi"
     assert fleet.condition("life", "RestartRequired").get("status") != "True"
 
+    fleet.give_no_time("life")
     fleet.delete("life")
     assert uid not in fleet.domains(node)
     assert not [p for p in fleet.pool(node) if uid in str(p)]

@@ -29,7 +29,8 @@ def containers(images: dict[str, Image]) -> Iterator[dict[str, Container]]:
     with locked_folder() as folder:
         builder = Buildah(folder, ORDER)
     with ExitStack() as stack:
-        yield {target: stack.enter_context(builder.container(images[target].name)) for target in TARGETS}
+        # By id: another checkout on this machine may have built images of the same names meanwhile.
+        yield {target: stack.enter_context(builder.container(images[target].id)) for target in TARGETS}
 
 
 @pytest.fixture(params=TARGETS)

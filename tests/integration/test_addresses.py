@@ -211,7 +211,7 @@ async def test_random_lives_and_deaths_never_give_one_address_to_two_machines(wo
         await lives.step()
         lives.check()
     world.client.risk = 0.0
-    for uid in list(world.machines)[12:]:
+    for uid in list(world.machines)[11:]:
         del world.machines[uid]
     for _ in range(3):
         world.now += 2 * COOL_DOWN
@@ -238,13 +238,13 @@ async def test_two_operators_that_both_think_they_lead_share_the_subnet(world: W
 
 async def test_an_exhausted_subnet_says_so_and_goes_on_after_the_cool_down(world: World) -> None:
     context = await world.operator()
-    uids = [world.add() for _ in range(12)]
-    assert [await connect(context, world, uid) for uid in uids] == [None] * 12
+    uids = [world.add() for _ in range(11)]
+    assert [await connect(context, world, uid) for uid in uids] == [None] * 11
     late = world.add()
     said = await connect(context, world, late)
     assert isinstance(said, Waiting)
     assert said.reason == "SubnetExhausted"
-    assert f"all 12 addresses of 10.9.0.0/28 on VirtualSwitch {world.switch} are in use" in said.message
+    assert f"all 11 addresses of 10.9.0.0/28 on VirtualSwitch {world.switch} are in use" in said.message
     gone = uids[3]
     freed = has(context, gone)
     world.remove(context, gone)

@@ -63,7 +63,7 @@ class Lab:
         async with asyncio.timeout(DEADLINE_SECONDS):
             while True:
                 items = await asyncio.to_thread(self.objects, plural)
-                if new := [one for one in items if not one["status"]["observedGeneration"]]:
+                if new := [one for one in items if one["status"] == {"observedGeneration": 0}]:
                     return new[0]
                 await asyncio.sleep(0.1)
 

@@ -139,7 +139,7 @@ async def access(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathF
         served = {"host": "127.0.0.1", "port": free_port(), "externalName": "localhost"}
         await fleet.start_operator(subresources=served)
         await fleet.add_node("node-a")
-        tls = ssl.create_default_context(cafile=control_plane._authority.pair.certificate)
+        tls = ssl.create_default_context(cafile=control_plane.authority.pair.certificate)
         found = Access(fleet, tls, {who: await token_of(fleet, who) for who in WHO})
         await fleet.eventually(lambda: found.may("admin", "create", "vmsnapshots", SHOP), "the roles are aggregated")
         await asyncio.to_thread(

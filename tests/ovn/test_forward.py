@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,7 +227,7 @@ def connecting_as(probe: Probe, address: str, target: Probe) -> int:
         with target.capture() as seen, socket_in(probe.namespace, socket.AF_INET, socket.SOCK_STREAM) as made:
             made.bind((address, 0))
             made.settimeout(0.5)
-            with pytest.raises(TimeoutError):
+            with suppress(OSError):  # it gets no answer, or a refusal
                 made.connect(("10.1.0.1", PORT))
             return sum(asked[0] == frame[23:24] and asked[1] == frame[26:30] for frame in frames_of(seen))
     finally:

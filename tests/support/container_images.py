@@ -6,9 +6,10 @@ import signal
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ovn_rig import eventually
 from virtfleet_dev.containers import Container, Image, Order
 
 ORDER = Order(builder="buildah")
@@ -56,12 +57,12 @@ def running(container: Container, namespace: str, *words: str, log: Path) -> Ite
 
 def end(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
     """Send a signal to the program and all that runs for it, and wait until they are gone."""
-    for pid in [*_descendants(process.pid), process.pid]:
-        try:
+    pids = [process.pid, *_descendants(process.pid)]
+    for pid in pids:
+        with suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            continue
     process.wait(30)
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 30, "the end of all processes")
 
 
 def _descendants(pid: int) -> list[int]:

@@ -151,7 +151,7 @@ class SwitchedNetwork:
             self.writer.remove(owner)
         self.writer.wait_written(*self.owners)
         self.writer.close()
-        assert unparsed == []
+        assert unparsed == [], "\n".join(unparsed)
 
     def set(self, owner: str, rows: Sequence[Row]) -> None:
         """Say what an owner's rows shall be."""

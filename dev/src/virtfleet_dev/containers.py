@@ -156,9 +156,9 @@ class Buildah:
         _run([*self.command, "push", "--quiet", name, f"docker-archive:{archive}:{name}"])
 
     @contextmanager
-    def container(self, name: str) -> Iterator["Container"]:
+    def container(self, image_id: str) -> Iterator["Container"]:
         """Return a container of an image that was built, and remove it afterwards."""
-        made = self._print("from", "--quiet", "--pull-never", name)
+        made = self._print("from", "--quiet", "--pull-never", image_id)
         try:
             yield Container(tuple(self.command), made, Path(self._print("mount", made)))
         finally:

@@ -10,6 +10,7 @@ from aiohttp import WSCloseCode, WSMsgType
 
 from guest_ports import answer_at_the_end, break_off
 from virtfleet_api.node_api import Problem, ProblemReason
+from virtfleet_operator.subresources import session
 
 if TYPE_CHECKING:
     from conftest import Lab
@@ -91,6 +92,21 @@ async def test_withdrawing_the_right_ends_the_connection(lab: Lab) -> None:
         await lab.kubectl("delete", "clusterrolebinding", "fay")
         assert await lab.closing(guest) == (WSCloseCode.POLICY_VIOLATION, "The right to this TCP port was withdrawn.")
     assert (await lab.refusal("fay", "web", QUERY))["code"] == 403
+
+
+async def test_the_audit_names_user_machine_and_port(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger=session.logger.name)
+    async with lab.console("fred", "web", QUERY):
+        pass
+
+    async def closed() -> bool:
+        return any(record.__dict__.get("action") == "CloseForward" for record in caplog.records)
+
+    await lab.eventually(closed)
+    for action in ("OpenForward", "CloseForward"):
+        (record,) = [record for record in caplog.records if record.__dict__.get("action") == action]
+        said = record.__dict__
+        assert (said["user"], said["machine"], said["port"]) == ("fred", "VirtualMachine default/web", "22")
 
 
 async def test_a_user_that_does_not_read_stops_the_node_instead_of_filling_memory(lab: Lab) -> None:

@@ -109,7 +109,11 @@ def test_a_card_that_had_the_address_keeps_it_and_nodes_have_none(world: World) 
     switch = world.catalog.virtual_switch("tenant")
     assert isinstance(switch, VirtualSwitch)
     rows = compile_switch(build_switch(switch, (), (), world.catalog))
-    assert not [row for row in rows if row.key.name.endswith("/forward")]
+    (row,) = [row for row in rows if row.key.name == "tenant/forward"]
+    assert (row.columns["enabled"], row.columns["addresses"]) == (
+        frozenset({False}),
+        frozenset({forward_mac("tenant")}),
+    )
 
 
 def test_nobody_else_may_ask_for_it_and_reserved_sets_it_free(world: World) -> None:

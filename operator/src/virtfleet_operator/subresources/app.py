@@ -138,7 +138,7 @@ class _Server:
             )
         if self._open[way.subresource] >= MAX_SESSIONS:
             raise StatusError(429, "TooManyRequests", f"{MAX_SESSIONS} {way.called}s are open; close one.")
-        session = Session(self._cluster, user, target, machine, self._stopping, way)
+        session = Session(self._cluster, user, target, machine, self._stopping, way, query.get("port", ""))
         with self._count(way.subresource):
             try:
                 async with self._connect(node, machine.uid, query, way) as remote:

@@ -30,6 +30,9 @@ HEARTBEAT_SECONDS: Final = 20.0
 SEND_TIMEOUT_SECONDS: Final = 30.0
 """A side that takes nothing for so long has gone away without saying so."""
 
+LAST_WORD_SECONDS: Final = 1.0
+"""How long a side that takes nothing more may take to be known for having ended the session."""
+
 CHECK_SECONDS: Final = 5.0
 """How long a session may outlive the object or the right; two requests of about a millisecond each time."""
 
@@ -79,11 +82,14 @@ class Session:
     stopping: asyncio.Event
     """Set when the operator stops."""
     way: Way = CONSOLE
+    port: str = ""
+    """TCP port of the guest, for the audit."""
 
     async def run(self, viewer: web.WebSocketResponse, node: aiohttp.ClientWebSocketResponse) -> Ending:
         """Carry bytes until the session ends, then close both sides; leave one line for the audit."""
         started = time.monotonic()
         facts = {"user": self.user.name, "machine": str(self.target), "uid": self.machine.uid}
+        facts |= {"port": self.port} if self.port else {}
         called = self.way.called
         logger.info("Opening a %s", called, extra={**facts, "action": f"Open{self.way.action}"})
         ending = Ending(WSCloseCode.INTERNAL_ERROR, "The operator failed.")
@@ -103,6 +109,7 @@ class Session:
 
     async def _from_viewer(self, viewer: web.WebSocketResponse, node: aiohttp.ClientWebSocketResponse) -> Ending:
         if not await _pump(viewer, node):
+            await asyncio.sleep(LAST_WORD_SECONDS)  # when the node has ended it, what it said of that comes first
             return Ending(WSCloseCode.SERVICE_RESTART, "The node does not take input.")
         return Ending(WSCloseCode.OK, "The viewer left.")
 

@@ -30,7 +30,7 @@ def compile_switch(switch: SwitchPlan) -> list[Row]:
     """Return a switch's rows."""
     rows: list[Row] = []
     for vlan in switch.vlans:
-        rows += [_network(switch, vlan), *_uplink(switch, vlan), *_service(switch, vlan), *_forward(switch, vlan)]
+        rows += [_network(switch, vlan), *_uplink(switch, vlan), *_service(switch, vlan), _forward(switch, vlan)]
         rows += [_dhcp(switch, vlan, subnet) for subnet in switch.subnets if subnet.dhcp]
     if switch.outbound is not None:
         rows += _outbound(switch, switch.outbound)
@@ -86,17 +86,18 @@ def _service(switch: SwitchPlan, vlan: int | None) -> Iterator[Row]:
         yield switch_port(key, network_key(switch.name, vlan), "", addresses=addresses)
 
 
-def _forward(switch: SwitchPlan, vlan: int | None) -> Iterator[Row]:
-    """Yield the port from which each node reaches the guests that it runs; what it sends never leaves the node.
+def _forward(switch: SwitchPlan, vlan: int | None) -> Row:
+    """Return the port from which each node reaches the guests that it runs; what it sends never leaves the node.
 
-    It may send from its own addresses alone: no node can be made to pass on what a guest has sent it.
+    It may send from its own addresses alone: no node can be made to pass on what a guest has sent it. Without any it is
+    off, and still there: a node cannot parse a rule that names a port group without ports on the rule's switch.
     """
     sources = [str(subnet.forwarder) for subnet in switch.subnets if subnet.forwarder is not None]
-    if sources:
-        claim = frozenset({" ".join([forward_mac(switch.name), *sources])})
-        key, network = RowKey("Logical_Switch_Port", forward_port(switch.name, vlan)), network_key(switch.name, vlan)
-        row = switch_port(key, network, "localport", addresses=claim, port_security=claim)
-        yield replace(row, attached=row.attached | {Attachment(port_group_key(FORWARDS), "ports")})
+    claim = frozenset({" ".join([forward_mac(switch.name), *sources])})
+    enabled = frozenset({bool(sources)})
+    key, network = RowKey("Logical_Switch_Port", forward_port(switch.name, vlan)), network_key(switch.name, vlan)
+    row = switch_port(key, network, "localport", addresses=claim, port_security=claim, enabled=enabled)
+    return replace(row, attached=row.attached | {Attachment(port_group_key(FORWARDS), "ports")})
 
 
 def forward_mac(switch: str) -> str:
