@@ -107,6 +107,12 @@ class Charted:
         """Wait until all pods of a workload are ready."""
         self.kubectl.run("-n", NAMESPACE, "rollout", "status", workload, f"--timeout={HELM_SECONDS}s")
 
+    def kubelet_knows_pods(self) -> None:
+        """Wait until a kubelet that has started knows its pods: until then the API server shows what was before."""
+        for pod in self.pod_names():
+            words = ("-n", NAMESPACE, "logs", pod, "--tail=1")
+            eventually(lambda words=words: self.kubectl.attempt(*words).returncode == 0, f"the kubelet knows {pod}")
+
     def nodes_ready(self) -> None:
         """Wait until a daemon has enrolled and every node is Ready."""
         eventually(lambda: self.kubectl.list("vmnodes"), "a node has enrolled")
