@@ -89,7 +89,7 @@ def version() -> str:
 def build_images(order: Order, output: Path, say: Callable[[str], None] = print) -> list[Image]:
     """Build images and write `<output>/virtfleet-<target>-<tag>.tar` of each, unless it is there already.
 
-    The first build takes minutes, one after a change of the code seconds.
+    The first build takes minutes, one after a change of the code half a minute for each image.
 
     Raises:
         ImagesError: there is no builder here, or it failed.
