@@ -70,6 +70,11 @@ up: install ## A one-machine cluster with NODES nodes; kubeconfig in .dev/kubeco
 	$(BIN)/virtfleet-dev up --nodes $(NODES)
 down: ## Stop it and leave nothing behind
 	$(BIN)/virtfleet-dev down
+.PHONY: kubelet-up kubelet-down
+kubelet-up: install ## A cluster with a kubelet and the chart; kubeconfig in .dev-kubelet/kubeconfig
+	$(BIN)/virtfleet-dev kubelet-up
+kubelet-down: ## Stop it and leave nothing behind
+	$(BIN)/virtfleet-dev kubelet-down
 images: install ## Build the container images, archives of them in .dev/images
 	$(BIN)/virtfleet-dev images
 .PHONY: kind-up kind-down

@@ -1,6 +1,5 @@
 """A cluster with the chart installed, and the figures of how long things took."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from charted import MACHINE, OTHER_CLUSTER, Charted, local_values
-from virtfleet_dev.containers import Image, Order, build_images, version
-from virtfleet_dev.kube_tools import kube_tools
-from virtfleet_dev.kubectl import Kubectl
+from charted import MACHINE, OTHER_CLUSTER, Charted, other_cluster
+from virtfleet_dev.containers import Image, Order, build_images
 from virtfleet_dev.paths import default_dev_dir
 from virtfleet_dev.pod_cluster import PodCluster
 
@@ -57,8 +54,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Charted]:
     """A cluster that has the images and nothing of virtfleet."""
     folder = tmp_path_factory.mktemp("kubelet")
     if OTHER_CLUSTER:
-        values = os.environ["VIRTFLEET_E2E_VALUES"]
-        yield Charted(Kubectl(kube_tools().kubectl, Path(OTHER_CLUSTER)), Path(values))
+        yield other_cluster(Path(OTHER_CLUSTER), folder)
         return
     pods = PodCluster(folder / "cluster")
     try:
@@ -66,9 +62,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Charted]:
             images = beside.submit(build)
             with timed("node Ready"):
                 pods.up()
-            for image in images.result():
-                pods.pod_node.load(image.archive)
-        yield Charted(pods.kubectl, local_values(folder / "values.json", version()), pods)
+            with timed("images loaded"):
+                values = pods.load(images.result())
+        yield Charted(pods.kubectl, values, pods)
     finally:
         pods.remove()
 
@@ -86,4 +82,3 @@ def charted(bare: Charted) -> Iterator[Charted]:
     yield bare
     bare.fleet.delete(MACHINE)
     bare.fleet.delete(MACHINE, kind="vmimage")
-    bare.helm("uninstall", "virtfleet", "--wait")

@@ -57,6 +57,7 @@ def test_kubelet_and_containerd_are_killed_and_the_guest_runs_on(charted: Charte
         os.kill(pid, signal.SIGKILL)
         eventually(lambda program=program, pid=pid: program.inner_pid not in (None, pid), f"{program.name} is back")
     eventually(node.containerd_answers, "containerd answers")
+    charted.kubelet_knows_pods()
     for workload in (DAEMON, OPERATOR):
         charted.rolled_out(workload)
     assert charted.pod_names() == pods
@@ -123,6 +124,7 @@ def test_a_leader_that_stays_away_is_followed_and_nothing_is_done_twice(charted:
         uid = charted.fleet.wait_ready("second")["metadata"]["uid"]
     finally:
         kubelet.up()
+    charted.kubelet_knows_pods()
     charted.rolled_out(OPERATOR)
     assert charted.life() == before
     assert len(bindings(charted, MACHINE)) == 1

@@ -31,13 +31,14 @@ def mounts_of(directory: Path) -> list[str]:
     return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(directory) in line]
 
 
-def names_below_run() -> set[Path]:
-    return {path for place in ("/run/containerd", "/run/netns", "/var/log/pods") for path in Path(place).glob("*")}
+def left_by_pods() -> set[Path]:
+    places = ("/run/containerd/*", "/run/netns/cni-*", "/var/log/pods/*", "/var/lib/cni/*", "/var/lib/kubelet/*")
+    return {path for place in places for path in Path("/").glob(place.removeprefix("/"))}
 
 
 def test_nothing_is_left_of_a_cluster_whose_tool_was_killed(tmp_path: Path) -> None:
     directory = tmp_path / "cluster"
-    before, places = sysctls(), names_below_run()
+    before, places = sysctls(), left_by_pods()
     tool = subprocess.Popen([sys.executable, "-c", UP, directory])
     cluster = PodCluster(directory)
     try:
@@ -66,7 +67,7 @@ def test_nothing_is_left_of_a_cluster_whose_tool_was_killed(tmp_path: Path) -> N
     assert leftovers(identifier) == ()
     assert processes_of(directory) == []
     assert mounts_of(directory) == []
-    assert names_below_run() <= places
+    assert left_by_pods() <= places
     assert sysctls() == before
     assert not directory.exists()
 

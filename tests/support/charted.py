@@ -1,8 +1,8 @@
 """virtfleet as the chart installs it, on the cluster of this machine or on one that is named.
 
-`VIRTFLEET_E2E_KUBECONFIG` names another one. Its nodes have the label that the chart asks for, `VIRTFLEET_E2E_VALUES`
-is a file with values of the chart, such as where the images are, and `VIRTFLEET_E2E_IMAGE` the URL of a disk image
-whose guest writes READY on its console.
+`VIRTFLEET_E2E_KUBECONFIG` names another one, whose nodes have the label that the chart asks for. `VIRTFLEET_E2E_VALUES`
+is a file with the chart's values for it, by default what the release `virtfleet` has there, and `VIRTFLEET_E2E_IMAGE`
+the URL of a disk image whose guest writes READY on its console, such as guest.qcow2 of `virtfleet_dev.guest_image`.
 """
 
 import json
@@ -73,8 +73,10 @@ class Charted:
         return done.stdout
 
     def install(self, chart: Path = CHART) -> None:
-        """Install the chart and wait until its pods are ready."""
-        self.helm("install", "virtfleet", chart, "--create-namespace", *self._waiting, "--values", self.values)
+        """Install the chart, or bring it to what it shall be, and wait until its pods are ready."""
+        self.helm(
+            "upgrade", "--install", "virtfleet", chart, "--create-namespace", *self._waiting, "--values", self.values
+        )
 
     def upgrade(self, chart: Path, mark: str) -> None:
         """Upgrade to a chart whose pods are all made anew."""
@@ -104,6 +106,12 @@ class Charted:
     def rolled_out(self, workload: str) -> None:
         """Wait until all pods of a workload are ready."""
         self.kubectl.run("-n", NAMESPACE, "rollout", "status", workload, f"--timeout={HELM_SECONDS}s")
+
+    def kubelet_knows_pods(self) -> None:
+        """Wait until a kubelet that has started knows its pods: until then the API server shows what was before."""
+        for pod in self.pod_names():
+            words = ("-n", NAMESPACE, "logs", pod, "--tail=1")
+            eventually(lambda words=words: self.kubectl.attempt(*words).returncode == 0, f"the kubelet knows {pod}")
 
     def nodes_ready(self) -> None:
         """Wait until a daemon has enrolled and every node is Ready."""
@@ -191,14 +199,13 @@ class Charted:
             path.unlink()
 
 
-def local_values(path: Path, tag: str) -> Path:
-    """Write the values for this machine's cluster, which has no DNS and no registry."""
-    values = {
-        "image": {"registry": "localhost", "tag": tag, "pullPolicy": "Never"},
-        "operator": {"service": {"clusterIP": "10.96.0.40"}, "lease": {"durationSeconds": 6, "renewSeconds": 2}},
-    }
-    path.write_text(json.dumps(values))
-    return path
+def other_cluster(kubeconfig: Path, folder: Path) -> Charted:
+    """Return the cluster that is named, with the values that are named, or that its release has."""
+    named = os.environ.get("VIRTFLEET_E2E_VALUES")
+    found = Charted(Kubectl(kube_tools().kubectl, kubeconfig), Path(named or folder / "values.yaml"))
+    if not named:
+        found.values.write_text(found.helm("get", "values", "virtfleet", "--output", "yaml"))
+    return found
 
 
 def _restarted(pod: dict[str, Any]) -> Iterator[bool]:

@@ -1,4 +1,4 @@
-"""`virtfleet-dev up | down | quickstart | images`: a one-machine cluster and the images, from the command line."""
+"""`virtfleet-dev`: a one-machine cluster, with pods or without, and the images, from the command line."""
 
 import time
 from collections.abc import Callable
@@ -9,8 +9,12 @@ import click
 from rich.console import Console
 
 from virtfleet_dev.cluster import Cluster
+from virtfleet_dev.configuration import OPERATOR_NAMESPACE
 from virtfleet_dev.containers import REGISTRY, TARGETS, ImagesError, Order, build_images
+from virtfleet_dev.helm import Helm, chart
+from virtfleet_dev.kube_tools import kube_tools
 from virtfleet_dev.paths import default_dev_dir
+from virtfleet_dev.pod_cluster import PodCluster
 from virtfleet_dev.quickstart import quickstart as run_quickstart
 
 _CONSOLE = Console(highlight=False)
@@ -49,6 +53,36 @@ def up(nodes: int) -> None:
 def down() -> None:
     """Stop the cluster and remove everything it made."""
     cluster = _cluster()
+    cluster.say("Stopping")
+    cluster.remove()
+    cluster.say("Nothing is left")
+
+
+def _pod_cluster() -> PodCluster:
+    directory = default_dev_dir()
+    return PodCluster(directory.with_name(f"{directory.name}-kubelet"), _say())
+
+
+@main.command()
+def kubelet_up() -> None:
+    """Start a cluster whose operators and daemon are pods, or what of it does not run, and install the chart."""
+    cluster = _pod_cluster()
+    cluster.up()
+    cluster.say("Building the images of the operator and the node daemon")
+    values = cluster.load(build_images(Order(("operator", "node")), default_dev_dir() / "images", cluster.say))
+    cluster.say("Installing the chart")
+    helm = Helm(kube_tools().helm, cluster.control_plane.kubeconfig)
+    options = ("--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait")
+    helm.run("upgrade", "--install", "virtfleet", chart(), *options, "--values", values)
+    cluster.say("Ready. Use it with:")
+    _CONSOLE.print(f"\n  export KUBECONFIG={cluster.control_plane.kubeconfig}", soft_wrap=True)
+    _CONSOLE.print(f"  export PATH={cluster.directory / 'bin'}:$PATH\n", soft_wrap=True)
+
+
+@main.command()
+def kubelet_down() -> None:
+    """Stop that cluster and remove everything it made."""
+    cluster = _pod_cluster()
     cluster.say("Stopping")
     cluster.remove()
     cluster.say("Nothing is left")

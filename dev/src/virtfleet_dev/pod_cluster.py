@@ -3,11 +3,16 @@
 What is in the pods comes by the chart, as on any cluster.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from virtfleet_dev.cluster import Cluster, Say, is_ready, silent
+from virtfleet_dev.containers import Image
 from virtfleet_dev.fabric import node_name
 from virtfleet_dev.kubernetes import binaries, pod_binaries
 from virtfleet_dev.node import Node
@@ -16,6 +21,7 @@ from virtfleet_dev.pod_node import PodNode, install_packages
 from virtfleet_dev.process import wait_until
 
 _NODE_SECONDS = 120.0  # 3 s on an idle machine
+_SERVICE = "10.96.0.40"  # any that is free in SERVICE_NETWORK
 HYPERVISOR_LABEL = "virtfleet.io/hypervisor=true"
 
 
@@ -55,6 +61,27 @@ class PodCluster(Cluster):
         self.fabric.route_pods(1)
         wait_until(self._node_ready, _NODE_SECONDS, f"{node_name(1)} to be Ready", self.pod_node.kubelet)
         self.kubectl.run("label", "--overwrite", "node", node_name(1), HYPERVISOR_LABEL)
+        self._link_programs()
+
+    def load(self, images: Sequence[Image]) -> Path:
+        """Load the images of operator and daemon, and return a file with the chart's values for them and this cluster.
+
+        It has no DNS and no registry. Pods are made anew when their image has another content, though its name is the
+        same.
+        """
+        for image in images:
+            self.pod_node.load(image.archive)
+        annotations = {image.target: {"podAnnotations": {"virtfleet.test/image": image.id}} for image in images}
+        name = images[0].name
+        values: dict[str, Any] = {
+            "image": {"registry": name.partition("/")[0], "tag": name.rpartition(":")[2], "pullPolicy": "Never"},
+            **annotations,
+        }
+        # Shorter than the defaults: a killed operator is followed sooner, for one write each 2 s.
+        values["operator"] |= {"service": {"clusterIP": _SERVICE}, "lease": {"durationSeconds": 6, "renewSeconds": 2}}
+        path = self.directory / "values.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
 
     def down(self) -> None:
         """Stop all of it, whatever of it fails to; what it kept in the directory's `log` stays."""
