@@ -39,7 +39,7 @@ def operator_configuration(fabric: Fabric, identity: str, kubeconfig: Path, port
             "southbound": f"ssl:{fabric.host_address}:{SOUTHBOUND_PORT}",
         },
         "network": {"operatorAddresses": [fabric.host_address], "addressCoolDownSeconds": 60},
-        # Shorter than the defaults (15 s, 5 s): a killed operator is followed sooner, for one write each 2 s.
+        # Shorter than the defaults (10 s, 3 s): a killed operator is followed sooner, for one write each 2 s.
         "lease": {"durationSeconds": 6, "renewSeconds": 2},
     }
 

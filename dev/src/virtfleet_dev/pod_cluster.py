@@ -77,8 +77,7 @@ class PodCluster(Cluster):
             "image": {"registry": name.partition("/")[0], "tag": name.rpartition(":")[2], "pullPolicy": "Never"},
             **annotations,
         }
-        # Shorter than the defaults: a killed operator is followed sooner, for one write each 2 s.
-        values["operator"] |= {"service": {"clusterIP": _SERVICE}, "lease": {"durationSeconds": 6, "renewSeconds": 2}}
+        values["operator"] |= {"service": {"clusterIP": _SERVICE}}
         path = self.directory / "values.yaml"
         path.write_text(yaml.safe_dump(values))
         return path

@@ -78,8 +78,8 @@ class MetricsSettings(_Section):
 class LeaseSettings(_Section):
     """How leaders follow each other."""
 
-    duration_seconds: Annotated[float, Field(ge=2, le=3600)] = 15
-    renew_seconds: Annotated[float, Field(gt=0)] = 5
+    duration_seconds: Annotated[float, Field(ge=2, le=3600)] = 10
+    renew_seconds: Annotated[float, Field(gt=0)] = 3
 
     @model_validator(mode="after")
     def _renews_in_time(self) -> Self:
