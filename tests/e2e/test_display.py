@@ -4,6 +4,8 @@ import itertools
 import re
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fleet import Fleet, eventually
@@ -83,7 +85,7 @@ def test_a_console_goes_on_after_the_leader_is_killed_and_misses_nothing(fleet: 
     node = next(n for n in cluster.nodes if n.name == found["status"]["nodeName"])
     eventually(lambda: "/ # " in fleet.console(node, found["metadata"]["uid"]), "a shell")
     command = [program("kubectl-vm"), "--kubeconfig", cluster.control_plane.kubeconfig, "console", "talker"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with started(command) as process:
         shown, said = Reader(process.stdout), Reader(process.stderr)
         assert process.stdin
         process.stdin.write(TALKING.encode())
@@ -100,6 +102,16 @@ def test_a_console_goes_on_after_the_leader_is_killed_and_misses_nothing(fleet: 
     gaps = [(one, two) for one, two in itertools.pairwise(numbers) if two != one + 1]
     assert gaps == [], "every line is shown once"
     fleet.delete("talker")
+
+
+@contextmanager
+def started(command: list[str | Path]) -> Iterator["subprocess.Popen[bytes]"]:
+    """A program that does not outlive a test that fails."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class Reader(threading.Thread):

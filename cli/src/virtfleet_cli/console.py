@@ -31,6 +31,9 @@ HISTORY_SECONDS: Final = 5.0
 SETTLE_SECONDS: Final = 0.2
 """When nothing comes for so long, what is in a history that was read before has come by the connection as well."""
 
+MOST_SETTLE_SECONDS: Final = 1.0
+"""A guest that never pauses is not waited for longer."""
+
 _HISTORY: Final = {"history": str(CONSOLE_HISTORY_BYTES), "follow": "false"}
 
 _COME_AGAIN: Final = frozenset(
@@ -231,11 +234,15 @@ async def _show(
 
 
 async def _receive_now(console: aiohttp.ClientWebSocketResponse) -> tuple[bytes, str]:
-    """Return what has come until the guest pauses, and the reason if the connection has ended."""
-    received = b""
-    while len(received) < CONSOLE_HISTORY_BYTES:
+    """Return what has come until the guest pauses, or for a second of one that never does.
+
+    With it comes the reason if the connection has ended.
+    """
+    loop, received = asyncio.get_running_loop(), b""
+    end = loop.time() + MOST_SETTLE_SECONDS
+    while (left := end - loop.time()) > 0:
         try:
-            message = await console.receive(timeout=SETTLE_SECONDS)
+            message = await console.receive(timeout=min(SETTLE_SECONDS, left))
         except TimeoutError:
             break
         if message.type is not WSMsgType.BINARY:
