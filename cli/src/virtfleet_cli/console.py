@@ -5,9 +5,7 @@ wrote meanwhile, as its node keeps it.
 """
 
 import asyncio
-import signal
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +15,7 @@ from aiohttp import WSCloseCode, WSMsgType
 from virtfleet_api.node_api import CONSOLE_HISTORY_BYTES
 from virtfleet_cli.cluster import Cluster
 from virtfleet_cli.errors import CliError, UnavailableError
+from virtfleet_cli.leaving import told_to_end
 from virtfleet_cli.replay import count_overlap, find_missed, keep_shown
 from virtfleet_cli.terminal import ESCAPE, Terminal
 
@@ -93,7 +92,7 @@ class _Console:
         """The end of what the guest wrote until now."""
 
     async def run(self) -> End:
-        with self._signals():
+        with told_to_end(self._left):
             end = await self._connect()
             while end.connect_again:
                 self._terminal.say(f"{end.sentence or 'The connection was lost.'} Connecting again; Ctrl-] leaves.")
@@ -203,19 +202,6 @@ class _Console:
         except TimeoutError:
             return False
         return True
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Leave in good order when the program is asked to end, so that the terminal is restored."""
-        loop = asyncio.get_running_loop()
-        numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-        for number in numbers:
-            loop.add_signal_handler(number, self._left.set)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
 
 
 async def _show(

@@ -7,11 +7,10 @@ that is open then is lost, since TCP cannot go on where it was.
 import asyncio
 import contextlib
 import re
-import signal
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +20,7 @@ from aiohttp import WSCloseCode, WSMsgType
 
 from virtfleet_cli.cluster import Cluster
 from virtfleet_cli.errors import CliError, UnavailableError
+from virtfleet_cli.leaving import told_to_end
 from virtfleet_cli.terminal import Terminal
 
 WAIT_SECONDS: Final = 45.0
@@ -88,7 +88,7 @@ async def forward_ports(cluster: Cluster, name: str, pairs: Iterable[PortPair], 
     async with contextlib.AsyncExitStack() as stack:
         for pair in wanted:
             await stack.enter_async_context(_Listener(cluster, name, pair.remote).listening(addresses, pair.local))
-        with _leaving() as left:
+        with told_to_end() as left:
             await left.wait()
 
 
@@ -97,7 +97,7 @@ async def forward_stdio(cluster: Cluster, name: str, port: int) -> None:
     terminal = Terminal()
     keys = terminal.start_reading()
     local = LocalSide(keys.get, terminal.write, terminal.close_output)
-    with _leaving() as left:
+    with told_to_end() as left:
         talking = asyncio.create_task(connect(cluster, name, port, local))
         leaving = asyncio.create_task(left.wait())
         await asyncio.wait((talking, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -234,17 +234,3 @@ def _reset_on_close(writer: asyncio.StreamWriter) -> None:
 
 def _written(address: str) -> str:
     return f"[{address}]" if ":" in address else address
-
-
-@contextmanager
-def _leaving() -> Iterator[asyncio.Event]:
-    """Be told when the program is asked to end."""
-    left, loop = asyncio.Event(), asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, left.set)
-    try:
-        yield left
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)

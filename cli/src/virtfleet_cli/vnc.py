@@ -6,9 +6,8 @@ A viewer that connects again finds the next operator; the VNC protocol cannot go
 import asyncio
 import json
 import shutil
-import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ from aiohttp import WSMsgType
 from virtfleet_cli.cluster import Cluster
 from virtfleet_cli.console import RECONNECT_SECONDS, RETRY_SECONDS, End, judge
 from virtfleet_cli.errors import CliError, UnavailableError
+from virtfleet_cli.leaving import told_to_end
 
 HOST: Final = "127.0.0.1"
 """Never an address that others reach: whoever connects has the rights of the user."""
@@ -45,7 +45,7 @@ async def show_display(cluster: Cluster, name: str, *, port: int | None, viewer:
             click.echo(json.dumps({"port": bound}))
         elif program is None:
             click.echo(f"Point a VNC viewer at {HOST}:{bound}; Ctrl-C leaves. (There is none of {', '.join(VIEWERS)}.)")
-        with _leaving() as left:
+        with told_to_end() as left:
             if program is None:
                 await left.wait()
             else:
@@ -178,17 +178,3 @@ async def _start(command: tuple[str, str]) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
     except OSError as error:
         raise CliError(f"The viewer {command[0]} cannot be started: {error.strerror}.") from error
-
-
-@contextmanager
-def _leaving() -> Iterator[asyncio.Event]:
-    """Be told when the program is asked to end."""
-    left, loop = asyncio.Event(), asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, left.set)
-    try:
-        yield left
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
