@@ -59,3 +59,5 @@ def test_what_is_typed(fleet: Fleet, page: Path) -> None:
         assert bool(done.returncode) is refused, f"{step.command}\n{printed}"
         missing = [line for line in step.printed if not shows(printed, line)]
         assert missing == [], f"{step.command}\n{printed}"
+    fleet.kernel("tiny")  # pages clean up all there is
+    fleet.wait_ready("tiny", "vmimage")
