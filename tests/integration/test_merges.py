@@ -141,6 +141,17 @@ async def test_layers_of_a_machine_that_is_gone_are_folded_by_who_lies_on_them(d
     assert (files(disks, MACHINE), files(disks, OTHER)) == ([], [])
 
 
+async def opened(path: Path) -> asyncio.subprocess.Process:
+    """Return a program that has a disk open. It ends when it is started while somebody looks whether it has."""
+    async with asyncio.timeout(60):
+        while True:
+            guest = await asyncio.create_subprocess_exec("qemu-io", "-f", "qcow2", "-c", "sleep 60000", path)
+            while guest.returncode is None:
+                await asyncio.sleep(0.1)
+                if await qemu_img.is_in_use(path):
+                    return guest
+
+
 async def test_whoever_has_a_layer_open_keeps_it_from_being_written(disks: DiskStore) -> None:
     await make_tree(disks)
     before = contents(disks, THIRD)
@@ -148,9 +159,7 @@ async def test_whoever_has_a_layer_open_keeps_it_from_being_written(disks: DiskS
         disks.snapshots.remove(uid)
     copy = disks.layers.next_path(OTHER, "default", "root")
     await disks.layers.make(copy, named(disks, THIRD))
-    guest = await asyncio.create_subprocess_exec("qemu-io", "-f", "qcow2", "-c", "sleep 60000", copy)
-    while not await qemu_img.is_in_use(copy):
-        await asyncio.sleep(0.01)
+    guest = await opened(copy)
     with pytest.raises(InvalidError, match="lock"):
         await fold(disks, MACHINE, FAST)
     guest.kill()

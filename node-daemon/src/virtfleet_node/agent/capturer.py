@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -130,12 +131,8 @@ class Capturer:
     async def _take(self, capture: "_Capture", files: Mapping[str, str]) -> Taken:
         hypervisor, captures = self._around.hypervisor, self._around.disks.captures
         memory = str(captures.memory_file(capture.kept.uid)) if capture.memory else None
-        freeze = capture.freeze
-
-        async def call() -> Taken:
-            return await hypervisor.take_snapshot(capture.uid, files, memory, freeze=freeze)
-
-        return await (self._freezer.freeze(capture.uid, call) if freeze else call())
+        take = partial(hypervisor.take_snapshot, capture.uid, files, memory)
+        return await (self._freezer.freeze(capture.uid, take) if capture.freeze else take(freeze=False))
 
     async def _follow(
         self, capture: "_Capture", entry: Entry, taking: "asyncio.Future[Taken]", advance: Callable[[float], None]

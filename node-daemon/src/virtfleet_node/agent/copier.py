@@ -227,8 +227,8 @@ class Copier:
             raise
 
     async def _begin(self, source_uid: str, files: Mapping[str, str], *, freeze: bool) -> object:
-        begin = partial(self._around.hypervisor.begin_backup, source_uid, files, freeze=freeze)
-        return await (self._freezer.freeze(source_uid, begin) if freeze else begin())
+        begin = partial(self._around.hypervisor.begin_backup, source_uid, files)
+        return await (self._freezer.freeze(source_uid, begin) if freeze else begin(freeze=False))
 
     def _files(self, disk: StoredDisk) -> tuple[Path, ...]:
         """Return the files that hold a disk's content."""

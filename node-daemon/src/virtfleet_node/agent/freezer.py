@@ -4,10 +4,10 @@ Before a guest is frozen the file `frozen` is written beside its console's log; 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.surroundings import Surroundings
@@ -15,7 +15,15 @@ from virtfleet_node.core.errors import ConflictError, NodeError, UnavailableErro
 from virtfleet_node.core.guest_facts import GuestFacts
 from virtfleet_node.core.observed import ObservedDomain
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class FreezingCall(Protocol[T_co]):
+    """A call that freezes the guest, or does not."""
+
+    def __call__(self, *, freeze: bool) -> Awaitable[T_co]:
+        """Make the call."""
+
 
 _AGAIN_SECONDS: Final = 3.0
 """A guest that writes nothing is noticed by its users within seconds."""
@@ -58,8 +66,10 @@ class Freezer:
             raise ConflictError("The guest is frozen.")
         return await self._around.hypervisor.read_guest_facts(uid)
 
-    async def freeze(self, uid: str, call: Callable[[], Awaitable[T]]) -> T:
+    async def freeze(self, uid: str, call: FreezingCall[T_co]) -> T_co:
         """Return what a call returns that freezes the guest; then the guest goes on, also when this is cancelled.
+
+        A guest whose agent does not answer is not frozen: nobody could say afterwards whether it goes on.
 
         Raises:
             NodeError: what the call raises.
@@ -71,12 +81,14 @@ class Freezer:
             await asyncio.gather(work, return_exceptions=True)
             raise
 
-    async def _freeze(self, uid: str, call: Callable[[], Awaitable[T]]) -> T:
+    async def _freeze(self, uid: str, call: FreezingCall[T_co]) -> T_co:
         async with self._entries[uid].freezing:
+            if not await self._answers(uid):
+                return await call(freeze=False)
             run = _name_run(await self._around.hypervisor.read(uid))
             await asyncio.to_thread(self._mark(uid).write_text, run)
             try:
-                return await call()
+                return await call(freeze=True)
             finally:
                 with suppress(NodeError, OSError):  # it is asked again
                     await self._thaw(uid)
