@@ -38,24 +38,31 @@ def main() -> None:
     """Run a whole virtfleet cluster on this machine."""
 
 
+def _say_how_to_use(cluster: Cluster) -> None:
+    cluster.say("Ready. Use it with:")
+    _CONSOLE.print(f"\n  export KUBECONFIG={cluster.control_plane.kubeconfig}", soft_wrap=True)
+    _CONSOLE.print(f"  export PATH={cluster.directory / 'bin'}:$PATH\n", soft_wrap=True)
+
+
+def _remove(cluster: Cluster) -> None:
+    cluster.say("Stopping")
+    cluster.remove()
+    cluster.say("Nothing is left")
+
+
 @main.command()
 @click.option("--nodes", default=1, type=click.IntRange(1, 8), show_default=True, help="Hypervisor nodes.")
 def up(nodes: int) -> None:
     """Start the cluster, or what of it does not run."""
     cluster = _cluster()
     cluster.up(nodes)
-    cluster.say("Ready. Use it with:")
-    _CONSOLE.print(f"\n  export KUBECONFIG={cluster.control_plane.kubeconfig}", soft_wrap=True)
-    _CONSOLE.print(f"  export PATH={cluster.directory / 'bin'}:$PATH\n", soft_wrap=True)
+    _say_how_to_use(cluster)
 
 
 @main.command()
 def down() -> None:
     """Stop the cluster and remove everything it made."""
-    cluster = _cluster()
-    cluster.say("Stopping")
-    cluster.remove()
-    cluster.say("Nothing is left")
+    _remove(_cluster())
 
 
 def _pod_cluster() -> PodCluster:
@@ -74,18 +81,13 @@ def kubelet_up() -> None:
     helm = Helm(kube_tools().helm, cluster.control_plane.kubeconfig)
     options = ("--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait")
     helm.run("upgrade", "--install", "virtfleet", chart(), *options, "--values", values)
-    cluster.say("Ready. Use it with:")
-    _CONSOLE.print(f"\n  export KUBECONFIG={cluster.control_plane.kubeconfig}", soft_wrap=True)
-    _CONSOLE.print(f"  export PATH={cluster.directory / 'bin'}:$PATH\n", soft_wrap=True)
+    _say_how_to_use(cluster)
 
 
 @main.command()
 def kubelet_down() -> None:
     """Stop that cluster and remove everything it made."""
-    cluster = _pod_cluster()
-    cluster.say("Stopping")
-    cluster.remove()
-    cluster.say("Nothing is left")
+    _remove(_pod_cluster())
 
 
 @main.command()
