@@ -19,6 +19,7 @@ import click
 from aiohttp import WSCloseCode, WSMsgType
 
 from virtfleet_cli.cluster import Cluster
+from virtfleet_cli.connections import Connections
 from virtfleet_cli.errors import CliError, UnavailableError
 from virtfleet_cli.leaving import told_to_end
 from virtfleet_cli.terminal import Terminal
@@ -174,7 +175,7 @@ class _Listener:
         self._cluster = cluster
         self._name = name
         self._port = port
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve)
 
     @asynccontextmanager
     async def listening(self, addresses: tuple[str, ...], port: int) -> AsyncIterator[None]:
@@ -183,7 +184,7 @@ class _Listener:
         try:
             for address in addresses:
                 try:
-                    server = await asyncio.start_server(self._begin, address, port)
+                    server = await asyncio.start_server(self._connections.begin, address, port)
                 except OSError as error:
                     problems.append(f"{address}: {error.strerror or error}")
                     continue
@@ -196,14 +197,7 @@ class _Listener:
         finally:
             for server in servers:
                 server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            await self._connections.end()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         click.echo(f"Handling connection for {writer.get_extra_info('sockname')[1]}")

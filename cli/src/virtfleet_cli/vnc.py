@@ -16,6 +16,7 @@ import click
 from aiohttp import WSMsgType
 
 from virtfleet_cli.cluster import Cluster
+from virtfleet_cli.connections import Connections
 from virtfleet_cli.console import RECONNECT_SECONDS, RETRY_SECONDS, End, judge
 from virtfleet_cli.errors import CliError, UnavailableError
 from virtfleet_cli.leaving import told_to_end
@@ -71,7 +72,7 @@ class DisplayProxy:
     def __init__(self, cluster: Cluster, name: str) -> None:
         self._cluster = cluster
         self._name = name
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections = Connections(self._serve)
         self.end = End()
         """How the connection ended that ended last."""
 
@@ -79,21 +80,14 @@ class DisplayProxy:
     async def listening(self, port: int) -> AsyncIterator[int]:
         """Take viewers for as long as the context lasts; the value is the port. CliError when it is taken."""
         try:
-            server = await asyncio.start_server(self._begin, HOST, port)
+            server = await asyncio.start_server(self._connections.begin, HOST, port)
         except OSError as error:
             raise CliError(f"Port {port} cannot be listened on: {error.strerror}.") from error
         try:
             yield int(server.sockets[0].getsockname()[1])
         finally:
             server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            await self._connections.end()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
