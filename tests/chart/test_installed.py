@@ -18,10 +18,11 @@ from virtfleet_dev.paths import program
 from virtfleet_dev.process import Program, wait_until
 
 SPACE = "fleet"
+REGISTRATION = "v1alpha1.subresources.virtfleet.io"
 SERVICES = ("virtfleet-operator", "virtfleet-webhook", "virtfleet-subresources")
 VALUES = ("--set", "operator.service.clusterIP=10.96.0.40,listenAddress=127.0.0.1,operator.lease.durationSeconds=4")
 LEASE = ("--set", "operator.lease.renewSeconds=1")
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 
 
 @dataclass
@@ -43,6 +44,14 @@ class Installation:
         more = ("--create-namespace",) if verb == "install" else ()
         self.run(verb, str(chart()), *more, *VALUES, *LEASE, *options)
 
+    def clear(self) -> None:
+        """Leave nothing of a test that failed to the next one, or to the same one when it runs again."""
+        for operator in self.operators.values():
+            operator.kill()
+        self.operators.clear()
+        self.run("uninstall", "--ignore-not-found")
+        self.wait(lambda: self.kubectl.get("apiservice", REGISTRATION) is None, "the registration is gone")
+
     def get(self, kind: str, name: str) -> dict[str, Any]:
         """Return an object that must be there."""
         found = self.kubectl.get(kind, name, SPACE)
@@ -61,9 +70,9 @@ class Installation:
         self.operators[address] = operator
         return operator
 
-    def wait(self, ready: Any, what: str) -> None:
-        """Wait until something holds."""
-        wait_until(ready, PATIENCE_SECONDS, what, next(reversed(self.operators.values()), None))
+    def wait(self, ready: Any, what: str, operator: Program | None = None) -> None:
+        """Wait until something holds, or the operator that it takes has ended."""
+        wait_until(ready, PATIENCE_SECONDS, what, operator)
 
     def leads_to(self, address: str) -> bool:
         """Tell whether all the Services lead to an address."""
@@ -101,6 +110,13 @@ def installation(
         yield built
 
 
+@pytest.fixture(autouse=True)
+def tidy(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "installation" in request.fixturenames:
+        request.getfixturevalue("installation").clear()
+
+
 def machine(name: str) -> dict[str, Any]:
     metadata = {"name": name, "namespace": "default"}
     spec = {"memory": {"guest": "512Mi"}}
@@ -110,13 +126,15 @@ def machine(name: str) -> dict[str, Any]:
 def test_the_life_of_an_installation(installation: Installation) -> None:
     own = installation
     own.install("install")
+    own.wait(lambda: own.kubectl.attempt("get", "vm").returncode == 0, "the new kinds are served")
     own.kubectl.apply(machine("kept"))
     uid = (own.kubectl.get("vm", "kept") or {})["metadata"]["uid"]
 
     first = own.start_operator("192.0.2.1")
-    own.wait(lambda: own.leads_to("192.0.2.1"), "the Services lead to the operator")
-    own.wait(lambda: len(own.webhooks()) > 0, "the webhook is registered")
-    registered = own.get("apiservice", "v1alpha1.subresources.virtfleet.io")
+    own.wait(lambda: own.leads_to("192.0.2.1"), "the Services lead to the operator", first)
+    own.wait(lambda: len(own.webhooks()) > 0, "the webhook is registered", first)
+    own.wait(lambda: own.kubectl.get("apiservice", REGISTRATION) is not None, "the API is registered", first)
+    registered = own.get("apiservice", REGISTRATION)
     role = own.get("clusterrole", "virtfleet-operator")
     assert [owner["uid"] for owner in registered["metadata"]["ownerReferences"]] == [role["metadata"]["uid"]]
     assert registered["spec"]["caBundle"]
@@ -132,7 +150,7 @@ def test_the_life_of_an_installation(installation: Installation) -> None:
 
     second = own.start_operator("192.0.2.2")
     first.stop()
-    own.wait(lambda: own.leads_to("192.0.2.2"), "the Services lead to the next operator")
+    own.wait(lambda: own.leads_to("192.0.2.2"), "the Services lead to the next operator", second)
     second.kill()  # the worst that can happen: it puts nothing in order
     own.run("uninstall")
 
@@ -143,8 +161,7 @@ def test_the_life_of_an_installation(installation: Installation) -> None:
     assert own.kubectl.get("secret", "virtfleet-ca", SPACE) is not None
     for kind in ("validatingwebhookconfiguration", "mutatingwebhookconfiguration"):
         assert own.kubectl.get(kind, "validation.virtfleet.io") is None
-    name = "v1alpha1.subresources.virtfleet.io"
-    own.wait(lambda: own.kubectl.get("apiservice", name) is None, "the registration is gone")
+    own.wait(lambda: own.kubectl.get("apiservice", REGISTRATION) is None, "the registration is gone")
     for kind in ("deployment", "daemonset", "service", "clusterrole"):
         left = json.loads(own.kubectl.run("-n", SPACE, "get", kind, "-o", "json"))["items"]
         assert [one for one in left if one["metadata"]["name"].startswith("virtfleet")] == []
@@ -154,11 +171,11 @@ def test_what_was_there_before_is_found_again(installation: Installation) -> Non
     own = installation
     own.install("install")
     authority = own.get("secret", "virtfleet-ca")["data"]
-    own.start_operator("192.0.2.3")
-    own.wait(lambda: own.leads_to("192.0.2.3"), "the Services lead to the new installation")
+    operator = own.start_operator("192.0.2.3")
+    own.wait(lambda: own.leads_to("192.0.2.3"), "the Services lead to the new installation", operator)
     assert own.get("secret", "virtfleet-ca")["data"] == authority
     assert own.kubectl.get("vm", "kept") is not None
-    own.operators["192.0.2.3"].stop()
+    operator.stop()
     assert [own.addresses(name) for name in SERVICES] == [[], [], []]  # it ended well, and nobody follows
     own.run("uninstall")
 

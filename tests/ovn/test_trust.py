@@ -36,9 +36,9 @@ def ask(database: Database, pair: Pair | None, operation: dict[str, Any], remote
 
 
 @pytest.fixture(scope="session")
-def stranger(scratch: Path) -> LocalAuthority:
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> LocalAuthority:
     """An authority that the databases do not know, such as the fleet's."""
-    return LocalAuthority(scratch / "stranger", "ca")
+    return LocalAuthority(tmp_path_factory.mktemp("stranger"), "ca")
 
 
 def test_the_certificates_of_each_database_are_served_by_it(running_rig: OvnRig) -> None:

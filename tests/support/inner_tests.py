@@ -1,6 +1,7 @@
 """Tests that run in the nested host, each reported as a test of this run.
 
 One pytest runs them all there, one after the other, since the start of Python takes seconds on an emulated processor.
+Those that have failed run once more when all have ended, as every test does.
 """
 
 import ast
@@ -48,6 +49,8 @@ class InnerTests:
         self._said: list[str] = []
         self._again = False
         """The host has died under the tests, and another has taken its place."""
+        self._failed: dict[str, str] = {}
+        """What was said of those that run once more."""
         self._begin()
 
     def _begin(self) -> None:
@@ -74,9 +77,21 @@ class InnerTests:
 
     def check(self, case: str) -> None:
         """Wait until the inner test has ended, and fail as it did."""
+        if self._report(case)["outcome"] != "passed" and not self._failed:
+            self._run_failed()
         report = self._report(case)
         if report["outcome"] != "passed":
-            pytest.fail(f"{report['outcome']} in the nested host:\n{report['text']}", pytrace=False)
+            before = self._failed.get(case, "")
+            pytest.fail(f"{report['outcome']} in the nested host:\n{report['text']}\n{before}", pytrace=False)
+
+    def _run_failed(self) -> None:
+        """Wait for the end of the run, and run what has failed in it once more."""
+        for case in self._chosen:
+            self._report(case)
+        self._process.wait()
+        for case in [case for case in self._chosen if self._reports[case]["outcome"] != "passed"]:
+            self._failed[case] = self._reports.pop(case)["text"]
+        self._begin()
 
     def stop(self) -> None:
         self._process.kill()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import ssl
 from collections.abc import AsyncIterator
@@ -33,7 +34,7 @@ SYSTEM = "virtfleet-system"
 USER = "virtfleet-operator"
 SPACE = "default"
 KEPT_NODES = "VMNode"
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 LEASE = {"durationSeconds": 3, "renewSeconds": 1}
 
 
@@ -74,6 +75,12 @@ class Rig:
     folder: Path
     operators: dict[str, Operator] = field(default_factory=dict)
     nodes: dict[str, SimulatedNode] = field(default_factory=dict)
+    earlier_writes: int = field(init=False)
+    """What others wrote to this API server before."""
+
+    def __post_init__(self) -> None:
+        """Count what was written before."""
+        self.earlier_writes = sum(1 for _ in self.control_plane.writes())
 
     async def start_operator(self, identity: str = "one", *, wait: bool = True, **settings: Any) -> Operator:
         """Start an operator process and wait until it leads."""
@@ -223,10 +230,10 @@ class Rig:
             raise AssertionError(f"{what}: not within {seconds:.0f} s\n{logs}") from None
 
     def writes(self, resource: str, name: str | None = None) -> list[Write]:
-        """Return the operator's writes to a resource of ours, oldest first."""
+        """Return the operator's writes to a resource of ours, oldest first, since there is this rig."""
         return [
             write
-            for write in self.control_plane.writes()
+            for write in itertools.islice(self.control_plane.writes(), self.earlier_writes, None)
             if write.user == USER and write.resource == resource and name in (None, write.name)
         ]
 
@@ -236,12 +243,15 @@ class Rig:
         return int(lease["spec"]["leaseTransitions"])
 
     async def clear(self, *kinds: str) -> None:
-        """Delete all objects of these kinds and wait until they are gone."""
+        """Delete all objects of these kinds and wait until they are gone: one may have to wait for another's end."""
+        deleted: list[tuple[str, str]] = []
         for kind in kinds:
             async for page in self.client.list_pages(OUR_PATHS[kind].collection()):
-                for item in page["items"]:
-                    await self.delete(kind, item["metadata"]["name"])
-                    await self.wait_gone(kind, item["metadata"]["name"])
+                deleted += [(kind, item["metadata"]["name"]) for item in page["items"]]
+        for kind, name in deleted:
+            await self.delete(kind, name)
+        for kind, name in deleted:
+            await self.wait_gone(kind, name)
 
     @staticmethod
     def _space(kind: str) -> str:
@@ -255,7 +265,8 @@ async def rig(control_plane: ControlPlane, folder: Path) -> AsyncIterator[Rig]:
         built = Rig(control_plane, client, folder)
         try:
             yield built
-            await built.clear("VirtualMachine", "VMImage", "VMClass", "VMNode")
+            await built.clear("VirtualMachine", "VMImage", "VMClass")
+            await built.clear("VMNode")
         finally:
             for identity in list(built.operators):
                 await built.stop_operator(identity)

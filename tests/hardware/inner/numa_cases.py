@@ -86,7 +86,7 @@ async def test_machines_lie_on_a_cell_each_and_move_with_their_memory(
     numa.clock = lambda: time.monotonic() * FASTER
     numa.read_times = lambda: _times(home)
     monkeypatch.setattr(rig.hypervisor, "read_cpu_seconds", lambda: _seconds(one, two))
-    end = time.monotonic() + 60
+    end = time.monotonic() + 60 * rig.reports.patience
     while numa.moves == before + 1:
         assert time.monotonic() < end, rig.cells.found
         await numa.look()
