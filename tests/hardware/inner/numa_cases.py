@@ -63,7 +63,15 @@ def lies_on(machine: Machine, cell: int) -> bool:
 
 
 async def until_on(rig: Rig, machine: Machine, cell: int) -> None:
-    await rig.reports.until(lambda: lies_on(machine, cell), 120, f"{machine.name} on cell {cell}")
+    """Wait until it lies there, and libvirt knows: it is told last, so the move has ended."""
+
+    def told() -> bool:
+        nodes: str = rig.domain(machine).numaParameters()["numa_nodeset"]
+        return nodes == str(cell)
+
+    await rig.reports.until(
+        lambda: lies_on(machine, cell) and told(), 120, f"{machine.name} on cell {cell}", lambda: memory_of(machine)
+    )
 
 
 async def test_machines_lie_on_a_cell_each_and_move_with_their_memory(
