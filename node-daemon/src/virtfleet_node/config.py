@@ -84,6 +84,8 @@ class Config(Model):
     """Folders below which a VMNode may ask for pools; None for `pools` in the state directory."""
     cpu_frequency: Frequency | None = None
     """Nominal frequency of one CPU, where what the kernel says is not what machines shall be promised."""
+    kubelet_directory: Path = Path("/var/lib/kubelet")
+    """The folder of the node's kubelet, where volumes of PersistentVolumeClaims are found."""
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
     enrolment: EnrolmentConfig
     metrics: Listen | None = None
