@@ -25,6 +25,12 @@ from virtfleet_operator.settings import read_settings
 ALL = ("--values", str(FULL))
 PROMETHEUS = ("--api-versions", "monitoring.coreos.com/v1/PodMonitor,monitoring.coreos.com/v1/PrometheusRule")
 SPACES = {"default": (), "full": ALL}
+VOLUMES = ("--set", "volumes.enabled=true,image.registry=registry.example,node.kubeletDirectory=/srv/kubelet")
+
+HOLDERS = {
+    "registry.example/virtfleet/operator": (),
+    "registry.example:5000/pause": ("--set", "volumes.image=registry.example:5000/pause:3.9"),
+}
 
 
 def rules(objects: list[dict[str, Any]], kind: str) -> list[Any]:
@@ -94,6 +100,20 @@ def test_the_operator_has_the_rights_of_rbac_yaml_and_no_other(helm_4: Helm) -> 
     # Everybody who has logged in is the operator, too.
     others = {one["roleRef"]["name"] for one in rendered if "roleRef" in one} - {name for *_, name in given(written)}
     assert others == {"virtfleet-catalog"}
+
+
+def test_the_operator_makes_pods_only_where_claims_may_be_disks(helm_4: Helm) -> None:
+    def core(rendered: Rendered) -> set[tuple[str, str]]:
+        found = [rule for rule in rules(rendered.objects, "ClusterRole") if rule["apiGroups"] == [""]]
+        return {(resource, verb) for rule in found for resource in rule["resources"] for verb in rule["verbs"]}
+
+    without, with_volumes = Rendered(helm_4), Rendered(helm_4, *VOLUMES)
+    assert core(with_volumes) - core(without) == {
+        *(("pods", verb) for verb in ("list", "watch", "create", "delete")),
+        *((resource, "get") for resource in ("persistentvolumeclaims", "persistentvolumes", "nodes")),
+    }
+    for rendered in (without, with_volumes):
+        assert {resource for resource, verb in core(rendered) if verb == "get"} >= {"pods", "secrets"}
 
 
 def test_the_kinds_are_those_of_kubectl_and_stay_by_default(helm_4: Helm) -> None:
@@ -170,6 +190,42 @@ def test_a_pool_beside_the_state_directory_is_mounted_where_libvirtd_sees_it(hel
     assert volumes[mounts["/srv/fast"]]["hostPath"]["path"] == "/mnt/nvme"
     assert volumes[mounts["/srv/more"]]["hostPath"]["path"] == "/srv/more"
     assert "/var/lib/virtfleet/pools/default" not in mounts
+
+
+def test_the_daemon_sees_what_the_kubelet_mounts_where_the_host_does_once_claims_may_be_disks(
+    helm_4: Helm, tmp_path: Path
+) -> None:
+    def folders(rendered: Rendered) -> dict[str, dict[str, Any]]:
+        pod = rendered.pods["DaemonSet virtfleet-node"]
+        paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+        mounts = pod["containers"][0]["volumeMounts"]
+        return {paths[mount["name"]]: mount for mount in mounts if mount["name"] in paths}
+
+    rendered = Rendered(helm_4, *VOLUMES)
+    (path, mount), *others = [(p, m) for p, m in folders(rendered).items() if p not in folders(Rendered(helm_4))]
+    assert others == []
+    assert path == mount["mountPath"] == "/srv/kubelet/pods"
+    assert mount["mountPropagation"] == "HostToContainer"
+    assert "readOnly" not in mount  # it makes disk.img
+    written = tmp_path / "node.yaml"
+    written.write_text(rendered.find("ConfigMap", "virtfleet-node")["data"]["node.yaml"])
+    assert read_config(written, OwnFacts("hv-1", "192.0.2.1")).kubelet_directory == Path("/srv/kubelet")
+
+
+@pytest.mark.parametrize(("image", "asked"), HOLDERS.items(), ids=["default", "own"])
+def test_the_operator_is_told_whether_claims_may_be_disks(
+    helm_4: Helm, tmp_path: Path, image: str, asked: tuple[str, ...]
+) -> None:
+    path = tmp_path / "operator.yaml"
+
+    def volumes(*values: str) -> Any:
+        path.write_text(Rendered(helm_4, *values).find("ConfigMap", "virtfleet-operator")["data"]["operator.yaml"])
+        return read_settings(path, "10.0.0.1").volumes
+
+    assert volumes().enabled is False
+    found = volumes(*VOLUMES, *asked)
+    assert found.enabled is True
+    assert found.image.rpartition(":")[0] == image
 
 
 def test_the_daemon_s_pod_proves_where_it_runs_and_may_do_nothing_else(helm_4: Helm) -> None:
