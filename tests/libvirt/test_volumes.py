@@ -39,24 +39,27 @@ class Kubelet:
         content = self._node.directory / "claims" / source.claim
         content.mkdir(parents=True, exist_ok=True)
         where = self.folder(source) / "mount"
-        where.mkdir(parents=True)
+        for folder in reversed([where, *where.parents]):
+            if not folder.exists():
+                folder.mkdir(mode=0o750)  # as kubelets do
         self._mount(content, where)
         return content
 
     def map(self, source: VolumeSource, mebibytes: int) -> Path:
-        """Mount a new device in the kubelet's folder of its plugin, and link it for the pod; return the device."""
+        """Mount a new device in the folder of its plugin, and link for the pod to what is not seen; return it."""
         file = self._node.directory / f"{source.claim}.img"
         with file.open("wb") as made:
             made.truncate(mebibytes * MIB)
         device = _run("losetup", "--show", "--find", file).strip()
         self._undo.callback(_run, "losetup", "--detach", device)
-        published = self._node.directory / "kubelet" / "plugins" / source.claim
-        published.parent.mkdir(parents=True, exist_ok=True)
+        plugin = self._node.directory / "kubelet" / "plugins" / "kubernetes.io" / "csi" / "volumeDevices"
+        mapped = plugin / str(source.volume) / "dev" / str(source.pod_uid)
+        mapped.parent.mkdir(parents=True, exist_ok=True)
         link = self.folder(source)
         link.parent.mkdir(parents=True)
-        published.touch()
-        link.symlink_to(published)
-        self._mount(Path(device), published)
+        mapped.touch()
+        link.symlink_to("/dev/not-seen-here")
+        self._mount(Path(device), mapped)
         return Path(device)
 
     def close(self) -> None:
@@ -127,6 +130,9 @@ async def test_a_volume_is_waited_for_and_used_as_another_pod_has_it_from_the_ne
     await rig.until_console(machine, f"WRIT0TEN {16 * MIB // 512}")
     assert [entry.name for entry in content.iterdir()] == ["disk.img"]
     file = (content / "disk.img").stat()
+    way = kubelet.folder(source_of(data))
+    assert {folder.stat().st_mode & 0o777 for folder in (way, *way.parents[:4])} == {0o751}
+    assert (way / "mount").stat().st_mode & 0o777 == content.stat().st_mode & 0o777 == 0o755
     assert ((content / "disk.img").read_bytes()[:4], file.st_size, file.st_mode & 0o777) == (b"kept", 16 * MIB, 0o600)
     assert rig.disks.read_disks(machine.uid) == ()
 

@@ -43,7 +43,7 @@ class PrepareDisk:
 
 @dataclass(frozen=True)
 class PrepareVolume:
-    """Make the file in a volume of Kubernetes' that has none."""
+    """Make the file in a volume of Kubernetes' that has none, and let QEMU reach it."""
 
     name: str
     source: VolumeSource

@@ -298,7 +298,7 @@ class Volumes(Protocol):
         """Look for a volume. Blocks."""
 
     def make(self, source: VolumeSource, size_bytes: int | None) -> None:
-        """Make the file in a volume unless it is there; ConflictError when that cannot be. Blocks."""
+        """Make the file in a volume unless it is there, and let QEMU reach it; ConflictError if it cannot. Blocks."""
 
 
 class Pools(Protocol):

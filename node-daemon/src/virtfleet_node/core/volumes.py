@@ -19,7 +19,7 @@ class SeenVolume:
     path: Path | None = None
     """Its device, or the file in it; None as long as the kubelet has not mounted it."""
     is_made: bool = False
-    """The device or the file is there."""
+    """The device or the file is there, and QEMU reaches it."""
     problem: str = ""
     """Why the file cannot be used, as a sentence."""
 

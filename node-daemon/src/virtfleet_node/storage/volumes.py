@@ -2,12 +2,15 @@
 
 What is in a volume is not to be trusted: whoever else may write into it can have put anything there at any time. So
 nothing in it is followed, and nothing is made in a folder on which no volume is mounted, as it is after a reboot.
+
+QEMU opens a file by its path, and is no root: the kubelet's folders on the way to it are opened for passing through.
 """
 
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +18,7 @@ from virtfleet_api.machine import VolumeSource
 from virtfleet_node.core.errors import ConflictError
 from virtfleet_node.core.volumes import MIB, SeenVolume, file_size, is_block
 from virtfleet_node.storage.files import PARTIAL
+from virtfleet_node.storage.mapped_devices import mapped_device
 
 FILE: Final = "disk.img"
 """The disk in a volume with a file system."""
@@ -30,7 +34,7 @@ class Volumes:
 
     def __init__(self, kubelet: Path) -> None:
         """Take the kubelet's folder, as it is seen from here."""
-        self._pods = kubelet / "pods"
+        self._pods, self._plugins = kubelet / "pods", kubelet / "plugins"
 
     def look(self, source: VolumeSource) -> SeenVolume:
         """Look for a volume. Blocks, for as long as its file system does."""
@@ -38,18 +42,21 @@ class Volumes:
             if is_block(source):
                 return self._look_for_device(source)
             with self._opened(source) as (folder, path):
-                return _look_in(folder, path / FILE, source)
+                seen = _look_in(folder, path / FILE, source)
+                return replace(seen, is_made=seen.is_made and not any(map(_is_closed, self._way(path))))
         except OSError:
             return SeenVolume()  # it is not there yet, or not any more
 
     def make(self, source: VolumeSource, size_bytes: int | None) -> None:
-        """Make the file in a volume unless it is there; it appears whole or not at all.
+        """Make the file in a volume unless it is there, and let QEMU reach it; it appears whole or not at all.
 
         Raises:
             ConflictError: the volume is not there, or cannot take the file.
         """
         try:
-            with self._opened(source) as (folder, _):
+            with self._opened(source) as (folder, path):
+                for closed in filter(_is_closed, self._way(path)):
+                    closed.chmod(stat.S_IMODE(closed.stat().st_mode) | stat.S_IXOTH)
                 if not _is_there(folder):
                     _make(folder, source, size_bytes)
         except OSError as error:
@@ -58,11 +65,14 @@ class Volumes:
             ) from None
 
     def _look_for_device(self, source: VolumeSource) -> SeenVolume:
-        found = self._find("volumeDevices", source)
-        device = found.resolve(strict=True) if found else None
-        if device is None or not stat.S_ISBLK(device.stat().st_mode):
-            return SeenVolume()  # where a device is to be mounted there is an empty file before
-        return SeenVolume(device, is_made=True)
+        if source.pod_uid is None or self._find("volumeDevices", source) is None:
+            return SeenVolume()
+        device = mapped_device(self._plugins, source.pod_uid)  # it has no other volume
+        return SeenVolume(device, is_made=device is not None)
+
+    def _way(self, path: Path) -> tuple[Path, ...]:
+        """Return the kubelet's folders that lead to a volume; those of other pods remain closed."""
+        return tuple(folder for folder in path.parents if folder.is_relative_to(self._pods))
 
     @contextmanager
     def _opened(self, source: VolumeSource) -> Iterator[tuple[int, Path]]:
@@ -86,6 +96,10 @@ class Volumes:
         with os.scandir(self._pods / source.pod_uid / kind) as plugins:
             folders = sorted(Path(entry.path) for entry in plugins if entry.is_dir(follow_symlinks=False))
         return next((path for folder in folders if os.path.lexists(path := folder / source.volume)), None)
+
+
+def _is_closed(folder: Path) -> bool:
+    return not folder.stat().st_mode & stat.S_IXOTH
 
 
 def _is_mounted(folder: int, parent: Path) -> bool:
