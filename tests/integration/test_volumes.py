@@ -17,6 +17,7 @@ from virtfleet_node.core.errors import ConflictError
 from virtfleet_node.core.volumes import MIB, SeenVolume
 from virtfleet_node.storage.volumes import Volumes
 
+QEMU_USER = 64055
 POD = "0f1e2d3c-4b5a-4678-8796-a5b4c3d2e1f0"
 FILES = VolumeSource(claim="mail", pod_uid=POD, volume="pvc-1.mail")
 DEVICE = VolumeSource(claim="mail", pod_uid=POD, volume="pvc-1.mail", mode=VolumeMode.BLOCK)
@@ -27,7 +28,7 @@ class Kubelet:
 
     def __init__(self, root: Path, undo: ExitStack) -> None:
         self.root = root
-        self.volumes = Volumes(root)
+        self.volumes = Volumes(root, QEMU_USER)
         self._undo = undo
 
     def folder(self, plugin: str = "kubernetes.io~csi", kind: str = "volumes") -> Path:
@@ -73,10 +74,26 @@ def test_the_file_is_made_once_in_the_folder_of_whichever_plugin(kubelet: Kubele
     assert kubelet.volumes.look(FILES) == SeenVolume(where / "disk.img", is_made=True)
     found = (content / "disk.img").stat()
     assert (found.st_size, found.st_blocks, found.st_mode & 0o7777) == (5 * MIB + 512, 0, 0o600)
+    assert found.st_uid == QEMU_USER
     assert [entry.name for entry in content.iterdir()] == ["disk.img"]
     (content / "disk.img").write_bytes(b"kept")
     kubelet.volumes.make(FILES, 9 * MIB)
     assert (content / "disk.img").read_bytes() == b"kept"
+
+
+def test_a_file_of_somebody_elses_is_given_to_qemu_as_it_is(kubelet: Kubelet) -> None:
+    where = kubelet.folder() / "mount"
+    file = kubelet.mount(where) / "disk.img"
+    file.write_bytes(b"kept")
+    for closed in (kubelet.root, *kubelet.folder().parents[:4]):
+        closed.chmod(0o750)
+    assert kubelet.volumes.look(FILES) == SeenVolume(where / "disk.img", is_made=False)
+    kubelet.volumes.make(FILES, 9 * MIB)
+    assert kubelet.volumes.look(FILES) == SeenVolume(where / "disk.img", is_made=True)
+    assert (file.read_bytes(), file.stat().st_uid) == (b"kept", QEMU_USER)
+    asked = ["setpriv", f"--reuid={QEMU_USER}", f"--regid={QEMU_USER}", "--clear-groups"]
+    reached = subprocess.run([*asked, "ls", kubelet.folder()], capture_output=True, check=False)
+    assert reached.returncode != 0, "the kubelet's folders are there for passing through alone"
 
 
 def test_nothing_is_made_where_nothing_is_mounted(kubelet: Kubelet) -> None:
@@ -140,18 +157,20 @@ def test_hostile_content_is_refused_and_left_as_it_is(kubelet: Kubelet, kind: st
             file.mkdir()
         case "device":
             os.mknod(file, 0o600 | 0o060000, os.makedev(7, 0))
-    before = file.lstat()
+    before, owner = file.lstat(), secret.stat().st_uid
     seen = kubelet.volumes.look(FILES)
-    assert (seen.is_usable, seen.is_made) == (False, True)
+    assert not seen.is_usable
     assert said in seen.problem
     assert "disk.img in the volume of the claim mail" in seen.problem
-    kubelet.volumes.make(FILES, MIB)
+    with pytest.raises(ConflictError, match=said):
+        kubelet.volumes.make(FILES, MIB)
     assert (file.lstat().st_ino, file.lstat().st_mtime, secret.read_text()) == (
         before.st_ino,
         before.st_mtime,
         "secret",
     )
     assert not (kubelet.root / "nowhere").exists()
+    assert secret.stat().st_uid == file.lstat().st_uid == owner
 
 
 @pytest.mark.parametrize("kind", ["link", "names", "pipe"])

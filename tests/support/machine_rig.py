@@ -58,6 +58,7 @@ FREQUENCY = 2_800_000_000
 FACTS = HostFacts(
     DomainType.QEMU,
     "/usr/bin/qemu-system-x86_64",
+    qemu_user=0,
     cpu=HostCpu(FREQUENCY, os.cpu_count() or 1, read_inventory().weight_scale),
 )
 _MEMORY = 128 << 20
@@ -338,7 +339,7 @@ class Rig:
             pools=self.pools,
             wanted_pools=self.wanted_pools,
             disks=self.disks,
-            volumes=Volumes(self.node.directory / "kubelet"),
+            volumes=Volumes(self.node.directory / "kubelet", FACTS.qemu_user),
             images=self.images,
             media=self.media,
             switch=self.switch,

@@ -130,7 +130,7 @@ async def build_daemon(
         pools=pools,
         wanted_pools=wanted_pools,
         disks=disks,
-        volumes=Volumes(config.kubelet_directory),
+        volumes=Volumes(config.kubelet_directory, facts.qemu_user),
         images=images,
         media=MediaStore(config.state_directory),
         switch=switch,

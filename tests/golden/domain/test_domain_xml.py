@@ -224,6 +224,8 @@ def guest(hardware: Hardware, domain_type: DomainType) -> Guest:
     )
     emulator = None if domain_type is DomainType.TEST else "/usr/bin/qemu-system-x86_64"
     facts = HostFacts(domain_type, emulator, cpu=HostCpu(2_800_000_000, 8), render_node="/dev/dri/renderD128")
+    if hardware.volumes:
+        facts = replace(facts, qemu_user=64055)
     given = tuple(CHOSEN[device.name] for device in hardware.devices if device.name in CHOSEN)
     return Guest(machine, facts, paths, assign(Places(), hardware), devices=given)
 

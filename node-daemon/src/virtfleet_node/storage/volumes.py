@@ -3,14 +3,14 @@
 What is in a volume is not to be trusted: whoever else may write into it can have put anything there at any time. So
 nothing in it is followed, and nothing is made in a folder on which no volume is mounted, as it is after a reboot.
 
-QEMU opens a file by its path, and is no root: the kubelet's folders on the way to it are opened for passing through.
+QEMU opens a file by its path, and is no root: the kubelet's folders on the way to it are opened for passing through,
+and the file is given to QEMU's user here. libvirt, which is root, would give it whatever has the file's name by then.
 """
 
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -32,9 +32,10 @@ _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 class Volumes:
     """The volumes that the kubelet holds for pods of this node."""
 
-    def __init__(self, kubelet: Path) -> None:
-        """Take the kubelet's folder, as it is seen from here."""
-        self._pods, self._plugins = kubelet / "pods", kubelet / "plugins"
+    def __init__(self, kubelet: Path, qemu_user: int | None = None) -> None:
+        """Take the kubelet's folder, as it is seen from here, and the user that files are given to, if any."""
+        self._kubelet, self._pods, self._plugins = kubelet, kubelet / "pods", kubelet / "plugins"
+        self._qemu_user = qemu_user
 
     def look(self, source: VolumeSource) -> SeenVolume:
         """Look for a volume. Blocks, for as long as its file system does."""
@@ -42,8 +43,7 @@ class Volumes:
             if is_block(source):
                 return self._look_for_device(source)
             with self._opened(source) as (folder, path):
-                seen = _look_in(folder, path / FILE, source)
-                return replace(seen, is_made=seen.is_made and not any(map(_is_closed, self._way(path))))
+                return self._look_in(folder, path, source)
         except OSError:
             return SeenVolume()  # it is not there yet, or not any more
 
@@ -57,8 +57,10 @@ class Volumes:
             with self._opened(source) as (folder, path):
                 for closed in filter(_is_closed, self._way(path)):
                     closed.chmod(stat.S_IMODE(closed.stat().st_mode) | stat.S_IXOTH)
-                if not _is_there(folder):
+                if _stat(folder) is None:
                     _make(folder, source, size_bytes)
+                if self._qemu_user is not None:
+                    _give(folder, source, self._qemu_user)
         except OSError as error:
             raise ConflictError(
                 f"{FILE} could not be made in the volume of the claim {source.claim}: {error.strerror}."
@@ -70,9 +72,17 @@ class Volumes:
         device = mapped_device(self._plugins, source.pod_uid)  # it has no other volume
         return SeenVolume(device, is_made=device is not None)
 
+    def _look_in(self, folder: int, path: Path, source: VolumeSource) -> SeenVolume:
+        found = _stat(folder)
+        if found is None:
+            return SeenVolume(path / FILE)
+        is_given = self._qemu_user in {None, found.st_uid}
+        is_made = is_given and not any(map(_is_closed, self._way(path)))
+        return SeenVolume(path / FILE, is_made=is_made, problem=_problem(found, source))
+
     def _way(self, path: Path) -> tuple[Path, ...]:
         """Return the kubelet's folders that lead to a volume; those of other pods remain closed."""
-        return tuple(folder for folder in path.parents if folder.is_relative_to(self._pods))
+        return tuple(folder for folder in path.parents if folder.is_relative_to(self._kubelet))
 
     @contextmanager
     def _opened(self, source: VolumeSource) -> Iterator[tuple[int, Path]]:
@@ -116,12 +126,12 @@ def _mount_id(descriptor: int) -> str:
     return next(line for line in lines if line.startswith("mnt_id:"))
 
 
-def _look_in(folder: int, path: Path, source: VolumeSource) -> SeenVolume:
+def _stat(folder: int) -> os.stat_result | None:
+    """Look at what has the file's name; None when nothing has."""
     try:
-        found = os.stat(FILE, dir_fd=folder, follow_symlinks=False)
+        return os.stat(FILE, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        return SeenVolume(path)
-    return SeenVolume(path, is_made=True, problem=_problem(found, source))
+        return None
 
 
 def _problem(found: os.stat_result, source: VolumeSource) -> str:
@@ -136,12 +146,17 @@ def _problem(found: os.stat_result, source: VolumeSource) -> str:
     return ""
 
 
-def _is_there(folder: int) -> bool:
+def _give(folder: int, source: VolumeSource, user: int) -> None:
+    """Give the file to QEMU's user: the one that is looked at, whatever takes its name meanwhile."""
+    descriptor = os.open(FILE, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
-        os.stat(FILE, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
+        found = os.fstat(descriptor)
+        if problem := _problem(found, source):
+            raise ConflictError(problem)
+        if found.st_uid != user:
+            os.chown(f"/proc/self/fd/{descriptor}", user, -1)
+    finally:
+        os.close(descriptor)
 
 
 def _make(folder: int, source: VolumeSource, size_bytes: int | None) -> None:

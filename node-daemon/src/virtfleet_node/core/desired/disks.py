@@ -91,7 +91,10 @@ def _fill_disk(element: Element, guest: Guest, disk: MachineDisk) -> None:
     driver = add(element, "driver", name="qemu", type_=resolved.file.format, cache=disk.cache, discard="unmap")
     if disk.bus is DiskBus.VIRTIO:
         driver.set("queues", str(queue_count(guest.hardware)))  # each vCPU sends its requests by a queue of its own
-    add(element, "source", **{"dev" if resolved.is_device else "file": str(resolved.file.path)})
+    source = add(element, "source", **{"dev" if resolved.is_device else "file": str(resolved.file.path)})
+    if disk.is_volume and not resolved.is_device and guest.facts.qemu_user is not None:
+        # libvirt would give QEMU, as root, whatever somebody has put in the file's place by then.
+        add(source, "seclabel", model="dac", relabel="no")
     add_backing(element, resolved.backing)
     add(element, "target", dev=guest.places.targets[disk.name], bus=disk.bus)
     add(element, "serial", disk.name[:SERIAL_LENGTH])
