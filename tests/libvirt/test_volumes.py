@@ -10,8 +10,11 @@ import pytest
 from lxml import etree
 
 from machine_rig import Rig, new_machine
-from virtfleet_api.machine import BlankSource, Machine, MachineDisk, Run, VolumeMode, VolumeSource
+from virtfleet_api.machine import BlankSource, DiskCopySource, Machine, MachineDisk, Run, VolumeMode, VolumeSource
 from virtfleet_api.report import Phase
+from virtfleet_api.snapshot import MachineSnapshot
+from virtfleet_api.vm_snapshot import SnapshotMode, SnapshotPhase
+from virtfleet_node.core.errors import InvalidError
 
 MIB = 1 << 20
 
@@ -149,6 +152,30 @@ async def test_a_volume_is_waited_for_and_used_as_another_pod_has_it_from_the_ne
     assert sources(rig, machine) == {"data": str(kubelet.folder(source_of(data)) / "mount" / "disk.img")}
     await rig.remove(machine)
     assert (content / "disk.img").read_bytes()[:4] == b"kept", "the volume was touched"
+
+
+async def test_snapshots_leave_volumes_out_and_copies_of_them_are_refused(rig: Rig, kubelet: Kubelet) -> None:
+    root = MachineDisk(name="root", pool="default", source=BlankSource(), size_bytes=16 * MIB)
+    files = volume("files")
+    kubelet.mount(source_of(files))
+    machine = await rig.put(new_machine(disks=(root, files), grace_period_seconds=0))
+    await rig.until_console(machine, "/ # ")
+    wanted = MachineSnapshot(uid=str(uuid.uuid4()), namespace="default", name="one", machine_uid=machine.uid)
+    with pytest.raises(InvalidError, match=r"The memory cannot be captured with volumes of claims \(files\)"):
+        await rig.daemon.put_snapshot(wanted)
+    before = sources(rig, machine)
+    await rig.daemon.put_snapshot(wanted.model_copy(update={"mode": SnapshotMode.DISK}))
+    await rig.reports.until(lambda: rig.reports.snapshots[wanted.uid].phase is SnapshotPhase.READY, 30, "the snapshot")
+    assert [disk.name for disk in rig.reports.snapshots[wanted.uid].disks] == ["root"]
+    after = sources(rig, machine)
+    assert (after["files"] == before["files"], after["root"] == before["root"]) == (True, False)
+
+    named = DiskCopySource(machine_uid=machine.uid, pool="default", name="files")
+    copy = await rig.put(new_machine(disks=(MachineDisk(name="copy", pool="default", source=named),)))
+    said = "Disk files is the volume of a claim, which is not copied"
+    await rig.reports.until(lambda: (r := rig.last(copy)) and said in r.message, 20, "the copy to be refused")
+    await rig.remove(copy)
+    await rig.remove(machine)
 
 
 async def test_volumes_come_and_go_under_a_running_guest(rig: Rig, kubelet: Kubelet) -> None:

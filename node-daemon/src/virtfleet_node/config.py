@@ -104,6 +104,13 @@ class Config(Model):
         """Return the folders below which a VMNode may ask for pools."""
         return (self.state_directory / "pools",) if self.pool_roots is None else self.pool_roots
 
+    @field_validator("kubelet_directory")
+    @classmethod
+    def _absolute_kubelet(cls, path: Path) -> Path:
+        if not path.is_absolute():
+            raise ValueError(f"{path} is not absolute: write the path of the kubelet's folder from the root")
+        return path
+
     @field_validator("pool_roots")
     @classmethod
     def _absolute_roots(cls, roots: tuple[Path, ...] | None) -> tuple[Path, ...] | None:
