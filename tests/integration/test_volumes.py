@@ -40,9 +40,12 @@ class Kubelet:
         content = self.root / "content"
         content.mkdir()
         where.mkdir(parents=True)
-        subprocess.run(["mount", "--bind", content, where], check=True)
-        self._undo.callback(subprocess.run, ["umount", "--lazy", where], check=True)
+        self.bind(content, where)
         return content
+
+    def bind(self, what: Path, where: Path) -> None:
+        subprocess.run(["mount", "--bind", what, where], check=True)
+        self._undo.callback(subprocess.run, ["umount", "--lazy", where], check=True)
 
 
 @pytest.fixture
@@ -190,16 +193,17 @@ def test_folders_that_lead_elsewhere_are_not_followed(kubelet: Kubelet, where: s
     assert kubelet.volumes.look(FILES) == SeenVolume()
 
 
-def test_a_device_is_found_by_the_kubelets_link_once_it_is_one(kubelet: Kubelet) -> None:
+def test_a_device_is_found_by_what_the_kubelet_has_mounted(kubelet: Kubelet) -> None:
     link = kubelet.folder(kind="volumeDevices")
-    published = kubelet.root / "published"
-    link.symlink_to(published)
+    link.symlink_to("/dev/not-seen-here")
+    mapped = kubelet.root / "plugins" / "kubernetes.io~local-volume" / "volumeDevices" / "pvc-1.mail" / POD
+    mapped.parent.mkdir(parents=True)
+    mapped.touch()  # as it is before the device is mounted there
     assert kubelet.volumes.look(DEVICE) == SeenVolume()
-    published.touch()  # as it is before the device is mounted there
-    assert kubelet.volumes.look(DEVICE) == SeenVolume()
-    published.unlink()
-    os.mknod(published, 0o600 | 0o060000, os.makedev(7, 0))
-    assert kubelet.volumes.look(DEVICE) == SeenVolume(published, is_made=True)
+    kubelet.bind(Path("/dev/loop0"), mapped)
+    assert kubelet.volumes.look(DEVICE) == SeenVolume(Path("/dev/loop0"), is_made=True)
+    link.unlink()
+    assert kubelet.volumes.look(DEVICE) == SeenVolume(), "the pod has no such volume"
 
 
 def test_a_maker_that_is_killed_leaves_a_whole_file_or_none(kubelet: Kubelet) -> None:
