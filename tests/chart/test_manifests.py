@@ -24,6 +24,7 @@ from virtfleet_operator.settings import read_settings
 
 ALL = ("--values", str(FULL))
 PROMETHEUS = ("--api-versions", "monitoring.coreos.com/v1/PodMonitor,monitoring.coreos.com/v1/PrometheusRule")
+RIGHTS = ("rbac.yaml", "rbac-volumes.yaml")
 SPACES = {"default": (), "full": ALL}
 VOLUMES = ("--set", "volumes.enabled=true,image.registry=registry.example,node.kubeletDirectory=/srv/kubelet")
 
@@ -33,10 +34,8 @@ HOLDERS = {
 }
 
 
-def rules(objects: list[dict[str, Any]], kind: str) -> list[Any]:
-    return next(
-        one["rules"] for one in objects if one["kind"] == kind and one["metadata"]["name"] == "virtfleet-operator"
-    )
+def rules(objects: list[dict[str, Any]], kind: str, name: str = "virtfleet-operator") -> list[Any]:
+    return next(one["rules"] for one in objects if one["kind"] == kind and one["metadata"]["name"] == name)
 
 
 @pytest.mark.parametrize("values", SPACES.values(), ids=SPACES)
@@ -86,8 +85,10 @@ def test_a_single_operator_has_no_disruption_budget(helm_4: Helm) -> None:
 
 
 def test_the_operator_has_the_rights_of_rbac_yaml_and_no_other(helm_4: Helm) -> None:
-    written = list(yaml.safe_load_all((checkout() / "operator" / "rbac.yaml").read_text()))
+    written = [one for name in RIGHTS for one in yaml.safe_load_all((checkout() / "operator" / name).read_text())]
     rendered = Rendered(helm_4, *ALL).objects
+    pods = "virtfleet-operator-volumes"
+    assert rules(rendered, "ClusterRole", pods) == rules(written, "ClusterRole", pods)
     for kind in ("ClusterRole", "Role"):
         assert rules(rendered, kind) == rules(written, kind)
     account = {"kind": "ServiceAccount", "name": "virtfleet-operator", "namespace": "virtfleet-system"}
@@ -103,17 +104,18 @@ def test_the_operator_has_the_rights_of_rbac_yaml_and_no_other(helm_4: Helm) -> 
 
 
 def test_the_operator_makes_pods_only_where_claims_may_be_disks(helm_4: Helm) -> None:
-    def core(rendered: Rendered) -> set[tuple[str, str]]:
-        found = [rule for rule in rules(rendered.objects, "ClusterRole") if rule["apiGroups"] == [""]]
-        return {(resource, verb) for rule in found for resource in rule["resources"] for verb in rule["verbs"]}
+    def bound(rendered: Rendered) -> set[tuple[str, str]]:
+        names = {one["roleRef"]["name"] for one in rendered.objects if one["kind"] == "ClusterRoleBinding"}
+        found = [one for one in rendered.objects if one["kind"] == "ClusterRole" and one["metadata"]["name"] in names]
+        listed = [rule for role in found for rule in role["rules"] if rule["apiGroups"] == [""]]
+        return {(resource, verb) for rule in listed for resource in rule["resources"] for verb in rule["verbs"]}
 
-    without, with_volumes = Rendered(helm_4), Rendered(helm_4, *VOLUMES)
-    assert core(with_volumes) - core(without) == {
+    without, with_volumes = bound(Rendered(helm_4)), bound(Rendered(helm_4, *VOLUMES))
+    assert ("pods", "get") in without
+    assert with_volumes - without == {
         *(("pods", verb) for verb in ("list", "watch", "create", "delete")),
         *((resource, "get") for resource in ("persistentvolumeclaims", "persistentvolumes", "nodes")),
     }
-    for rendered in (without, with_volumes):
-        assert {resource for resource, verb in core(rendered) if verb == "get"} >= {"pods", "secrets"}
 
 
 def test_the_kinds_are_those_of_kubectl_and_stay_by_default(helm_4: Helm) -> None:
@@ -202,11 +204,12 @@ def test_the_daemon_sees_what_the_kubelet_mounts_where_the_host_does_once_claims
         return {paths[mount["name"]]: mount for mount in mounts if mount["name"] in paths}
 
     rendered = Rendered(helm_4, *VOLUMES)
-    (path, mount), *others = [(p, m) for p, m in folders(rendered).items() if p not in folders(Rendered(helm_4))]
-    assert others == []
-    assert path == mount["mountPath"] == "/srv/kubelet/pods"
-    assert mount["mountPropagation"] == "HostToContainer"
-    assert "readOnly" not in mount  # it makes disk.img
+    more = {path: mount for path, mount in folders(rendered).items() if path not in folders(Rendered(helm_4))}
+    assert more.keys() == {"/srv/kubelet/pods", "/srv/kubelet/plugins"}
+    for path, mount in more.items():
+        assert mount["mountPath"] == path
+        assert mount["mountPropagation"] == "HostToContainer"
+        assert "readOnly" not in mount  # it makes disk.img
     written = tmp_path / "node.yaml"
     written.write_text(rendered.find("ConfigMap", "virtfleet-node")["data"]["node.yaml"])
     assert read_config(written, OwnFacts("hv-1", "192.0.2.1")).kubelet_directory == Path("/srv/kubelet")

@@ -46,6 +46,7 @@ from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.storage.disks import DiskStore
 from virtfleet_node.storage.media import MediaStore
 from virtfleet_node.storage.pools import Pools
+from virtfleet_node.storage.volumes import Volumes
 from virtfleet_node.storage.wanted_pools import WantedPools
 
 KERNEL = "aaaaaaaa-0000-4000-8000-000000000000"
@@ -337,6 +338,7 @@ class Rig:
             pools=self.pools,
             wanted_pools=self.wanted_pools,
             disks=self.disks,
+            volumes=Volumes(self.node.directory / "kubelet"),
             images=self.images,
             media=self.media,
             switch=self.switch,

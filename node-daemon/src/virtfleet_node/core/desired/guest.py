@@ -50,6 +50,8 @@ class ResolvedDisk:
 
     file: FileLayer
     backing: tuple[FileLayer, ...] = ()
+    is_device: bool = False
+    """It is a block device of the host's."""
 
 
 @dataclass(frozen=True)
