@@ -12,6 +12,7 @@ from operator_rig import SPACE, Rig, rig
 from virtfleet_api.machine import Machine, MachineDisk, VolumeMode, VolumeSource
 from virtfleet_api.names import MACHINE_UID_LABEL
 from virtfleet_dev.control_plane import ControlPlane
+from virtfleet_dev.paths import checkout
 from virtfleet_operator.kube.errors import ConflictError, NotFoundError
 from virtfleet_operator.kube.paths import CLAIMS, NODES, PODS, VOLUMES, KindPath
 
@@ -28,6 +29,8 @@ async def fleet(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFa
     async with rig(control_plane, tmp_path_factory.mktemp("volumes")) as built:
         with contextlib.suppress(ConflictError):  # a controller has made it
             await built.client.create(ACCOUNTS.collection(SPACE), {"metadata": {"name": "default"}})
+        rights = str(checkout() / "operator" / "rbac-volumes.yaml")
+        await asyncio.to_thread(control_plane.kubectl.run, "apply", "-f", rights)
         await built.start_operator(volumes=VOLUMES_ON)
         await built.add_node("node-a")
         await built.add_node("node-b")
@@ -331,7 +334,9 @@ async def test_a_snapshot_leaves_volumes_out(fleet: Rig) -> None:
 
 async def test_without_volumes_enabled_a_machine_says_so(fleet: Rig) -> None:
     await make_claim(fleet, "data", "pv-1")
+    rights = str(checkout() / "operator" / "rbac-volumes.yaml")
     await fleet.stop_operator("one")
+    await asyncio.to_thread(fleet.control_plane.kubectl.run, "delete", "-f", rights)
     await fleet.start_operator()
     uid = await make_machine(fleet, "closed")
     said = await wait_reason(fleet, "closed", "VolumesDisabled")
@@ -341,6 +346,7 @@ async def test_without_volumes_enabled_a_machine_says_so(fleet: Rig) -> None:
     )
     await asyncio.sleep(1)
     assert await pods_of(fleet, uid) == []
+    await asyncio.to_thread(fleet.control_plane.kubectl.run, "apply", "-f", rights)
     await fleet.stop_operator("one")
     await fleet.start_operator(volumes=VOLUMES_ON)
     await wait_pod(fleet, uid)

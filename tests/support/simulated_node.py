@@ -257,7 +257,8 @@ class SimulatedDaemon:
     def _rest(self, machine: Machine) -> Phase:
         """Return where a machine comes to rest; it starts once its volumes are held."""
         old, rested = self.reports.get(machine.uid), _RESTED[machine.run]
-        missing = any(isinstance(d.source, VolumeSource) and d.source.pod_uid is None for d in machine.hardware.disks)
+        sources = (disk.source for disk in machine.hardware.volumes)
+        missing = any(isinstance(source, VolumeSource) and source.pod_uid is None for source in sources)
         is_off = old is None or old.phase is not Phase.RUNNING
         return Phase.PROVISIONING if missing and is_off and rested is not Phase.STOPPED else rested
 
@@ -300,7 +301,7 @@ class SimulatedDaemon:
                     capacity_bytes=disk.size_bytes or GIB,
                     backing_image_uid=disk.source.image_uid if isinstance(disk.source, ImageDiskSource) else None,
                 )
-                for number, disk in enumerate(hardware.disks)
+                for number, disk in enumerate(disk for disk in hardware.disks if not disk.is_volume)
             ),
             interfaces=tuple(InterfaceReport(name=card.name, mac=card.mac) for card in hardware.interfaces),
             restore=self.restored.get(machine.uid),

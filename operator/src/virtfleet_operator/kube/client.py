@@ -25,6 +25,9 @@ LIST_CHUNK: Final = 500
 WATCH_SECONDS: Final = 300
 """How long the API server keeps one watch open."""
 
+SILENCE_SECONDS: Final = 150
+"""A watch gets a bookmark each minute: one that is silent for longer is dead."""
+
 MERGE_PATCH: Final = "application/merge-patch+json"
 
 
@@ -105,7 +108,8 @@ class KubeClient:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
         }
-        what, limit = f"WATCH {path}", aiohttp.ClientTimeout(total=WATCH_SECONDS + 10)
+        what = f"WATCH {path}"
+        limit = aiohttp.ClientTimeout(total=WATCH_SECONDS + 10, sock_read=SILENCE_SECONDS)
         try:
             async with self._session.get(
                 self._server + path, params=query, timeout=limit, server_hostname=self._tls_name

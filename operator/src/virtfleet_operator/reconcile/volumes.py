@@ -79,6 +79,8 @@ async def hold_volumes(
     if volumes is None or not isinstance(vm, VirtualMachine):
         return document, None
     wanted, found = build_holders(vm, claims, node), _pods(volumes, vm)
+    if not found and next(volume_disks(vm), None) is None:
+        return document, None
     hold = _shall_hold(context, stored, vm, node)
     if hold is False:
         await _delete(context, found.values())
