@@ -315,8 +315,8 @@ def test_a_snapshot_leaves_a_claim_out_and_says_how(vm: VirtualMachine, objects:
 
     assert says(mode="Memory", excludeDisks=["data"]) == (
         (
-            "spec.mode: VirtualMachine 'web-1' has disk 'data' on a PersistentVolumeClaim, which cannot be captured with "
-            "memory: write mode: Disk"
+            "spec.mode: VirtualMachine 'web-1' has disk 'data' on a PersistentVolumeClaim, which cannot be captured "
+            "with memory: write mode: Disk"
         ),
     )
     assert says(mode="Disk") == (
@@ -372,8 +372,8 @@ def test_a_restore_has_nothing_to_put_back_on_a_claim(vm: VirtualMachine, object
     objects.sources["shop", "web-1"] = vm
     assert target_problems(*restoring(vm), objects) == (
         (
-            "spec.memory: VirtualMachine 'web-1' has disk 'data' on a PersistentVolumeClaim, which is not put back: write "
-            "memory: false, or remove the disk from the machine"
+            "spec.memory: VirtualMachine 'web-1' has disk 'data' on a PersistentVolumeClaim, which is not put back: "
+            "write memory: false, or remove the disk from the machine"
         ),
     )
     restore, snapshot = restoring(vm, memory=False)
