@@ -13,6 +13,7 @@ from virtfleet_api.machine import Machine, MachineDisk, VolumeMode, VolumeSource
 from virtfleet_api.names import MACHINE_UID_LABEL
 from virtfleet_dev.control_plane import ControlPlane
 from virtfleet_dev.paths import checkout
+from virtfleet_operator.core.volumes import LETS_GO_AFTER
 from virtfleet_operator.kube.errors import ConflictError, NotFoundError
 from virtfleet_operator.kube.paths import CLAIMS, NODES, PODS, VOLUMES, KindPath
 
@@ -229,6 +230,26 @@ async def test_a_holder_that_somebody_deletes_is_made_anew_and_the_guest_goes_on
     await fleet.client.patch(PODS.status(SPACE, second["metadata"]["name"]), {"status": {"phase": "Failed"}})
     await wait_pod(fleet, uid, other_than=second["metadata"]["uid"])
     assert await fleet.word("again") == "Running"
+
+
+async def test_a_claim_is_let_go_once_the_guest_has_let_go_of_the_disk(fleet: Rig) -> None:
+    await make_claim(fleet, "data", "pv-1")
+    uid = await make_machine(fleet, "holds")
+    await run_pod(fleet, await wait_pod(fleet, uid))
+    await fleet.wait_word("holds", "Running")
+    await fleet.patch("VirtualMachine", "holds", {"spec": {"disks": None}})
+    node = next(node.daemon for node in fleet.nodes.values() if uid in node.daemon.reports)
+
+    async def known() -> bool:
+        return not node.machines[uid].hardware.disks and node.reports[uid].generation == 2
+
+    await fleet.eventually(known, "the node knows that the disk shall go")
+    node._publish(node.reports[uid].model_copy(update={"held_disks": ("data",)}))
+    await asyncio.sleep(LETS_GO_AFTER.total_seconds() + 15)
+    assert len(await pods_of(fleet, uid)) == 1
+    node._publish(node.reports[uid].model_copy(update={"held_disks": ()}))
+    await wait_no_pod(fleet, uid)
+    assert await fleet.word("holds") == "Running"
 
 
 async def test_an_operator_that_is_killed_in_between_goes_on(fleet: Rig) -> None:

@@ -144,7 +144,7 @@ class Leading:
         if not own.enabled:
             return None
         pods = HolderPods(self._client, self._controller.holder_changed)
-        return Volumes(pods, ClaimReader(self._client), own.image)
+        return Volumes(pods, ClaimReader(self._client), own.image, self._controller.queue.add_after)
 
     def _build_context(
         self,

@@ -12,7 +12,7 @@ from virtfleet_api.names import DNS_LABEL_PATTERN
 from virtfleet_api.resource import ObjectMeta
 from virtfleet_operator.core.holder import Holder, holder_body, is_holding, is_ours
 from virtfleet_operator.core.placement.volumes import reaches
-from virtfleet_operator.core.volumes import plan_holders
+from virtfleet_operator.core.volumes import HolderPlan, plan_holders
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 IMAGE = "registry.example/holder:1"
@@ -63,12 +63,12 @@ class Cluster:
     def step(self, wanted: list[Holder]) -> bool:
         """Do as planned; say whether anything was to be done."""
         plan = plan_holders(wanted, self.pods, IMAGE, self.now)
-        for name in plan.delete:
+        for name in (*plan.delete, *plan.surplus):
             del self.pods[name]
         for holder in plan.create:
             self.create(holder)
         self.now += timedelta(seconds=10)
-        return bool(plan.create or plan.delete or plan.look_again)
+        return plan != HolderPlan()
 
     def run(self) -> None:
         """Have every pod run that has not ended."""

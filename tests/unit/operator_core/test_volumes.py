@@ -28,7 +28,9 @@ from virtfleet_operator.core.validate.vm_restore import target_problems
 from virtfleet_operator.core.verdict import Invalid, Waiting
 from virtfleet_operator.core.volumes import (
     Claim,
+    HolderPlan,
     build_holders,
+    has_let_go,
     pending,
     plan_holders,
     read_claim,
@@ -203,9 +205,9 @@ def test_pods_are_made_once_and_those_of_no_use_are_deleted(vm: VirtualMachine, 
     assert (plan.create, plan.delete, plan.look_again) == ((), (), False)
     (elsewhere,) = build_holders(vm, CLAIMS, "node-b")
     plan = plan_holders((elsewhere,), pods, IMAGE, now)
-    assert (plan.create, plan.delete) == ((elsewhere,), (holder.name,))
+    assert (plan.create, plan.delete, plan.surplus) == ((elsewhere,), (), (holder.name,))
     pods[holder.name]["metadata"]["deletionTimestamp"] = now.isoformat()
-    assert plan_holders((), pods, IMAGE, now).delete == ()
+    assert plan_holders((), pods, IMAGE, now) == HolderPlan()
 
 
 def test_a_pod_that_ended_is_made_anew_and_not_again_and_again(holder: Holder, now: datetime) -> None:
@@ -241,6 +243,21 @@ def test_claims_are_held_while_a_guest_is_or_may_be_on(
 ) -> None:
     report = MachineReport(uid=UID, namespace="shop", name="web-1", phase=phase, generation=3) if phase else None
     assert shall_hold(run, generation, report, heard=heard) is holds
+
+
+@pytest.mark.parametrize(
+    ("generation", "report", "gone"),
+    [
+        (3, {}, True),
+        (4, {}, False),
+        (3, {"held_disks": ("data",)}, False),
+        (3, {"restart_required": ("disks[data]",)}, False),
+        (4, {"phase": Phase.STOPPED}, True),
+    ],
+)
+def test_a_guest_has_let_go_once_its_node_does_not_say_otherwise(generation: int, report: Body, *, gone: bool) -> None:
+    told = {"uid": UID, "namespace": "shop", "name": "web-1", "phase": Phase.RUNNING, "generation": 3, **report}
+    assert has_let_go(generation, MachineReport(**told)) is gone
 
 
 def test_a_machine_that_is_off_does_not_mind_that_volumes_are_disabled(machine: Make) -> None:

@@ -31,6 +31,9 @@ VOLUMES_DISABLED: Final = "VolumesDisabled"
 ENDED_STAYS: Final = timedelta(seconds=10)
 """How old a pod is at least that has ended and is made anew: one that ends at once is not made again and again."""
 
+LETS_GO_AFTER: Final = timedelta(seconds=20)
+"""A guest that is asked to let go of a disk either has by then, or its node says that it holds it."""
+
 _SECTOR: Final = 512
 _ON: Final = frozenset({Phase.STARTING, Phase.RUNNING, Phase.PAUSED, Phase.STOPPING, Phase.CRASH_LOOP})
 
@@ -53,11 +56,14 @@ Claims = Mapping[str, Claim]
 
 @dataclass(frozen=True, slots=True)
 class HolderPlan:
-    """Which pods to create and which to delete, by name, and whether to look again for want of an event."""
+    """Which pods to create, and which to delete, by name."""
 
     create: tuple[Holder, ...] = ()
     delete: tuple[str, ...] = ()
+    surplus: tuple[str, ...] = ()
+    """Those that hold what the machine's spec names no more; its guest may still have it."""
     look_again: bool = False
+    """A pod is to be deleted later, and nothing will tell when."""
 
 
 def volume_disks(vm: VirtualMachine) -> Iterator[tuple[int, Disk, str]]:
@@ -124,7 +130,8 @@ def plan_holders(wanted: Sequence[Holder], found: Mapping[str, Body], image: str
     was made with, when there is another by now.
     """
     names = {holder.name for holder in wanted}
-    delete = [name for name, pod in found.items() if name not in names and not is_ending(pod)]
+    surplus = sorted(name for name, pod in found.items() if name not in names and not is_ending(pod))
+    delete = []
     look_again = False
     for holder in wanted:
         pod = found.get(holder.name)
@@ -137,7 +144,14 @@ def plan_holders(wanted: Sequence[Holder], found: Mapping[str, Body], image: str
         else:
             delete.append(holder.name)
     create = tuple(holder for holder in wanted if holder.name not in found)
-    return HolderPlan(create, tuple(sorted(delete)), look_again)
+    return HolderPlan(create, tuple(sorted(delete)), tuple(surplus), look_again)
+
+
+def has_let_go(generation: int, report: MachineReport | None) -> bool:
+    """Tell whether a guest has no disk any more that its spec does not name, as far as its node says."""
+    if report is None or report.phase not in _ON:
+        return True
+    return report.generation >= generation and not report.held_disks and not report.restart_required
 
 
 def with_volumes(document: Machine, claims: Claims, wanted: Sequence[Holder], found: Mapping[str, Body]) -> Machine:

@@ -34,6 +34,10 @@ class Volumes:
     claims: ClaimReader
     image: str
     """What the pods run that hold claims."""
+    look_later: Callable[[Key, float], None]
+    """Has a machine looked at after so many seconds."""
+    surplus: dict[str, datetime] = field(default_factory=dict)
+    """Since when pods are there that hold what their machine's spec names no more, by UID."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
+from typing import Final
 
 from virtfleet_api.machine import Machine, Run
+from virtfleet_api.report import MachineReport
 from virtfleet_api.virtual_machine import VirtualMachine
 from virtfleet_operator.core.compile import run_of
 from virtfleet_operator.core.holder import Holder, holder_body, is_ending, is_ours
@@ -12,10 +15,12 @@ from virtfleet_operator.core.place import Candidate, Need
 from virtfleet_operator.core.placement.volumes import reaches, required_terms
 from virtfleet_operator.core.verdict import Waiting, plain
 from virtfleet_operator.core.volumes import (
+    LETS_GO_AFTER,
     Claims,
     build_holders,
     claim_not_found,
     foreign,
+    has_let_go,
     pending,
     plan_holders,
     refused,
@@ -30,6 +35,9 @@ from virtfleet_operator.kube.client import Body
 from virtfleet_operator.kube.errors import ConflictError, InvalidError, NotFoundError, RefusedError
 from virtfleet_operator.kube.paths import PODS
 from virtfleet_operator.reconcile.context import Context, Volumes
+
+LOOK_AGAIN_SECONDS: Final = 10.0
+"""Between looks at a pod that is to be deleted later."""
 
 
 async def find_claims(context: Context, vm: VirtualMachine) -> Claims | Waiting:
@@ -85,11 +93,10 @@ async def hold_volumes(
     if hold is False:
         await _delete(context, found.values())
         return with_volumes(document, claims, (), {}), None
-    obstacle = await _keep(context, vm, claims, wanted) if hold else None
-    waits = run_of(vm) is not Run.STOPPED
-    return with_volumes(document, claims, wanted, found), (
-        obstacle or pending(vm, claims, wanted, found)
-    ) if waits else None
+    obstacle = await _keep(context, stored, vm, wanted, _report(context, stored, node)) if hold else None
+    if run_of(vm) is not Run.STOPPED:
+        obstacle = obstacle or pending(vm, claims, wanted, found)
+    return with_volumes(document, claims, wanted, found), obstacle
 
 
 async def release_when_off(context: Context, stored: Stored, node: str) -> None:
@@ -118,24 +125,40 @@ def _pods(volumes: Volumes, vm: VirtualMachine) -> Mapping[str, Body]:
 
 
 def _shall_hold(context: Context, stored: Stored, vm: VirtualMachine, node: str) -> bool | None:
+    heard = context.fleet.contact(node) is Contact.HEARD
+    return shall_hold(run_of(vm), vm.metadata.generation, _report(context, stored, node), heard=heard)
+
+
+def _report(context: Context, stored: Stored, node: str) -> MachineReport | None:
     state = context.fleet.node(node)
-    heard = state is not None and state.contact is Contact.HEARD
-    report = state.machines.get(stored.uid) if state else None
-    return shall_hold(run_of(vm), vm.metadata.generation, report, heard=heard)
+    return state.machines.get(stored.uid) if state else None
 
 
-async def _keep(context: Context, vm: VirtualMachine, claims: Claims, wanted: Sequence[Holder]) -> Waiting | None:
-    """Create and delete pods as planned; say which of them cannot be made, or has to be looked at again."""
+async def _keep(
+    context: Context, stored: Stored, vm: VirtualMachine, wanted: Sequence[Holder], report: MachineReport | None
+) -> Waiting | None:
+    """Create and delete pods as planned; say which of them cannot be made."""
     if context.volumes is None:
         return None
     found, image = _pods(context.volumes, vm), context.volumes.image
     plan = plan_holders(wanted, found, image, context.clock())
-    await _delete(context, [found[name] for name in plan.delete])
+    surplus = [found[name] for name in plan.surplus]
+    kept = [pod for pod in surplus if not _is_let_go(context.volumes, pod, vm, report, context.clock())]
+    if plan.look_again or kept:
+        context.volumes.look_later(stored.key, LOOK_AGAIN_SECONDS)
+    await _delete(context, [*(found[name] for name in plan.delete), *(pod for pod in surplus if pod not in kept)])
     obstacles = [await _create(context, vm, holder, image) for holder in plan.create]
-    if first := next((obstacle for obstacle in obstacles if obstacle), None):
-        return first
-    waiting = pending(vm, claims, wanted, found) if plan.look_again else None
-    return replace(waiting, watched=False) if waiting else None
+    return next((obstacle for obstacle in obstacles if obstacle), None)
+
+
+def _is_let_go(volumes: Volumes, pod: Body, vm: VirtualMachine, report: MachineReport | None, now: datetime) -> bool:
+    """Tell whether the guest does not use any more what a pod holds that is not wanted."""
+    uid = pod["metadata"]["uid"]
+    since = volumes.surplus.setdefault(uid, now)
+    if since + LETS_GO_AFTER > now or not has_let_go(vm.metadata.generation, report):
+        return False
+    del volumes.surplus[uid]
+    return True
 
 
 async def _create(context: Context, vm: VirtualMachine, holder: Holder, image: str) -> Waiting | None:
