@@ -50,13 +50,19 @@ async def tidy(fleet: Rig) -> AsyncIterator[None]:
 
 
 async def _remove(fleet: Rig, path: KindPath, space: str, item: dict[str, Any]) -> None:
-    """Delete an object whose controllers do not run."""
+    """Delete an object whose controllers do not run, and wait until it is gone."""
     where = path.object(space, item["metadata"]["name"])
-    try:
-        await fleet.client.patch(where, {"metadata": {"finalizers": None}})
-        await fleet.client.delete(where)
-    except NotFoundError:
-        return
+
+    async def gone() -> bool:
+        try:
+            await fleet.client.delete(where)
+            await fleet.client.patch(where, {"metadata": {"finalizers": None}})
+            await fleet.client.get(where)
+        except NotFoundError:
+            return True
+        return False
+
+    await fleet.eventually(gone, f"{where} is gone")
 
 
 async def make_claim(fleet: Rig, name: str, volume: str | None = None, mode: str = "Filesystem") -> None:
