@@ -204,11 +204,12 @@ def test_the_daemon_sees_what_the_kubelet_mounts_where_the_host_does_once_claims
         return {paths[mount["name"]]: mount for mount in mounts if mount["name"] in paths}
 
     rendered = Rendered(helm_4, *VOLUMES)
-    (path, mount), *others = [(p, m) for p, m in folders(rendered).items() if p not in folders(Rendered(helm_4))]
-    assert others == []
-    assert path == mount["mountPath"] == "/srv/kubelet/pods"
-    assert mount["mountPropagation"] == "HostToContainer"
-    assert "readOnly" not in mount  # it makes disk.img
+    more = {path: mount for path, mount in folders(rendered).items() if path not in folders(Rendered(helm_4))}
+    assert more.keys() == {"/srv/kubelet/pods", "/srv/kubelet/plugins"}
+    for path, mount in more.items():
+        assert mount["mountPath"] == path
+        assert mount["mountPropagation"] == "HostToContainer"
+        assert "readOnly" not in mount  # it makes disk.img
     written = tmp_path / "node.yaml"
     written.write_text(rendered.find("ConfigMap", "virtfleet-node")["data"]["node.yaml"])
     assert read_config(written, OwnFacts("hv-1", "192.0.2.1")).kubelet_directory == Path("/srv/kubelet")
