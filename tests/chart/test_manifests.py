@@ -210,9 +210,16 @@ def test_the_daemon_sees_what_the_kubelet_mounts_where_the_host_does_once_claims
         assert mount["mountPath"] == path
         assert mount["mountPropagation"] == "HostToContainer"
         assert "readOnly" not in mount  # it makes disk.img
+    added = [set(_capabilities(one)) for one in (rendered, Rendered(helm_4))]
+    assert added[0] - added[1] == {"CHOWN"}  # and gives it to QEMU's user
     written = tmp_path / "node.yaml"
     written.write_text(rendered.find("ConfigMap", "virtfleet-node")["data"]["node.yaml"])
     assert read_config(written, OwnFacts("hv-1", "192.0.2.1")).kubelet_directory == Path("/srv/kubelet")
+
+
+def _capabilities(rendered: Rendered) -> list[str]:
+    container = rendered.container("DaemonSet", "virtfleet-node", "daemon")
+    return list(container["securityContext"]["capabilities"]["add"])
 
 
 @pytest.mark.parametrize(("image", "asked"), HOLDERS.items(), ids=["default", "own"])
