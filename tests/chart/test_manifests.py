@@ -203,7 +203,14 @@ def test_the_daemon_sees_what_the_kubelet_mounts_where_the_host_does_once_claims
         mounts = pod["containers"][0]["volumeMounts"]
         return {paths[mount["name"]]: mount for mount in mounts if mount["name"] in paths}
 
+    def rights(rendered: Rendered) -> set[str]:
+        added: list[str] = rendered.pods["DaemonSet virtfleet-node"]["containers"][0]["securityContext"][
+            "capabilities"
+        ]["add"]
+        return set(added)
+
     rendered = Rendered(helm_4, *VOLUMES)
+    assert rights(rendered) - rights(Rendered(helm_4)) == {"CHOWN"}, "it gives disk.img to QEMU's user"
     more = {path: mount for path, mount in folders(rendered).items() if path not in folders(Rendered(helm_4))}
     assert more.keys() == {"/srv/kubelet/pods", "/srv/kubelet/plugins"}
     for path, mount in more.items():
