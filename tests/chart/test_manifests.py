@@ -203,23 +203,21 @@ def test_the_daemon_sees_what_the_kubelet_mounts_where_the_host_does_once_claims
         mounts = pod["containers"][0]["volumeMounts"]
         return {paths[mount["name"]]: mount for mount in mounts if mount["name"] in paths}
 
+    def rights(rendered: Rendered) -> set[str]:
+        container = rendered.container("DaemonSet", "virtfleet-node", "daemon")
+        return set(container["securityContext"]["capabilities"]["add"])
+
     rendered = Rendered(helm_4, *VOLUMES)
+    assert rights(rendered) - rights(Rendered(helm_4)) == {"CHOWN"}, "it gives disk.img to QEMU's user"
     more = {path: mount for path, mount in folders(rendered).items() if path not in folders(Rendered(helm_4))}
     assert more.keys() == {"/srv/kubelet/pods", "/srv/kubelet/plugins"}
     for path, mount in more.items():
         assert mount["mountPath"] == path
         assert mount["mountPropagation"] == "HostToContainer"
         assert "readOnly" not in mount  # it makes disk.img
-    added = [set(_capabilities(one)) for one in (rendered, Rendered(helm_4))]
-    assert added[0] - added[1] == {"CHOWN"}  # and gives it to QEMU's user
     written = tmp_path / "node.yaml"
     written.write_text(rendered.find("ConfigMap", "virtfleet-node")["data"]["node.yaml"])
     assert read_config(written, OwnFacts("hv-1", "192.0.2.1")).kubelet_directory == Path("/srv/kubelet")
-
-
-def _capabilities(rendered: Rendered) -> list[str]:
-    container = rendered.container("DaemonSet", "virtfleet-node", "daemon")
-    return list(container["securityContext"]["capabilities"]["add"])
 
 
 @pytest.mark.parametrize(("image", "asked"), HOLDERS.items(), ids=["default", "own"])

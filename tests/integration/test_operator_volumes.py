@@ -22,6 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 IMAGE = "registry.example/holder:1"
 VOLUMES_ON = {"enabled": True, "image": IMAGE}
 ACCOUNTS = KindPath("/api/v1", "serviceaccounts")
+QUOTAS = KindPath("/api/v1", "resourcequotas")
 GIB = 1 << 30
 
 
@@ -336,6 +337,22 @@ async def test_a_pod_of_somebody_else_is_left_alone(fleet: Rig) -> None:
     await fleet.eventually(says, "the machine names the pod")
     await fleet.client.delete(PODS.object(SPACE, name))
     await wait_pod(fleet, uid)
+
+
+async def test_a_full_quota_is_told_and_the_machine_goes_on_once_there_is_room(fleet: Rig) -> None:
+    await make_claim(fleet, "data", "pv-1")
+    hard = {"pods": "0"}
+    await fleet.client.create(QUOTAS.collection(SPACE), {"metadata": {"name": "full"}, "spec": {"hard": hard}})
+    status = {"hard": hard, "used": {"pods": "0"}}
+    await fleet.client.patch(QUOTAS.status(SPACE, "full"), {"status": status})
+    uid = await make_machine(fleet, "quota")
+    said = await wait_reason(fleet, "quota", "VolumePending")
+    assert said.startswith("spec.disks[0].source.pvc: pod quota-data-")
+    assert "cannot be created" in said
+    assert "exceeded quota: full" in said
+    await fleet.client.delete(QUOTAS.object(SPACE, "full"))
+    await run_pod(fleet, await wait_pod(fleet, uid))
+    await fleet.wait_word("quota", "Running")
 
 
 async def test_a_snapshot_leaves_volumes_out(fleet: Rig) -> None:

@@ -58,7 +58,7 @@ def kubelet(tmp_path: Path) -> Iterator[Kubelet]:
 def test_a_volume_that_no_pod_holds_is_not_there(kubelet: Kubelet) -> None:
     for source in (FILES, DEVICE, FILES.model_copy(update={"pod_uid": None, "volume": None})):
         assert kubelet.volumes.look(source) == SeenVolume()
-    with pytest.raises(ConflictError, match="could not be made in the volume of the claim mail"):
+    with pytest.raises(ConflictError, match="could not be made ready in the volume of the claim mail"):
         kubelet.volumes.make(FILES, MIB)
 
 
@@ -85,7 +85,7 @@ def test_a_file_of_somebody_elses_is_given_to_qemu_as_it_is(kubelet: Kubelet) ->
     where = kubelet.folder() / "mount"
     file = kubelet.mount(where) / "disk.img"
     file.write_bytes(b"kept")
-    for closed in (kubelet.root, *kubelet.folder().parents[:4]):
+    for closed in kubelet.folder().parents[:4]:
         closed.chmod(0o750)
     assert kubelet.volumes.look(FILES) == SeenVolume(where / "disk.img", is_made=False)
     kubelet.volumes.make(FILES, 9 * MIB)

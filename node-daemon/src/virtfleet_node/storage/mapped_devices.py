@@ -38,5 +38,8 @@ def _mounted_below(folder: Path) -> Iterator[Path]:
 def _device(number: int) -> Path:
     """Return a device's name below /dev, which the kernel gives it."""
     uevent = _NUMBERS / f"{os.major(number)}:{os.minor(number)}" / "uevent"
-    name = next(line.partition("=")[2] for line in uevent.read_text().splitlines() if line.startswith("DEVNAME="))
+    words = (line.partition("=") for line in uevent.read_text().splitlines())
+    name = next((value for key, _, value in words if key == "DEVNAME"), None)
+    if name is None:
+        raise FileNotFoundError(uevent)  # it is being removed
     return Path("/dev") / name

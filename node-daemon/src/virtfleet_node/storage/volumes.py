@@ -34,7 +34,7 @@ class Volumes:
 
     def __init__(self, kubelet: Path, qemu_user: int | None = None) -> None:
         """Take the kubelet's folder, as it is seen from here, and the user that files are given to, if any."""
-        self._kubelet, self._pods, self._plugins = kubelet, kubelet / "pods", kubelet / "plugins"
+        self._pods, self._plugins = kubelet / "pods", kubelet / "plugins"
         self._qemu_user = qemu_user
 
     def look(self, source: VolumeSource) -> SeenVolume:
@@ -63,7 +63,7 @@ class Volumes:
                     _give(folder, source, self._qemu_user)
         except OSError as error:
             raise ConflictError(
-                f"{FILE} could not be made in the volume of the claim {source.claim}: {error.strerror}."
+                f"{FILE} could not be made ready in the volume of the claim {source.claim}: {error.strerror}."
             ) from None
 
     def _look_for_device(self, source: VolumeSource) -> SeenVolume:
@@ -82,7 +82,7 @@ class Volumes:
 
     def _way(self, path: Path) -> tuple[Path, ...]:
         """Return the kubelet's folders that lead to a volume; those of other pods remain closed."""
-        return tuple(folder for folder in path.parents if folder.is_relative_to(self._kubelet))
+        return tuple(folder for folder in path.parents if folder.is_relative_to(self._pods))
 
     @contextmanager
     def _opened(self, source: VolumeSource) -> Iterator[tuple[int, Path]]:

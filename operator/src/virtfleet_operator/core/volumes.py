@@ -182,10 +182,10 @@ def pending(vm: VirtualMachine, claims: Claims, wanted: Sequence[Holder], found:
     return None
 
 
-def refused(holder: Holder, words: str) -> Waiting:
+def refused(index: int, holder: Holder, words: str) -> Waiting:
     """Say that the API server does not take a pod, such as for a quota."""
     about = f"pod {holder.name}, which would hold PersistentVolumeClaim {quote(holder.claim)}, cannot be created"
-    return Waiting(VOLUME_PENDING, f"disk {quote(holder.disk)}: {about}: {words}", watched=False)
+    return Waiting(VOLUME_PENDING, f"spec.disks[{index}].source.pvc: {about}: {words}", watched=False)
 
 
 def foreign(index: int, holder: Holder) -> Waiting:

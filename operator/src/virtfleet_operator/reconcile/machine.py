@@ -152,7 +152,8 @@ async def _place(context: Context, stored: Stored, prepared: Prepared) -> Placed
     found = (context.catalog.image(*reference) for reference in image_references(vm))
     images = [image.metadata.uid for image in found if image is not None]
     asked = need(vm, sizing, disks, _pinned(vm, context), plugged(vm, context.catalog), images)
-    asked = await with_reach(context, asked, prepared.claims, context.candidates())
+    if prepared.claims:
+        asked = await with_reach(context, asked, prepared.claims, context.candidates())
     placed = place(asked, context.candidates(), context.surroundings(images))
     if isinstance(placed, Placed):
         promised = load_of(prepared.sizing, disks, promised_devices(prepared.vm))

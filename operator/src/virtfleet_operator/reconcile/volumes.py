@@ -164,14 +164,14 @@ def _is_let_go(volumes: Volumes, pod: Body, vm: VirtualMachine, report: MachineR
 async def _create(context: Context, vm: VirtualMachine, holder: Holder, image: str) -> Waiting | None:
     """Create a pod, unless it is there and only has not been seen yet; say why it cannot be made."""
     namespace = vm.metadata.namespace
+    index = next(index for index, disk, _ in volume_disks(vm) if disk.name == holder.disk)
     try:
         await context.client.create(PODS.collection(namespace), holder_body(holder, image))
     except ConflictError:
         there = await context.client.get(PODS.object(namespace, holder.name))
-        index = next(index for index, disk, _ in volume_disks(vm) if disk.name == holder.disk)
         return None if is_ours(there, holder) else foreign(index, holder)
     except (RefusedError, InvalidError) as error:
-        return refused(holder, plain(str(error)))
+        return refused(index, holder, plain(str(error)))
     return None
 
 
