@@ -107,6 +107,7 @@ def test_a_claim_is_read(body: Body, found: Claim) -> None:
 def test_the_pod_is_one_that_a_restricted_namespace_takes(holder: Holder) -> None:
     spec = holder_body(holder, IMAGE)["spec"]
     (container,) = spec["containers"]
+    assert (container["image"], container["imagePullPolicy"]) == (IMAGE, "IfNotPresent")
     assert spec["securityContext"] == {
         "runAsNonRoot": True,
         "runAsUser": 65534,

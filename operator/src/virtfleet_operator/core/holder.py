@@ -96,6 +96,7 @@ def _container(holder: Holder, image: str) -> dict[str, Any]:
     return {
         "name": CONTAINER,
         "image": image,
+        "imagePullPolicy": "IfNotPresent",  # whatever its tag: a guest can be started while the registry is away
         "command": ["sleep", "infinity"],
         "resources": {"requests": {"cpu": "1m", "memory": "4Mi"}, "limits": {"memory": "32Mi"}},
         "securityContext": {
