@@ -87,6 +87,11 @@ class Claims:
         assert {one["status"]["phase"] for one in found.values()} == {"Bound"}
         return {claim: one["spec"]["volumeName"] for claim, one in found.items()}
 
+    def mounts(self) -> list[str]:
+        """Return what the node has mounted of local volumes."""
+        lines = self.charted.local.pod_node.node.run("cat", "/proc/self/mountinfo").splitlines()
+        return [line for line in lines if "kubernetes.io~local-volume" in line]
+
     def _inside(self, command: str) -> tuple[int, str]:
         return self.charted.fleet.inside(GUEST, command)
 
@@ -169,6 +174,7 @@ def test_a_claim_is_a_disk_that_outlives_its_holder_and_its_machine(
     with time_of("machine with claims Ready"):
         fleet.wait_ready(GUEST)
     boot, first = claims.boot(), claims.held()
+    assert len(claims.mounts()) >= len(DEVICES)
     assert first.keys() == DEVICES.keys()
     volumes = claims.bound()
     assert claims.sizes() == dict.fromkeys(DEVICES, SIZE)
@@ -185,6 +191,7 @@ def test_a_claim_is_a_disk_that_outlives_its_holder_and_its_machine(
     fleet.patch(GUEST, {"runStrategy": "Halted"})
     fleet.wait_status(GUEST, "Stopped")
     eventually(lambda: not _pods_with_claims(charted), "nobody holds the claims of a machine that is off")
+    eventually(lambda: not claims.mounts(), "the kubelet has let go of the volumes, for the first pod as well")
     assert claims.bound() == volumes
 
     fleet.patch(GUEST, {"runStrategy": "Always"})
