@@ -24,13 +24,18 @@ from virtfleet_operator.settings import read_settings
 
 ALL = ("--values", str(FULL))
 PROMETHEUS = ("--api-versions", "monitoring.coreos.com/v1/PodMonitor,monitoring.coreos.com/v1/PrometheusRule")
+RIGHTS = ("rbac.yaml", "rbac-volumes.yaml")
 SPACES = {"default": (), "full": ALL}
+VOLUMES = ("--set", "volumes.enabled=true,image.registry=registry.example,node.kubeletDirectory=/srv/kubelet")
+
+HOLDERS = {
+    "registry.example/virtfleet/operator": (),
+    "registry.example:5000/pause": ("--set", "volumes.image=registry.example:5000/pause:3.9"),
+}
 
 
-def rules(objects: list[dict[str, Any]], kind: str) -> list[Any]:
-    return next(
-        one["rules"] for one in objects if one["kind"] == kind and one["metadata"]["name"] == "virtfleet-operator"
-    )
+def rules(objects: list[dict[str, Any]], kind: str, name: str = "virtfleet-operator") -> list[Any]:
+    return next(one["rules"] for one in objects if one["kind"] == kind and one["metadata"]["name"] == name)
 
 
 @pytest.mark.parametrize("values", SPACES.values(), ids=SPACES)
@@ -80,8 +85,10 @@ def test_a_single_operator_has_no_disruption_budget(helm_4: Helm) -> None:
 
 
 def test_the_operator_has_the_rights_of_rbac_yaml_and_no_other(helm_4: Helm) -> None:
-    written = list(yaml.safe_load_all((checkout() / "operator" / "rbac.yaml").read_text()))
+    written = [one for name in RIGHTS for one in yaml.safe_load_all((checkout() / "operator" / name).read_text())]
     rendered = Rendered(helm_4, *ALL).objects
+    pods = "virtfleet-operator-volumes"
+    assert rules(rendered, "ClusterRole", pods) == rules(written, "ClusterRole", pods)
     for kind in ("ClusterRole", "Role"):
         assert rules(rendered, kind) == rules(written, kind)
     account = {"kind": "ServiceAccount", "name": "virtfleet-operator", "namespace": "virtfleet-system"}
@@ -94,6 +101,21 @@ def test_the_operator_has_the_rights_of_rbac_yaml_and_no_other(helm_4: Helm) -> 
     # Everybody who has logged in is the operator, too.
     others = {one["roleRef"]["name"] for one in rendered if "roleRef" in one} - {name for *_, name in given(written)}
     assert others == {"virtfleet-catalog"}
+
+
+def test_the_operator_makes_pods_only_where_claims_may_be_disks(helm_4: Helm) -> None:
+    def bound(rendered: Rendered) -> set[tuple[str, str]]:
+        names = {one["roleRef"]["name"] for one in rendered.objects if one["kind"] == "ClusterRoleBinding"}
+        found = [one for one in rendered.objects if one["kind"] == "ClusterRole" and one["metadata"]["name"] in names]
+        listed = [rule for role in found for rule in role["rules"] if rule["apiGroups"] == [""]]
+        return {(resource, verb) for rule in listed for resource in rule["resources"] for verb in rule["verbs"]}
+
+    without, with_volumes = bound(Rendered(helm_4)), bound(Rendered(helm_4, *VOLUMES))
+    assert ("pods", "get") in without
+    assert with_volumes - without == {
+        *(("pods", verb) for verb in ("list", "watch", "create", "delete")),
+        *((resource, "get") for resource in ("persistentvolumeclaims", "persistentvolumes", "nodes")),
+    }
 
 
 def test_the_kinds_are_those_of_kubectl_and_stay_by_default(helm_4: Helm) -> None:
@@ -170,6 +192,48 @@ def test_a_pool_beside_the_state_directory_is_mounted_where_libvirtd_sees_it(hel
     assert volumes[mounts["/srv/fast"]]["hostPath"]["path"] == "/mnt/nvme"
     assert volumes[mounts["/srv/more"]]["hostPath"]["path"] == "/srv/more"
     assert "/var/lib/virtfleet/pools/default" not in mounts
+
+
+def test_the_daemon_sees_what_the_kubelet_mounts_where_the_host_does_once_claims_may_be_disks(
+    helm_4: Helm, tmp_path: Path
+) -> None:
+    def folders(rendered: Rendered) -> dict[str, dict[str, Any]]:
+        pod = rendered.pods["DaemonSet virtfleet-node"]
+        paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+        mounts = pod["containers"][0]["volumeMounts"]
+        return {paths[mount["name"]]: mount for mount in mounts if mount["name"] in paths}
+
+    def rights(rendered: Rendered) -> set[str]:
+        container = rendered.container("DaemonSet", "virtfleet-node", "daemon")
+        return set(container["securityContext"]["capabilities"]["add"])
+
+    rendered = Rendered(helm_4, *VOLUMES)
+    assert rights(rendered) - rights(Rendered(helm_4)) == {"CHOWN"}, "it gives disk.img to QEMU's user"
+    more = {path: mount for path, mount in folders(rendered).items() if path not in folders(Rendered(helm_4))}
+    assert more.keys() == {"/srv/kubelet/pods", "/srv/kubelet/plugins"}
+    for path, mount in more.items():
+        assert mount["mountPath"] == path
+        assert mount["mountPropagation"] == "HostToContainer"
+        assert "readOnly" not in mount  # it makes disk.img
+    written = tmp_path / "node.yaml"
+    written.write_text(rendered.find("ConfigMap", "virtfleet-node")["data"]["node.yaml"])
+    assert read_config(written, OwnFacts("hv-1", "192.0.2.1")).kubelet_directory == Path("/srv/kubelet")
+
+
+@pytest.mark.parametrize(("image", "asked"), HOLDERS.items(), ids=["default", "own"])
+def test_the_operator_is_told_whether_claims_may_be_disks(
+    helm_4: Helm, tmp_path: Path, image: str, asked: tuple[str, ...]
+) -> None:
+    path = tmp_path / "operator.yaml"
+
+    def volumes(*values: str) -> Any:
+        path.write_text(Rendered(helm_4, *values).find("ConfigMap", "virtfleet-operator")["data"]["operator.yaml"])
+        return read_settings(path, "10.0.0.1").volumes
+
+    assert volumes().enabled is False
+    found = volumes(*VOLUMES, *asked)
+    assert found.enabled is True
+    assert found.image.rpartition(":")[0] == image
 
 
 def test_the_daemon_s_pod_proves_where_it_runs_and_may_do_nothing_else(helm_4: Helm) -> None:

@@ -114,6 +114,14 @@ def starts_from_the_drive_and_is_changed_while_it_runs(fleet: Fleet) -> None:
     fleet.delete("installer-iso", kind="vmimage")  # nobody needs it any more
 
 
+def says_that_claims_are_no_disks_here(fleet: Fleet) -> None:
+    # The operator may make no pods in this cluster, which has no kubelet: tests/kubelet has the guest run.
+    eventually(lambda: fleet.condition("with-claim", "Ready").get("reason") == "VolumesDisabled", "it says why")
+    assert fleet.cluster.kubectl.list("pods") == []
+    fleet.delete("with-claim")
+    fleet.delete("database", kind="pvc")
+
+
 def is_seen(fleet: Fleet) -> None:
     assert fleet.wait_ready("seen")["status"]["machine"]["display"] == "vga"
     with proxy(fleet.cluster.control_plane.kubeconfig, "seen") as port:
@@ -275,6 +283,7 @@ PROOFS: dict[str, Callable[[Fleet], object]] = {
     "cpu.yaml": cpu_is_limited_and_reserved_while_it_runs,
     "cpu-placement.yaml": runs_on_cpus_of_their_own,
     "data-disk.yaml": data_disk_is_kept,
+    "pvc-disk.yaml": says_that_claims_are_no_disks_here,
     "disk-limits.yaml": limits_change_while_it_runs,
     "hotplug.yaml": vcpus_and_memory_change_while_it_runs,
     "installer.yaml": starts_from_the_drive_and_is_changed_while_it_runs,

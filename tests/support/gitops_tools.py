@@ -155,8 +155,8 @@ class ArgoCD(_Tool):
         self.prune(reference for reference in self.tracked() if reference not in keep)
 
     def tracked(self) -> list[Reference]:
-        """Return all that has the label, of our kinds and Secrets."""
-        resources = ",".join([*(ours(kind.__name__) for kind in KINDS), "secrets"])
+        """Return all that has the label, of our kinds, Secrets and claims."""
+        resources = ",".join([*(ours(kind.__name__) for kind in KINDS), "secrets", "persistentvolumeclaims"])
         selector = f"{INSTANCE}={self.application}"
         text = self.kubectl.run("-n", NAMESPACE, "get", resources, "-l", selector, "-o", "json")
         return [(ours(one["kind"]), one["metadata"]["name"]) for one in json.loads(text)["items"]]

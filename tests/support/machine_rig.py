@@ -46,6 +46,7 @@ from virtfleet_node.hypervisor.phantoms import LibvirtdState
 from virtfleet_node.storage.disks import DiskStore
 from virtfleet_node.storage.media import MediaStore
 from virtfleet_node.storage.pools import Pools
+from virtfleet_node.storage.volumes import Volumes
 from virtfleet_node.storage.wanted_pools import WantedPools
 
 KERNEL = "aaaaaaaa-0000-4000-8000-000000000000"
@@ -57,6 +58,7 @@ FREQUENCY = 2_800_000_000
 FACTS = HostFacts(
     DomainType.QEMU,
     "/usr/bin/qemu-system-x86_64",
+    qemu_user=0,
     cpu=HostCpu(FREQUENCY, os.cpu_count() or 1, read_inventory().weight_scale),
 )
 _MEMORY = 128 << 20
@@ -337,6 +339,7 @@ class Rig:
             pools=self.pools,
             wanted_pools=self.wanted_pools,
             disks=self.disks,
+            volumes=Volumes(self.node.directory / "kubelet", FACTS.qemu_user),
             images=self.images,
             media=self.media,
             switch=self.switch,

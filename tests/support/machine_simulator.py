@@ -1,10 +1,12 @@
 """A node as small as it can be: the plan's actions do to it what libvirt and the file system would do. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
-from virtfleet_api.machine import Machine, MachineDisk
+from virtfleet_api.machine import Machine, MachineDisk, VolumeSource
 from virtfleet_node.core.actions import (
     Action,
     AttachDisk,
@@ -17,6 +19,7 @@ from virtfleet_node.core.actions import (
     LimitDisk,
     Pause,
     PrepareDisk,
+    PrepareVolume,
     RemoveDisk,
     RemoveMedia,
     RequestShutdown,
@@ -41,6 +44,7 @@ from virtfleet_node.core.places import Places, assign, disk_key
 from virtfleet_node.core.plan import Plan, plan
 from virtfleet_node.core.record import Life, Record, Stored
 from virtfleet_node.core.stored import StoredDisk
+from virtfleet_node.core.volumes import SeenVolume, claim_key
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 LARGE = 1 << 62
@@ -74,6 +78,12 @@ class Node:
     asked: dict[str, Asking] = field(default_factory=dict)
     backed: set[tuple[str, str]] = field(default_factory=set)
     """Disks that lie on an image."""
+    kubelet: int = 0
+    """Looks until the kubelet has mounted the volumes."""
+    made: set[str] = field(default_factory=set)
+    """Claims in whose volumes the file is."""
+    volumes: dict[str, tuple[str, Tuning]] = field(default_factory=dict)
+    """The running guest's volumes, with which claim they are of and their limits."""
     clones: list[tuple[str, ...]] = field(default_factory=list)
     """Names of disks that were copied from other machines, together at one moment."""
 
@@ -90,7 +100,7 @@ class Node:
             agent_connected=self.agent and self.active,
             stored=self.stored,
             machine_type="pc-q35-7.2",
-            disks=(*self._attached_disks(), *self._attached_drives()) if self.active else (),
+            disks=(*self._attached_disks(), *self._attached_drives(), *self._attached_volumes()) if self.active else (),
             free_ports=frozenset(range(1, 64)) - self._taken_ports(desired),
         )
         return Observed(
@@ -106,6 +116,7 @@ class Node:
                 )
                 for pool, name in sorted(self.disks)
             ),
+            volumes=self._look(desired),
             ready_images=desired.image_uids() | {IMAGE},
             media_digest=desired.hardware.cloud_init_digest if self.media else None,
             shutdown=self.shutdown,
@@ -124,9 +135,30 @@ class Node:
             for name, uid in self.drives.items()
         )
 
+    def _attached_volumes(self) -> tuple[AttachedDisk, ...]:
+        return tuple(
+            AttachedDisk(
+                f"/old-pod/{claim}",
+                f"volume-{name}",
+                cache="none",
+                volume=name,
+                claim=claim,
+                tuning=tuple(tuning.items()),
+            )
+            for name, (claim, tuning) in self.volumes.items()
+        )
+
+    def _look(self, desired: Machine) -> dict[str, SeenVolume]:
+        self.kubelet -= self.kubelet > 0
+        if self.kubelet:
+            return {}
+        found = ((disk.name, source_of(disk).claim) for disk in desired.hardware.volumes)
+        return {name: SeenVolume(Path("/kubelet") / claim, is_made=claim in self.made) for name, claim in found}
+
     def _taken_ports(self, desired: Machine) -> frozenset[int]:
         ports = assign(self.stored.places if self.stored else Places(), desired.hardware).ports
-        return frozenset(ports[key] for _, name in self.tuning if (key := disk_key(name)) in ports)
+        names = (*(name for _, name in self.tuning), *self.volumes)
+        return frozenset(ports[key] for name in names if (key := disk_key(name)) in ports)
 
     def plan(self, desired: Machine) -> Plan:
         """Return the plan for what is seen now."""
@@ -146,6 +178,9 @@ class Node:
                     self.end(OffReason.SHUTDOWN)
             case RemoveMedia():
                 self.media = False
+            case PrepareVolume(_, source):
+                assert not self.kubelet, "a file was made where no volume is mounted"
+                self.made.add(source.claim)
             case AttachDisk() | DetachDisk() | ChangeMedium():
                 self._apply_to_guest(action)
             case CloneDisks() | WipeDisk() | FlattenDisk():
@@ -181,13 +216,19 @@ class Node:
     def _apply_to_guest(self, action: Action) -> None:
         assert self.active, f"{action} without a guest"
         match action:
+            case AttachDisk(disk) if disk.is_volume:
+                assert source_of(disk).claim in self.made, "a volume was attached that is not there"
+                assert disk.name not in self.volumes, "a volume was attached twice"
+                self.volumes |= _volumes([disk])
             case AttachDisk(disk):
                 assert (disk.pool, disk.name) in self.disks, "a disk was attached that is not there"
                 assert (disk.pool, disk.name) not in self.tuning, "a disk was attached twice"
                 self.tuning[disk.pool, disk.name] = effective(build_tuning(disk))
             case DetachDisk(target):
                 self._ask(target)
-                if not self.deaf:
+                if not self.deaf and target.startswith("volume-"):
+                    del self.volumes[target.removeprefix("volume-")]
+                elif not self.deaf:
                     del self.tuning[_disk_of(target)]
             case ChangeMedium(target, drive):
                 assert drive.name in self.drives, "a medium was put into a drive that the guest does not have"
@@ -202,6 +243,7 @@ class Node:
     def _apply_to_disk(self, action: Action) -> None:
         match action:
             case PrepareDisk(disk):
+                assert not disk.is_volume, "a volume was made in a pool"
                 self.disks.add((disk.pool, disk.name))
                 self.capacity[disk.pool, disk.name] = disk.size_bytes or LARGE
             case GrowDisk(disk):
@@ -213,6 +255,9 @@ class Node:
             case RemoveDisk(pool, name):
                 self.disks.discard((pool, name))
                 self.removed.add((pool, name))
+            case LimitDisk(target, tuning) if target.startswith("volume-"):
+                name = target.removeprefix("volume-")
+                self.volumes[name] = (self.volumes[name][0], effective(dict(tuning)))
             case LimitDisk(target, tuning):
                 assert _disk_of(target) in self.tuning, "a disk was limited that the guest does not have"
                 self.tuning[_disk_of(target)] = effective(dict(tuning))
@@ -240,13 +285,26 @@ class Node:
     def _start(self, desired: Machine, action: Start) -> None:
         assert self.state is DomainState.OFF, f"a machine that is {self.state} was started"
         assert {(d.pool, d.name) for d in desired.hardware.own_disks} <= self.disks, "started without its disks"
+        claims = {source_of(disk).claim for disk in desired.hardware.volumes}
+        assert claims <= self.made, "started without its volumes"
         self._write(action.record)
+        self.volumes = _volumes(desired.hardware.volumes)
         self.tuning = {(d.pool, d.name): effective(build_tuning(d)) for d in desired.hardware.own_disks}
         self.drives = {d.name: d.medium_uid for d in desired.hardware.drives}
         self.asked = {}
         self.state = DomainState.PAUSED if action.paused else DomainState.RUNNING
         self.starts += 1
         self._write(action.record.model_copy(update={"life": Life.RUNNING}))
+
+
+def source_of(disk: MachineDisk) -> VolumeSource:
+    """Return which volume a disk is."""
+    assert isinstance(disk.source, VolumeSource)
+    return disk.source
+
+
+def _volumes(disks: Iterable[MachineDisk]) -> dict[str, tuple[str, Tuning]]:
+    return {disk.name: (claim_key(source_of(disk)), effective(build_tuning(disk))) for disk in disks}
 
 
 def _disk_of(target: str) -> tuple[str, str]:

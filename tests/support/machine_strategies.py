@@ -17,6 +17,8 @@ from virtfleet_api.machine import (
     Restart,
     RetainedSource,
     Run,
+    VolumeMode,
+    VolumeSource,
 )
 from virtfleet_api.report import StopReason
 from virtfleet_api.virtual_machine import DiskBus, ReclaimPolicy
@@ -27,6 +29,7 @@ UID = "00000000-0000-4000-8000-000000000001"
 ISOS = ("00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b")
 OTHERS = ("00000000-0000-4000-8000-00000000000a", "00000000-0000-4000-8000-00000000000b")
 NAMES = ("root", "data", "logs")
+VOLUMES = ("mail", "news")
 
 
 def sources(name: str) -> st.SearchStrategy[BlankSource | DiskCopySource | RetainedSource]:
@@ -70,6 +73,29 @@ drives = st.tuples() | st.tuples(
     )
 )
 
+volumes = st.lists(st.sampled_from(VOLUMES), unique=True).flatmap(
+    lambda names: st.tuples(
+        *(
+            st.builds(
+                MachineDisk,
+                name=st.just(name),
+                pool=st.just("default"),
+                source=st.builds(
+                    VolumeSource,
+                    claim=st.sampled_from((f"{name}-old", f"{name}-new")),
+                    mode=st.sampled_from(VolumeMode),
+                    pod_uid=st.sampled_from(OTHERS),
+                    volume=st.just(f"pvc-{name}"),
+                ),
+                size_bytes=st.sampled_from((None, 1 << 20)),
+                reclaim_policy=st.sampled_from(ReclaimPolicy),
+                limits=limits,
+            )
+            for name in names
+        )
+    )
+)
+
 machines = st.builds(
     Machine,
     uid=st.just(UID),
@@ -80,8 +106,9 @@ machines = st.builds(
     start_token=st.sampled_from(("", "one", "two")),
     grace_period_seconds=st.sampled_from((0, 5, 60)),
     hardware=st.builds(
-        lambda own, cd: Hardware(memory_bytes=1 << 28, disks=(*own, *cd)),
+        lambda own, held, cd: Hardware(memory_bytes=1 << 28, disks=(*own, *held, *cd)),
         disks,
+        volumes,
         drives,
     ),
 )
@@ -114,7 +141,8 @@ def nodes(draw: st.DrawFn, desired: Machine) -> Node:
         stored=stored,
         state=state,
         off_reason=draw(st.sampled_from(OffReason)),
-        disks={("default", name) for name in draw(st.sets(st.sampled_from(NAMES)))},
+        disks={("default", name) for name in draw(st.sets(st.sampled_from((*NAMES, *VOLUMES))))},
+        kubelet=draw(st.integers(0, 4)),
         agent=draw(st.booleans()),
         deaf=draw(st.booleans()),
     )

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from simulated_snapshots import SimulatedSnapshots
 from virtfleet_api.image import Image, ImageFormat, ImageReport
-from virtfleet_api.machine import ImageDiskSource, Machine, RetainedSource, Run
+from virtfleet_api.machine import ImageDiskSource, Machine, RetainedSource, Run, VolumeSource
 from virtfleet_api.node_api import HEARTBEAT_SECONDS, InterfaceList, InterfaceTraffic, PoolList, WatchEvent
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
@@ -254,11 +254,19 @@ class SimulatedDaemon:
             return rested
         return Phase.STOPPING if machine.run is Run.STOPPED and old else Phase.STARTING
 
+    def _rest(self, machine: Machine) -> Phase:
+        """Return where a machine comes to rest; it starts once its volumes are held."""
+        old, rested = self.reports.get(machine.uid), _RESTED[machine.run]
+        sources = (disk.source for disk in machine.hardware.volumes)
+        missing = any(isinstance(source, VolumeSource) and source.pod_uid is None for source in sources)
+        is_off = old is None or old.phase is not Phase.RUNNING
+        return Phase.PROVISIONING if missing and is_off and rested is not Phase.STOPPED else rested
+
     def _settle_later(self, machine: Machine) -> None:
         async def settle() -> None:
             await asyncio.sleep(self.settle_seconds)
             if self.machines.get(machine.uid) == machine:
-                self._report(machine, _RESTED[machine.run])
+                self._report(machine, self._rest(machine))
 
         task = asyncio.get_running_loop().create_task(settle())
         self.tasks.add(task)
@@ -293,7 +301,7 @@ class SimulatedDaemon:
                     capacity_bytes=disk.size_bytes or GIB,
                     backing_image_uid=disk.source.image_uid if isinstance(disk.source, ImageDiskSource) else None,
                 )
-                for number, disk in enumerate(hardware.disks)
+                for number, disk in enumerate(disk for disk in hardware.disks if not disk.is_volume)
             ),
             interfaces=tuple(InterfaceReport(name=card.name, mac=card.mac) for card in hardware.interfaces),
             restore=self.restored.get(machine.uid),

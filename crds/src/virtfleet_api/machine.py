@@ -109,6 +109,29 @@ class ExistingSource(Document):
     clone: Clone = Clone.LINKED
 
 
+class VolumeMode(StrEnum):
+    """How Kubernetes gives a volume to a pod."""
+
+    FILESYSTEM = "Filesystem"
+    BLOCK = "Block"
+
+
+class VolumeSource(Document):
+    """The volume of a PersistentVolumeClaim, which a pod on this node holds; nothing of it is in a pool.
+
+    A block volume is the disk; of one with a file system the disk is the raw file `disk.img`, made when it is missing
+    with the disk's `size_bytes`.
+    """
+
+    kind: Literal["Volume"] = "Volume"
+    claim: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253)]
+    mode: VolumeMode = VolumeMode.FILESYSTEM
+    pod_uid: Uid | None = None
+    """Of the pod that holds it; None as long as none does."""
+    volume: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253)] | None = None
+    """Name of the PersistentVolume, as in the kubelet's folder; None as long as no pod holds it."""
+
+
 AnyDiskSource = (
     BlankSource
     | ImageDiskSource
@@ -118,6 +141,7 @@ AnyDiskSource = (
     | ExistingSource
     | IsoSource
     | EmptySource
+    | VolumeSource
 )
 
 
@@ -144,7 +168,7 @@ class IoLimits(Document):
 class MachineDisk(Document):
     """A disk. Its file belongs to the machine: <pool>/disks/<machine uid>/<name>.qcow2.
 
-    A drive has no file of its own; what is in it is an image, which belongs to nobody.
+    A drive has no file of its own; what is in it is an image, which belongs to nobody. A volume is Kubernetes'.
     """
 
     name: Label
@@ -162,6 +186,11 @@ class MachineDisk(Document):
     def is_drive(self) -> bool:
         """Tell whether this is a CD-ROM drive."""
         return self.bus is DiskBus.CDROM
+
+    @property
+    def is_volume(self) -> bool:
+        """Tell whether this is a volume of Kubernetes'."""
+        return isinstance(self.source, VolumeSource)
 
     @property
     def medium_uid(self) -> str | None:
@@ -306,7 +335,12 @@ class Hardware(Document):
     @property
     def own_disks(self) -> tuple[MachineDisk, ...]:
         """Return the disks that have a file of their own."""
-        return tuple(disk for disk in self.disks if not disk.is_drive)
+        return tuple(disk for disk in self.disks if not disk.is_drive and not disk.is_volume)
+
+    @property
+    def volumes(self) -> tuple[MachineDisk, ...]:
+        """Return the disks that are volumes of Kubernetes'."""
+        return tuple(disk for disk in self.disks if disk.is_volume)
 
     @property
     def drives(self) -> tuple[MachineDisk, ...]:

@@ -30,6 +30,9 @@ RESTORE_LABEL: Final = f"{GROUP}/restore"
 NETWORK_FINALIZER: Final = f"{GROUP}/network"
 """Held on a VirtualSwitch or SecurityGroup while a machine's card is plugged into it or belongs to it."""
 
+MACHINE_UID_LABEL: Final = f"{GROUP}/machine-uid"
+"""On a pod: the UID of the VirtualMachine for which it holds a PersistentVolumeClaim."""
+
 NODE_LABEL: Final = f"{GROUP}/node"
 """The durable binding of a VirtualMachine: the name of the VMNode that runs it."""
 

@@ -122,8 +122,18 @@ class SnapshotDiskReference(Model):
     ]
 
 
+class ClaimReference(Model):
+    """A PersistentVolumeClaim of this namespace."""
+
+    model_config = ConfigDict(json_schema_extra=ATOMIC)
+
+    claim_name: Annotated[
+        str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253, description="Name of the PersistentVolumeClaim.")
+    ]
+
+
 class DiskSource(Model):
-    """Where a disk's first content comes from: exactly one of `image`, `disk`, `vmDisk`, `snapshot` and `blank`.
+    """Where a disk's content comes from: exactly one of `image`, `disk`, `vmDisk`, `snapshot`, `blank` and `pvc`.
 
     A drive (`bus: cdrom`) has `iso`, or nothing when it is empty.
     """
@@ -146,6 +156,13 @@ class DiskSource(Model):
         Field(description="Start from a disk as a VMSnapshot has it; it is on the snapshot's node and in its pool."),
     ] = None
     blank: Annotated[Blank | None, Field(description="Start empty; needs `size`.")] = None
+    pvc: Annotated[
+        ClaimReference | None,
+        Field(
+            description="Use the volume of this PersistentVolumeClaim: a block volume as it is, of one with a file "
+            "system the file disk.img, which is made when it is missing. The claim is never deleted with the machine."
+        ),
+    ] = None
     iso: Annotated[
         ImageReference | None,
         Field(description="VMImage of type ISO in the drive, with bus cdrom; take it out to eject it."),

@@ -49,9 +49,10 @@ class ControlPlane:
     """A real API server with its store, in a directory."""
 
     controllers_run = (
-        "namespace,serviceaccount,serviceaccount-token,root-ca-cert-publisher,garbagecollector,clusterrole-aggregation"
+        "namespace,serviceaccount,serviceaccount-token,root-ca-cert-publisher,garbagecollector,clusterrole-aggregation,"
+        "pvc-protection"
     )
-    """The controllers that namespaces, ServiceAccounts, garbage collection and aggregated roles need."""
+    """The controllers that namespaces, ServiceAccounts, garbage collection, aggregated roles and claims need."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -48,6 +48,7 @@ from virtfleet_node.storage.disks import DiskStore
 from virtfleet_node.storage.images import ImageStore
 from virtfleet_node.storage.media import MediaStore
 from virtfleet_node.storage.pools import Pools
+from virtfleet_node.storage.volumes import Volumes
 from virtfleet_node.storage.wanted_pools import WantedPools
 
 _LOG = logging.getLogger("virtfleet_node")
@@ -129,6 +130,7 @@ async def build_daemon(
         pools=pools,
         wanted_pools=wanted_pools,
         disks=disks,
+        volumes=Volumes(config.kubelet_directory, facts.qemu_user),
         images=images,
         media=MediaStore(config.state_directory),
         switch=switch,

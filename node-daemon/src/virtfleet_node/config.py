@@ -84,6 +84,8 @@ class Config(Model):
     """Folders below which a VMNode may ask for pools; None for `pools` in the state directory."""
     cpu_frequency: Frequency | None = None
     """Nominal frequency of one CPU, where what the kernel says is not what machines shall be promised."""
+    kubelet_directory: Path = Path("/var/lib/kubelet")
+    """The folder of the node's kubelet, where volumes of PersistentVolumeClaims are found."""
     labels: Annotated[dict[str, str], Field(default_factory=dict)]
     enrolment: EnrolmentConfig
     metrics: Listen | None = None
@@ -101,6 +103,13 @@ class Config(Model):
     def roots(self) -> tuple[Path, ...]:
         """Return the folders below which a VMNode may ask for pools."""
         return (self.state_directory / "pools",) if self.pool_roots is None else self.pool_roots
+
+    @field_validator("kubelet_directory")
+    @classmethod
+    def _absolute_kubelet(cls, path: Path) -> Path:
+        if not path.is_absolute():
+            raise ValueError(f"{path} is not absolute: write the path of the kubelet's folder from the root")
+        return path
 
     @field_validator("pool_roots")
     @classmethod

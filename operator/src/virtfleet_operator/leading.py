@@ -20,16 +20,18 @@ from virtfleet_operator.handlers.running import run_kopf
 from virtfleet_operator.handlers.watch import WatchActivity, register, register_login
 from virtfleet_operator.health import Health
 from virtfleet_operator.kube.cache import Cache
+from virtfleet_operator.kube.claims import ClaimReader
 from virtfleet_operator.kube.client import KubeClient
 from virtfleet_operator.kube.connection import Connection
 from virtfleet_operator.kube.enrolment import EnrolmentCluster
 from virtfleet_operator.kube.events import EventRecorder
 from virtfleet_operator.kube.lease import LeaderLease
+from virtfleet_operator.kube.pods import HolderPods
 from virtfleet_operator.kube.secrets import SecretReader
 from virtfleet_operator.kube.sync import RESYNC_SECONDS, drop_vanished, fill
 from virtfleet_operator.metrics import Metrics
 from virtfleet_operator.reconcile.catalog import INDEXERS, NODE, CacheCatalog
-from virtfleet_operator.reconcile.context import Context
+from virtfleet_operator.reconcile.context import Context, Volumes
 from virtfleet_operator.reconcile.controller import Controller
 from virtfleet_operator.reconcile.loads import Loads
 from virtfleet_operator.reconcile.network import Network
@@ -98,14 +100,18 @@ class Leading:
             kopf_settings = build_kopf_settings()
             network, network_parts = build_network(self._settings, ovn, self._controller)
             self._network = network
+            volumes = self._build_volumes()
+            if volumes:
+                await volumes.pods.fill()
             parts: Parts = {
-                "controller": self._controller.run(self._build_context(authority, fleet, events, network)),
+                "controller": self._controller.run(self._build_context(authority, fleet, events, network, volumes)),
                 "events": events.run(),
                 "resync": repeat("resync", lambda: drop_vanished(self._client, self._cache), RESYNC_SECONDS),
                 **build_subresources(self._settings, self._client, authority, fleet, stack),
                 **build_webhook(self._settings, authority, folder, kopf_settings),
                 **build_endpoints(self._settings, self._client, stack),
                 **network_parts,
+                **({"pods": volumes.pods.run()} if volumes else {}),
             }
             southbound = ovn.southbound if ovn else None
             await start_enrolment(self._settings, self._client, authority, southbound, self._metrics, stack)
@@ -133,8 +139,20 @@ class Leading:
                 fleet.ensure(stored.key.name, stored.status.address)
         return fleet
 
+    def _build_volumes(self) -> Volumes | None:
+        own = self._settings.volumes
+        if not own.enabled:
+            return None
+        pods = HolderPods(self._client, self._controller.holder_changed)
+        return Volumes(pods, ClaimReader(self._client), own.image, self._controller.queue.add_after)
+
     def _build_context(
-        self, authority: Authority, fleet: Fleet, events: EventRecorder, network: Network | None
+        self,
+        authority: Authority,
+        fleet: Fleet,
+        events: EventRecorder,
+        network: Network | None,
+        volumes: Volumes | None,
     ) -> Context:
         context = Context(
             client=self._client,
@@ -152,6 +170,7 @@ class Leading:
             operator_addresses=tuple(str(address) for address in self._settings.network.operator_addresses),
             device_rules=self._settings.devices,
             network=network,
+            volumes=volumes,
             copy_key=authority.derive_key("copies of images"),
         )
         self._catalog.find_room = context.room

@@ -130,6 +130,21 @@ class NetworkSettings(_Section):
     the operator out."""
 
 
+class VolumeSettings(_Section):
+    """Whether machines may have PersistentVolumeClaims as disks."""
+
+    enabled: bool = False
+    """Off: making pods in users' namespaces, one for each such disk, is a great right."""
+    image: Annotated[str, Field(max_length=1024)] = ""
+    """What these pods run: any image with `sleep`, such as the operator's own."""
+
+    @model_validator(mode="after")
+    def _has_image(self) -> Self:
+        if self.enabled and not self.image:
+            raise ValueError("image is missing: write an image with `sleep`, such as the operator's own")
+        return self
+
+
 def default_identity() -> str:
     """Return a name of this process that no other has."""
     return f"{socket.gethostname()}-{os.getpid()}"
@@ -151,6 +166,7 @@ class Settings(_Section):
     images: ImageSettings = ImageSettings()
     placement: PlacementSettings = PlacementSettings()
     network: NetworkSettings = NetworkSettings()
+    volumes: VolumeSettings = VolumeSettings()
     ovn: OvnSettings | None = None
     """None: there is no network engine."""
     devices: tuple[DeviceClassRule, ...] = ()

@@ -24,6 +24,8 @@ from virtfleet_api.machine import (
     MachineInterface,
     MachineKernel,
     Run,
+    VolumeMode,
+    VolumeSource,
 )
 from virtfleet_api.network import LinkState, NicModel
 from virtfleet_api.virtual_machine import DiskBus, DiskCache
@@ -54,6 +56,11 @@ def disk(name: str, bus: DiskBus = DiskBus.VIRTIO, **more: object) -> MachineDis
 
 def image_disk(name: str, **more: object) -> MachineDisk:
     return MachineDisk(name=name, pool="default", source=ImageDiskSource(image_uid=IMAGE), **more)
+
+
+def volume(name: str, mode: VolumeMode, bus: DiskBus = DiskBus.VIRTIO, **more: object) -> MachineDisk:
+    source = VolumeSource(claim=f"{name}.claim", mode=mode, pod_uid=PORT, volume=f"pvc-{name}")
+    return MachineDisk(name=name, pool="default", source=source, bus=bus, **more)
 
 
 CHOSEN = {
@@ -103,6 +110,17 @@ CASES = {
                     total_iops=500, total_iops_burst=900, burst_seconds=7, total_bytes_per_second_burst=0, group="slow"
                 ),
             ),
+        ),
+    ),
+    "volumes": Hardware(
+        memory_bytes=1 << 30,
+        cores=2,
+        disks=(
+            disk("root"),
+            volume("files", VolumeMode.FILESYSTEM, size_bytes=1 << 30, boot_order=1),
+            volume("device", VolumeMode.BLOCK, limits=IoLimits(total_iops=100)),
+            volume("files-on-scsi", VolumeMode.FILESYSTEM, DiskBus.SCSI),
+            volume("device-on-sata", VolumeMode.BLOCK, DiskBus.SATA),
         ),
     ),
     "drives": Hardware(
@@ -191,6 +209,10 @@ def guest(hardware: Hardware, domain_type: DomainType) -> Guest:
         )
         for d in hardware.own_disks
     }
+    for d in hardware.volumes:
+        is_device = isinstance(d.source, VolumeSource) and d.source.mode is VolumeMode.BLOCK
+        path = Path("/kubelet") / (f"published/{d.name}" if is_device else f"{d.name}/mount/disk.img")
+        disks[d.name] = ResolvedDisk(FileLayer(path, ImageFormat.RAW), is_device=is_device)
     kernel = POOL / "images" / IMAGE
     paths = ResolvedPaths(
         console_log=Path("/state/machines") / UID / "console.log",
@@ -202,6 +224,8 @@ def guest(hardware: Hardware, domain_type: DomainType) -> Guest:
     )
     emulator = None if domain_type is DomainType.TEST else "/usr/bin/qemu-system-x86_64"
     facts = HostFacts(domain_type, emulator, cpu=HostCpu(2_800_000_000, 8), render_node="/dev/dri/renderD128")
+    if hardware.volumes:
+        facts = replace(facts, qemu_user=64055)
     given = tuple(CHOSEN[device.name] for device in hardware.devices if device.name in CHOSEN)
     return Guest(machine, facts, paths, assign(Places(), hardware), devices=given)
 

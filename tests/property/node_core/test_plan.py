@@ -200,7 +200,7 @@ def test_disks_of_a_running_guest_follow_the_document_without_a_restart(
     converge(node, desired)
     node.deaf = deaf
     before = set(node.tuning)
-    asked = with_disks(desired, (*changed, *desired.hardware.drives))
+    asked = with_disks(desired, (*changed, *desired.hardware.volumes, *desired.hardware.drives))
     put(node, asked)
     converge(node, asked)
     wanted = {(disk.pool, disk.name) for disk in changed}
@@ -224,7 +224,7 @@ def test_media_of_a_running_guest_follow_the_document(
     converge(node, desired)
     node.deaf = deaf
     before = dict(node.drives)
-    asked = with_disks(desired, (*desired.hardware.own_disks, *changed))
+    asked = with_disks(desired, (*desired.hardware.own_disks, *desired.hardware.volumes, *changed))
     put(node, asked)
     converge(node, asked)
     wanted = {drive.name: drive.medium_uid for drive in changed}

@@ -24,7 +24,9 @@ ACTIVE = {Run.RUNNING: DomainState.RUNNING, Run.PAUSED: DomainState.PAUSED}
 def cases(draw: st.DrawFn) -> tuple[Machine, RestoringNode]:
     """Return a machine with disks that is asked to be restored, on or off, and its node."""
     machine = draw(machines.filter(lambda m: m.run is not Run.ABSENT and m.hardware.own_disks))
-    own = tuple(disk.model_copy(update={"source": BlankSource()}) for disk in machine.hardware.disks)
+    own = tuple(
+        disk if disk.is_volume else disk.model_copy(update={"source": BlankSource()}) for disk in machine.hardware.disks
+    )
     hardware = machine.hardware.model_copy(update={"disks": own})
     machine = machine.model_copy(update={"hardware": hardware, "start_token": ""})
     stored = new_stored(machine)

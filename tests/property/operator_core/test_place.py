@@ -44,6 +44,7 @@ def fits(need: Need, node: Candidate) -> bool:
         node.unready == ""
         and need.node_selector.items() <= node.labels.items()
         and all(takes(node.pools.get(pool), size) for pool, size in need.pools.items())
+        and all(node.name not in far for far in need.unreachable.values())
         and all(any(tolerates(t, taint) for t in need.tolerations) for taint in hard_taints(node))
         and (need.cpu_model == "host-model" or not node.cpu_models or need.cpu_model in node.cpu_models)
         and has_cpus(need, node)

@@ -26,6 +26,7 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
     assert config.node_name == "node-a"
     assert config.libvirt_uri == "qemu:///system"
     assert config.state_directory == Path("/var/lib/virtfleet")
+    assert config.kubelet_directory == Path("/var/lib/kubelet")
     assert config.metrics is None
     assert config.roots == (Path("/var/lib/virtfleet/pools"),)
     assert read_config(write(tmp_path, {**GOOD, "poolRoots": []})).roots == ()
@@ -48,6 +49,7 @@ def test_a_good_file_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"poolRoots": ["/"]}, "a folder for pools alone"),
         ({"poolRoots": ["/srv/../etc"]}, "without .."),
         ({"poolRoots": ["pools"]}, "must be absolute"),
+        ({"kubeletDirectory": "kubelet"}, "kubelet is not absolute"),
         ({"colour": "red"}, "colour"),
         ({"enrolment": {**GOOD["enrolment"], "url": "http://operator"}}, "enrolment.url"),
         ({"enrolment": {"url": "https://operator", "caFile": "/ca"}}, "tokenFile"),

@@ -1,6 +1,7 @@
 """What is refused of snapshots, what a capture waits for, and what is told of it."""
 
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -15,6 +16,7 @@ from virtfleet_api.machine import (
     MachineRestore,
     Run,
     SnapshotDiskSource,
+    VolumeSource,
 )
 from virtfleet_api.report import Phase
 from virtfleet_api.snapshot import MachineSnapshot
@@ -28,6 +30,7 @@ from virtfleet_node.core.capture import (
     check_same,
     check_wanted,
     failed,
+    included,
     waits_for,
 )
 from virtfleet_node.core.captured import Captured, CapturedDisk, KeptSnapshot
@@ -64,6 +67,23 @@ def test_a_machine_that_goes_and_one_with_devices_of_the_host() -> None:
     with pytest.raises(InvalidError, match=r"devices of the host \(gpu\); write mode: Disk"):
         check_capture(WANTED, machine, THERE, 0)
     check_capture(WANTED.model_copy(update={"mode": SnapshotMode.DISK}), machine, THERE, 0)
+
+
+def test_volumes_of_claims_are_left_out_and_no_memory_is_captured_with_them() -> None:
+    volume = MachineDisk(name="mail", pool="fast", source=VolumeSource(claim="mail"))
+    hardware = HARDWARE.model_copy(update={"disks": (*HARDWARE.disks, volume)})
+    machine = MACHINE.model_copy(update={"hardware": hardware})
+    with pytest.raises(InvalidError, match=r"volumes of claims \(mail\).*write mode: Disk"):
+        check_capture(WANTED, machine, THERE, 0)
+    for excluded in ((), ("mail",)):
+        wanted = WANTED.model_copy(update={"mode": SnapshotMode.DISK, "exclude_disks": excluded})
+        check_capture(wanted, machine, THERE, 0)
+        assert included(wanted, machine, (*THERE, replace(THERE[0], name="mail"))) == THERE
+    alone = MACHINE.model_copy(update={"hardware": HARDWARE.model_copy(update={"disks": (volume,)})})
+    with pytest.raises(InvalidError, match=r"only disks are volumes of claims \(mail\).*take a VolumeSnapshot"):
+        check_capture(WANTED, alone, (), 0)
+    with pytest.raises(InvalidError, match="no disks nails; it has mail, root"):
+        check_capture(WANTED.model_copy(update={"exclude_disks": ("nails",)}), machine, THERE, 0)
 
 
 def test_a_snapshot_is_never_changed() -> None:

@@ -18,7 +18,7 @@ from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.freezer import Freezer
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.works import to_end
-from virtfleet_node.core.capture import check_wanted, included, indications, waits_for
+from virtfleet_node.core.capture import check_memory, check_wanted, included, indications, waits_for
 from virtfleet_node.core.captured import Captured, CapturedDisk, KeptSnapshot
 from virtfleet_node.core.errors import ConflictError, NodeError, PoolFullError, UnavailableError
 from virtfleet_node.core.layers import as_attached
@@ -113,6 +113,8 @@ class Capturer:
         told = entry.report.phase if entry.report else None
         if said := waits_for(entry.desired, domain.stored.record, told, active=domain.active):
             raise UnavailableError(said)
+        if domain.active and kept.document.mode is SnapshotMode.MEMORY:
+            check_memory(disk.volume for disk in domain.disks)
         there = await asyncio.to_thread(self._around.disks.read_disks, uid)
         disks = included(kept.document, entry.desired, as_attached(there, domain.disks))
         if domain.active:

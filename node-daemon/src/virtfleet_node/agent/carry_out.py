@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -10,7 +11,7 @@ from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.give_devices import attach_device, choose_devices
 from virtfleet_node.agent.look_at_layers import layers_free, recover_merges, snapshot_free
 from virtfleet_node.agent.observe import count_resume, count_shutdown, remember_asking, remember_vcpus
-from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths
+from virtfleet_node.agent.resolve import resolve_disk, resolve_media, resolve_paths, resolve_volumes
 from virtfleet_node.agent.restorer import carry_out_restore
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import (
@@ -25,6 +26,7 @@ from virtfleet_node.core.actions import (
     DomainAction,
     GrowDisk,
     PrepareDisk,
+    PrepareVolume,
     RemoveDisk,
     RemoveMedia,
     RequestShutdown,
@@ -44,10 +46,10 @@ from virtfleet_node.core.compute_actions import (
 )
 from virtfleet_node.core.desired.disks import build_disk_xml
 from virtfleet_node.core.desired.domain import build_domain_xml
-from virtfleet_node.core.desired.guest import Guest, ResolvedPaths
+from virtfleet_node.core.desired.guest import Guest, ResolvedDisk, ResolvedPaths
 from virtfleet_node.core.desired.interfaces import build_interface_xml
 from virtfleet_node.core.due import balloon_key, memory_key, plug_key, unplug_key, vcpus_key
-from virtfleet_node.core.errors import NodeError, UnavailableError
+from virtfleet_node.core.errors import ConflictError, NodeError, UnavailableError
 from virtfleet_node.core.numa.choose import Refused
 from virtfleet_node.core.numa.host import build_wish
 from virtfleet_node.core.numa.pin import Pin
@@ -77,7 +79,7 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
             await write_record(around, entry, record)
         case Start():
             await _start(around, entry, desired, action)
-        case PrepareDisk() | GrowDisk() | AttachDisk() | ChangeMedium() | RemoveDisk():
+        case PrepareDisk() | PrepareVolume() | GrowDisk() | AttachDisk() | ChangeMedium() | RemoveDisk():
             await _carry_out_disk(around, entry, desired, action)
         case Pin():
             await _pin(around, desired, action)
@@ -141,6 +143,8 @@ async def _carry_out_disk(around: Surroundings, entry: Entry, desired: Machine, 
     match action:
         case PrepareDisk(disk):
             await _prepare_disk(around, desired, disk)
+        case PrepareVolume(_, source, size_bytes):
+            await asyncio.to_thread(around.volumes.make, source, size_bytes)
         case GrowDisk(disk):
             async with entry.lock:
                 await entry.end_readers()
@@ -177,11 +181,14 @@ async def write_record(around: Surroundings, entry: Entry, record: Record) -> No
 async def _disk_xml(around: Surroundings, entry: Entry, desired: Machine, disk: MachineDisk) -> str:
     """Return the <disk> of one disk or drive of a running guest, at its place."""
     stored = (await around.hypervisor.read(desired.uid)).stored
-    there = await asyncio.to_thread(around.disks.read_disks, desired.uid)
+    there = () if disk.is_volume else await asyncio.to_thread(around.disks.read_disks, desired.uid)
     find = around.images.files
     paths = ResolvedPaths(
         console_log=around.console_log(desired.uid),
-        disks={s.name: resolve_disk(s, find) for s in there if (s.pool, s.name) == (disk.pool, disk.name)},
+        disks={
+            **{s.name: resolve_disk(s, find) for s in there if (s.pool, s.name) == (disk.pool, disk.name)},
+            **await asyncio.to_thread(resolve_volumes, (disk,), around.volumes.look),
+        },
         media=resolve_media((disk,), find),
     )
     places = assign(stored.places if stored else Places(), entry.desired.hardware)
@@ -207,6 +214,11 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
         placement = around.cells.reserve(desired.uid, desired.hardware)
         if isinstance(placement, Refused):
             return  # another machine came first
+        try:
+            volumes = await asyncio.to_thread(resolve_volumes, desired.hardware.volumes, around.volumes.look)
+        except ConflictError:
+            around.cells.release(desired.uid)
+            return  # one has gone meanwhile
         devices = choose_devices(around, desired, stored)
         if devices is None:
             around.cells.release(desired.uid)
@@ -216,7 +228,7 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
         starting = _with_record(stored, action.record).model_copy(update={"started": desired.hardware, **given})
         try:
             async with layers_free(around, desired.uid):
-                await _start_now(around, desired, starting, paused=action.paused)
+                await _start_now(around, desired, starting, volumes, paused=action.paused)
         except UnavailableError:
             raise  # nothing is known of the start; the next look tells
         except NodeError as error:
@@ -226,13 +238,15 @@ async def _start(around: Surroundings, entry: Entry, desired: Machine, action: S
             around.cells.release(desired.uid)
 
 
-async def _start_now(around: Surroundings, desired: Machine, starting: Stored, *, paused: bool) -> None:
+async def _start_now(
+    around: Surroundings, desired: Machine, starting: Stored, volumes: Mapping[str, ResolvedDisk], *, paused: bool
+) -> None:
     digest = desired.hardware.cloud_init_digest
     medium = around.media.path(desired.uid, digest) if digest else None
     disks = await asyncio.to_thread(around.disks.read_disks, desired.uid)
     log = around.console_log(desired.uid)
     await asyncio.to_thread(log.parent.mkdir, mode=0o711, parents=True, exist_ok=True)
-    paths = resolve_paths(desired, disks, around.images.files, medium, log)
+    paths = resolve_paths(desired, disks, volumes, around.images.files, medium, log)
     confirmed = _with_record(starting, starting.record.model_copy(update={"life": Life.RUNNING}))
     pinning = around.cells.pinning(desired.uid)
     guest = Guest(

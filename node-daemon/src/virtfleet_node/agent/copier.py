@@ -21,7 +21,7 @@ from virtfleet_node.agent.freezer import Freezer
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.works import STEP, to_end
 from virtfleet_node.core.actions import CloneDisks
-from virtfleet_node.core.errors import ConflictError, NodeError
+from virtfleet_node.core.errors import ConflictError, InvalidError, NodeError
 from virtfleet_node.core.observed import DomainState
 from virtfleet_node.core.plan_clones import copies_wanted
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
@@ -134,10 +134,20 @@ class Copier:
         for disk in action.disks:
             source = there.get((disk.source.pool, disk.source.name)) if disk.source.kind == "Disk" else None
             if source is None:
+                self._refuse_volume(action.source_uid, disk)
                 raise ConflictError(f"The disk that {disk.name} is copied from does not exist yet.")
             self._around.disks.clones.check(disk, source)
             found[disk.pool, disk.name] = source
         return found
+
+    def _refuse_volume(self, source_uid: str, disk: MachineDisk) -> None:
+        source = self._entries.get(source_uid)
+        volumes = source.desired.hardware.volumes if source else ()
+        if disk.source.kind == "Disk" and disk.source.name in {volume.name for volume in volumes}:
+            raise InvalidError(
+                f"Disk {disk.source.name} is the volume of a claim, which is not copied: clone the claim instead, and "
+                "use the new claim."
+            )
 
     async def _copy(self, copy: "_Copying", source: Entry) -> None:
         """Copy in the way that suits the source, and begin again in the other way when it is started meanwhile."""

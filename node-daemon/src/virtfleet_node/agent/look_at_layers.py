@@ -101,4 +101,4 @@ def disk_of(step: Step) -> tuple[str, str]:
 
 
 def _files(domain: ObservedDomain) -> dict[Path, str]:
-    return {Path(disk.file): disk.target for disk in domain.disks if disk.file and not disk.drive}
+    return {Path(disk.file): disk.target for disk in domain.disks if disk.file and not disk.drive and not disk.volume}

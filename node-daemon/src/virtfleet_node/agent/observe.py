@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from virtfleet_api.machine import Run
+from virtfleet_api.machine import Machine, Run, VolumeSource
 from virtfleet_node.agent.entry import Entry
 from virtfleet_node.agent.look_at_layers import look_at_layers
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.core.actions import FlattenDisk, MergeLayers
+from virtfleet_node.core.attached import attached_volume
 from virtfleet_node.core.cards import card_name
 from virtfleet_node.core.desired.cpu_tune import live_scheduling, running_vcpus
 from virtfleet_node.core.due import asked_again, outstanding
@@ -23,6 +24,7 @@ from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.record import Record
 from virtfleet_node.core.snapshot_view import SnapshotView
 from virtfleet_node.core.stored import StoredDisk
+from virtfleet_node.core.volumes import SeenVolume
 
 
 async def observe(around: Surroundings, uid: str, entry: Entry) -> Observed:
@@ -43,6 +45,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         domain=domain,
         disks=disks,
         ready_images=frozenset(uid for uid in needed if around.images.files(uid) is not None),
+        volumes=await asyncio.to_thread(_volumes, around, desired, domain),
         media_digest=digest if digest and around.media.path(desired.uid, digest) is not None else None,
         shutdown=entry.shutdown,
         cpu_frequency_hz=around.facts.cpu.frequency_hz,
@@ -91,6 +94,18 @@ def _snapshot(around: Surroundings, entry: Entry, domain: ObservedDomain) -> Sna
     if desired.restore is not None and restore_pending(desired, record):
         return around.disks.restores.view(desired.uid, desired.restore.snapshot_uid)
     return None
+
+
+def _volumes(around: Surroundings, desired: Machine, domain: ObservedDomain) -> dict[str, SeenVolume]:
+    """Look for the volumes that are needed: a guest's own are left alone, wherever else they are by now."""
+    if desired.run not in {Run.RUNNING, Run.PAUSED}:
+        return {}
+    found = ((disk.name, disk.source) for disk in desired.hardware.volumes)
+    return {
+        name: around.volumes.look(source)
+        for name, source in found
+        if isinstance(source, VolumeSource) and attached_volume(name, source, domain.disks) is None
+    }
 
 
 def _space(around: Surroundings, pool: str) -> PoolSpace:

@@ -1,19 +1,26 @@
 """From names to host paths: which files a machine's domain is built from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
-from virtfleet_api.machine import Machine, MachineDisk
+from virtfleet_api.machine import Machine, MachineDisk, VolumeSource
 from virtfleet_node.core.desired.guest import FileLayer, ResolvedDisk, ResolvedPaths
 from virtfleet_node.core.errors import ConflictError
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
+from virtfleet_node.core.volumes import SeenVolume, is_block, say_missing
 
 FindImage = Callable[[str], ImageFiles | None]
+LookAtVolume = Callable[[VolumeSource], SeenVolume]
 
 
 def resolve_paths(
-    machine: Machine, disks: Iterable[StoredDisk], find_image: FindImage, medium: Path | None, console_log: Path
+    machine: Machine,
+    disks: Iterable[StoredDisk],
+    volumes: Mapping[str, ResolvedDisk],
+    find_image: FindImage,
+    medium: Path | None,
+    console_log: Path,
 ) -> ResolvedPaths:
     """Return every path of the machine's domain; ConflictError when an image has gone meanwhile."""
     kernel = _image(find_image, machine.hardware.kernel.image_uid) if machine.hardware.kernel else None
@@ -21,7 +28,7 @@ def resolve_paths(
     wanted = ((disk.name, by_name[disk.pool, disk.name]) for disk in machine.hardware.own_disks)
     return ResolvedPaths(
         console_log=console_log,
-        disks={name: resolve_disk(stored, find_image) for name, stored in wanted},
+        disks={**{name: resolve_disk(stored, find_image) for name, stored in wanted}, **volumes},
         media=resolve_media(machine.hardware.drives, find_image),
         kernel=kernel.path if kernel else None,
         initrd=kernel.initrd if kernel else None,
@@ -48,6 +55,19 @@ def resolve_disk(stored: StoredDisk, find_image: FindImage) -> ResolvedDisk:
         return ResolvedDisk(own, layers)
     base = _image(find_image, stored.backing_image_uid)
     return ResolvedDisk(own, (*layers, FileLayer(base.path, base.format)))
+
+
+def resolve_volumes(volumes: Iterable[MachineDisk], look: LookAtVolume) -> dict[str, ResolvedDisk]:
+    """Return the device or file of each volume; ConflictError when one has gone meanwhile. Blocks."""
+    found = {}
+    for disk in volumes:
+        if not isinstance(disk.source, VolumeSource):
+            continue
+        seen = look(disk.source)
+        if seen.path is None or seen.problem or not seen.is_made:
+            raise ConflictError(say_missing(disk.source, seen))
+        found[disk.name] = ResolvedDisk(FileLayer(seen.path, ImageFormat.RAW), is_device=is_block(disk.source))
+    return found
 
 
 def _image(find_image: FindImage, uid: str) -> ImageFiles:

@@ -10,7 +10,7 @@ from virtfleet_node.agent.cells import Cells
 from virtfleet_node.agent.device_table import DeviceTable
 from virtfleet_node.agent.layer_use import LayerUse
 from virtfleet_node.core.desired.guest import HostFacts
-from virtfleet_node.core.ports import DiskStore, ImageStore, Journal, MediaStore, Pools, Switch, WantedPools
+from virtfleet_node.core.ports import DiskStore, ImageStore, Journal, MediaStore, Pools, Switch, Volumes, WantedPools
 from virtfleet_node.host.local_ports import LocalPorts
 from virtfleet_node.host.programs import Programs
 from virtfleet_node.hypervisor.hypervisor import Hypervisor
@@ -27,6 +27,7 @@ class Surroundings:
     pools: Pools
     wanted_pools: WantedPools
     disks: DiskStore
+    volumes: Volumes
     images: ImageStore
     media: MediaStore
     switch: Switch

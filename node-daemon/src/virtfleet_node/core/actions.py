@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from virtfleet_api.machine import MachineDevice, MachineDisk, MachineInterface
+from virtfleet_api.machine import MachineDevice, MachineDisk, MachineInterface, VolumeSource
 from virtfleet_api.network import LinkState
 from virtfleet_node.core.compute_actions import MemoryAction, VcpuAction
 from virtfleet_node.core.limit_actions import LimitCard, LimitCpu
@@ -39,6 +39,19 @@ class PrepareDisk:
     def __str__(self) -> str:
         """Say it in words."""
         return f"prepare disk {self.disk.pool}/{self.disk.name}"
+
+
+@dataclass(frozen=True)
+class PrepareVolume:
+    """Make the file in a volume of Kubernetes' that has none, and let QEMU reach it."""
+
+    name: str
+    source: VolumeSource
+    size_bytes: int | None
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return f"prepare the volume of claim {self.source.claim} for disk {self.name}"
 
 
 @dataclass(frozen=True)
@@ -307,7 +320,7 @@ DomainAction = PowerAction | DiskChange | DetachDevice | CardAction | LimitCpu |
 LongAction = CloneDisks | FlattenDisk | MergeLayers | WipeDisk
 """Actions that take minutes or hours: begun when planned, left alone while still planned, ended when not."""
 
-DiskAction = PrepareDisk | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk
+DiskAction = PrepareDisk | PrepareVolume | GrowDisk | AttachDisk | ChangeMedium | RemoveDisk
 """Actions for which files are looked up."""
 
 ShortAction = (

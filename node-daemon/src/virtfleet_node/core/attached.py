@@ -4,22 +4,31 @@ What the guest has is read from its domain and never remembered: a disk that was
 by a daemon that died in between, is as it is seen.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from virtfleet_api.machine import Hardware, MachineDisk
+from virtfleet_api.machine import Hardware, MachineDisk, VolumeSource
 from virtfleet_api.virtual_machine import DiskBus
 from virtfleet_node.core.desired.io_tune import build_tuning, effective
 from virtfleet_node.core.observed import AttachedDisk, Observed
 from virtfleet_node.core.places import assign, disk_key
+from virtfleet_node.core.volumes import claim_key
 
 
 def attached(disk: MachineDisk, observed: Observed) -> AttachedDisk | None:
     """Return what a running guest has of a disk or drive."""
     if disk.is_drive:
         return next((seen for seen in observed.domain.disks if seen.drive == disk.name), None)
+    if isinstance(disk.source, VolumeSource):
+        return attached_volume(disk.name, disk.source, observed.domain.disks)
     stored = observed.stored_disk(disk)
     path = str(stored.path) if stored else None
     return next((seen for seen in observed.domain.disks if seen.file == path and not seen.drive), None)
+
+
+def attached_volume(name: str, source: VolumeSource, disks: Iterable[AttachedDisk]) -> AttachedDisk | None:
+    """Return what a running guest has of a volume: known by its claim, as another pod may hold it by now."""
+    return next((seen for seen in disks if (seen.volume, seen.claim) == (name, claim_key(source))), None)
 
 
 def is_inserted(drive: MachineDisk, seen: AttachedDisk) -> bool:
@@ -41,7 +50,12 @@ def unwanted(hardware: Hardware, observed: Observed) -> tuple[AttachedDisk, ...]
     """Return the disks of the machine that a running guest has and its document does not; foreign ones are not ours."""
     wanted = {(disk.pool, disk.name) for disk in hardware.own_disks}
     doomed = {str(disk.path) for disk in observed.disks if (disk.pool, disk.name) not in wanted}
-    return tuple(disk for disk in observed.domain.disks if disk.file in doomed and not disk.drive)
+    claims = {(v.name, claim_key(v.source)) for v in hardware.volumes if isinstance(v.source, VolumeSource)}
+    return tuple(
+        seen
+        for seen in observed.domain.disks
+        if not seen.drive and ((seen.volume, seen.claim) not in claims if seen.volume else seen.file in doomed)
+    )
 
 
 def attachable(disk: MachineDisk, hardware: Hardware, observed: Observed) -> bool:

@@ -59,18 +59,45 @@ def check_capture(
         raise ConflictError(f"Machine {machine.namespace}/{machine.name} is being removed.")
     if snapshots >= MAX_SNAPSHOTS:
         raise ConflictError(f"The machine has {snapshots} snapshots, and cannot have more; delete some.")
+    _check_disks(wanted, machine)
+    if wanted.mode is SnapshotMode.MEMORY:
+        _check_memory(machine)
+    if not included(wanted, machine, there):
+        raise ConflictError("The machine's disks are not there yet; capture it once they are.")
+
+
+def _check_disks(wanted: MachineSnapshot, machine: Machine) -> None:
+    """Refuse a snapshot of no disk, or without a disk that there is not: InvalidError."""
     names = {disk.name for disk in machine.hardware.own_disks}
-    if unknown := sorted(set(wanted.exclude_disks) - names):
-        raise InvalidError(f"excludeDisks: the machine has no disks {', '.join(unknown)}; it has {_join(names)}.")
+    volumes = {disk.name for disk in machine.hardware.volumes}
+    if unknown := sorted(set(wanted.exclude_disks) - names - volumes):
+        has = _join(names | volumes)
+        raise InvalidError(f"excludeDisks: the machine has no disks {', '.join(unknown)}; it has {has}.")
+    if not names and volumes:
+        raise InvalidError(
+            f"The machine's only disks are volumes of claims ({_join(volumes)}), which are not captured; take a "
+            "VolumeSnapshot of the claims."
+        )
     if not names:
         raise InvalidError("The machine has no disks, so there is nothing to capture.")
     if not names - set(wanted.exclude_disks):
         raise InvalidError("excludeDisks leaves no disk to capture; leave out fewer.")
-    if wanted.mode is SnapshotMode.MEMORY and machine.hardware.devices:
+
+
+def _check_memory(machine: Machine) -> None:
+    if machine.hardware.devices:
         devices = _join({device.name for device in machine.hardware.devices})
         raise InvalidError(f"The memory cannot be captured with devices of the host ({devices}); write mode: Disk.")
-    if not included(wanted, machine, there):
-        raise ConflictError("The machine's disks are not there yet; capture it once they are.")
+    check_memory(disk.name for disk in machine.hardware.volumes)
+
+
+def check_memory(volumes: Iterable[str]) -> None:
+    """Refuse to capture the memory of a guest with volumes of Kubernetes', whose names are not empty: InvalidError."""
+    if names := {name for name in volumes if name}:
+        raise InvalidError(
+            f"The memory cannot be captured with volumes of claims ({_join(names)}), which would not be as the guest "
+            "knows them when it goes on; write mode: Disk."
+        )
 
 
 def included(wanted: MachineSnapshot, machine: Machine, there: Collection[StoredDisk]) -> tuple[StoredDisk, ...]:

@@ -98,7 +98,7 @@ def _disks(started: Hardware, desired: Hardware, observed: Observed) -> Iterator
 def _removed(desired: Hardware, observed: Observed) -> Iterator[str]:
     """Yield the names of disks and drives that the guest has, and keeps until it is off."""
     names = {str(disk.path): disk.name for disk in observed.disks}
-    yield from (names[seen.file] for seen in unwanted(desired, observed) if not detachable(seen))
+    yield from (seen.volume or names[seen.file] for seen in unwanted(desired, observed) if not detachable(seen))
     drives = {drive.name for drive in desired.drives}
     yield from (seen.drive for seen in observed.domain.disks if seen.drive and seen.drive not in drives)
 
@@ -107,7 +107,7 @@ def held_disks(desired: Hardware, observed: Observed, now: datetime) -> tuple[st
     """Return the disks and drives that the guest has been asked to let go of, and still holds."""
     holds = {target for target, asking in observed.asked.items() if now >= asking.first + HOLDS_AFTER}
     names = {str(disk.path): disk.name for disk in observed.disks}
-    disks = (names[seen.file] for seen in unwanted(desired, observed) if seen.target in holds)
+    disks = (seen.volume or names[seen.file] for seen in unwanted(desired, observed) if seen.target in holds)
     found = ((drive, attached(drive, observed)) for drive in desired.drives)
     media = (d.name for d, seen in found if seen and seen.target in holds and not is_inserted(d, seen))
     return (*disks, *media)

@@ -20,6 +20,7 @@ from virtfleet_node.core.pool_rules import PoolSpace
 from virtfleet_node.core.record import Record, Stored
 from virtfleet_node.core.snapshot_view import SnapshotView
 from virtfleet_node.core.stored import StoredDisk
+from virtfleet_node.core.volumes import SeenVolume
 
 
 class DomainState(StrEnum):
@@ -49,13 +50,17 @@ class AttachedDisk:
     """A disk or drive that a running guest has."""
 
     file: str
-    """Path of its file or medium; empty for an empty drive."""
+    """Path of its file, device or medium; empty for an empty drive."""
     target: str
     """Device name in the domain, such as vda."""
     bus: str = "virtio"
     cache: str = ""
     drive: str = ""
     """Name of the drive, for a drive of the document."""
+    volume: str = ""
+    """Name of the disk, for a volume of Kubernetes'."""
+    claim: str = ""
+    """Which claim the volume is of, as `claim_key` tells."""
     tuning: tuple[tuple[str, int | str], ...] = ()
     """Its limits, as libvirt's parameters."""
 
@@ -175,6 +180,8 @@ class Observed:
     disks: tuple[StoredDisk, ...] = ()
     ready_images: frozenset[str] = frozenset()
     """Of the images that the machine needs, those that are ready."""
+    volumes: Mapping[str, SeenVolume] = field(default_factory=dict)
+    """By disk, volumes of Kubernetes' that the guest does not have, as they were looked for on this node."""
     media_digest: str | None = None
     """The cloud-init medium that is there, of those the machine wants."""
     shutdown: ShutdownRequests = field(default_factory=ShutdownRequests)
@@ -218,7 +225,9 @@ class Observed:
     """Why the node has no CPUs or memory for a machine that is off."""
 
     def stored_disk(self, disk: MachineDisk) -> StoredDisk | None:
-        """Return the file of a disk, None when it is not there."""
+        """Return the file of a disk, None when it is not there; a volume of Kubernetes' is in no pool."""
+        if disk.is_volume:
+            return None
         return next((s for s in self.disks if (s.pool, s.name) == (disk.pool, disk.name)), None)
 
     @property

@@ -34,6 +34,7 @@ from virtfleet_node.core.plan_flatten import plan_flatten
 from virtfleet_node.core.plan_fold import plan_fold
 from virtfleet_node.core.plan_live import is_too_small, plan_live
 from virtfleet_node.core.plan_restore import plan_restore, waits_for_others
+from virtfleet_node.core.plan_volumes import LOOK_FOR_VOLUMES, missing_volumes, prepare_volumes
 from virtfleet_node.core.record import Life, Record
 from virtfleet_node.core.restore_actions import BeginRestore, StartWarm
 from virtfleet_node.core.settle import settle, starting, stays_off
@@ -216,14 +217,22 @@ def _plan_off(desired: Machine, observed: Observed, record: Record, now: datetim
     due = next_start_at(record, now)
     if not asked and (record.ended or record.start_error) and now < due:
         return Plan(wake_at=due)
-    if _lacks(desired, observed):
-        return Plan()
-    if observed.no_place is not None:
-        return Plan(wake_at=now + LOOK_FOR_PLACE)
+    if (waits := _plan_waiting(desired, observed, now)) is not None:
+        return waits
     found = [(disk, observed.stored_disk(disk)) for disk in desired.hardware.own_disks]
     missing = tuple(PrepareDisk(disk) for disk, stored in found if stored is None)
     small = tuple(GrowDisk(disk) for disk, stored in found if stored is not None and is_too_small(disk, stored))
-    return Plan((*missing, *small, Start(starting(desired, record, now), paused=desired.run is Run.PAUSED)))
+    files = prepare_volumes(desired, observed)
+    return Plan((*missing, *small, *files, Start(starting(desired, record, now), paused=desired.run is Run.PAUSED)))
+
+
+def _plan_waiting(desired: Machine, observed: Observed, now: datetime) -> Plan | None:
+    """Return when to look again for what a start waits for; None when it waits for nothing."""
+    if _lacks(desired, observed):
+        return Plan()
+    if missing_volumes(desired, observed):
+        return Plan(wake_at=now + LOOK_FOR_VOLUMES)
+    return Plan(wake_at=now + LOOK_FOR_PLACE) if observed.no_place is not None else None
 
 
 def _lacks(desired: Machine, observed: Observed) -> bool:

@@ -36,6 +36,7 @@ from virtfleet_node.core.plan_fold import plan_fold
 from virtfleet_node.core.plan_memory import plan_memory
 from virtfleet_node.core.plan_pins import plan_pins
 from virtfleet_node.core.plan_vcpus import plan_vcpus
+from virtfleet_node.core.plan_volumes import plan_volumes
 from virtfleet_node.core.restore_actions import CLOCK, SetClock
 from virtfleet_node.core.stored import StoredDisk
 
@@ -59,6 +60,7 @@ def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tupl
         *(Change(action) for action in plan_pins(observed)),
         *plan_devices(desired, observed, now),
         *(Change(action) for action in _plan_new(desired, observed)),
+        *plan_volumes(desired, observed, now),
     )
     due = tuple(change.action for change in changes if change.due is None)
     if not any(isinstance(action, LongAction) for action in due):
@@ -88,10 +90,10 @@ def is_too_small(disk: MachineDisk, stored: StoredDisk) -> bool:
 
 def _plan_attached(desired: Machine, observed: Observed) -> Iterator[Action]:
     keep_size = observed.is_copied or observed.flattening is not None  # QEMU refuses to resize what a job works on
-    for disk in desired.hardware.own_disks:
+    for disk in (*desired.hardware.own_disks, *desired.hardware.volumes):
         stored, seen = observed.stored_disk(disk), attached(disk, observed)
-        if stored is not None and seen is not None:
-            if is_too_small(disk, stored) and disk.size_bytes is not None and not keep_size:
+        if seen is not None:
+            if stored and is_too_small(disk, stored) and disk.size_bytes is not None and not keep_size:
                 yield ResizeDisk(seen.target, disk.size_bytes)
             if limits_differ(disk, seen) and limits_field(disk) not in desired.hardware.deferred:
                 yield LimitDisk(seen.target, tuple(build_tuning(disk).items()))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from virtfleet_api.image import DiskOrigin, Image, ImageReport
-from virtfleet_api.machine import CloudInitFiles, MachineDisk
+from virtfleet_api.machine import CloudInitFiles, MachineDisk, VolumeSource
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
 from virtfleet_api.report import MachineReport, NetworkReport, NodeReport, PoolReport
@@ -19,6 +19,7 @@ from virtfleet_node.core.restoring import Restoring
 from virtfleet_node.core.save_image import SaveImageHead
 from virtfleet_node.core.snapshot_view import SnapshotView
 from virtfleet_node.core.stored import ImageFiles, StoredDisk
+from virtfleet_node.core.volumes import SeenVolume
 
 
 class DiskStore(Protocol):
@@ -288,6 +289,16 @@ class MediaStore(Protocol):
 
     def remove(self, uid: str) -> None:
         """Remove everything that is kept of a machine."""
+
+
+class Volumes(Protocol):
+    """The volumes of Kubernetes' that are on this node."""
+
+    def look(self, source: VolumeSource) -> SeenVolume:
+        """Look for a volume. Blocks."""
+
+    def make(self, source: VolumeSource, size_bytes: int | None) -> None:
+        """Make the file in a volume unless it is there, and let QEMU reach it; ConflictError if it cannot. Blocks."""
 
 
 class Pools(Protocol):

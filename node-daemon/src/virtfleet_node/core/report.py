@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from virtfleet_api.machine import Hardware, Machine, Run
 from virtfleet_api.report import (
@@ -36,10 +37,13 @@ from virtfleet_node.core.observed import DomainState, Observed
 from virtfleet_node.core.places import assign
 from virtfleet_node.core.plan import media_missing, missing_images, restart_pending, switch_missing
 from virtfleet_node.core.plan_clones import plan_clones
+from virtfleet_node.core.plan_volumes import volumes_wait
 from virtfleet_node.core.record import Record
 from virtfleet_node.core.report_restore import build_restore, say_step
 from virtfleet_node.core.settle import settle, stays_off
 from virtfleet_node.core.wanted_compute import current_vcpus, memory_ceiling
+
+VOLUME_MISSING: Final = "VolumeMissing"
 
 Standing = tuple[Phase, str, str]
 """Phase, reason and message."""
@@ -155,6 +159,8 @@ def _stand_active(desired: Machine, observed: Observed, record: Record) -> Stand
     waits = (WAITING_FOR_NETWORK, observed.network_problem) if switch_missing(desired, observed) else ("", "")
     if not waits[0] and (missing := device_waits(desired, observed)):
         waits = (WAITING_FOR_DEVICE, missing)
+    if not waits[0] and (missing := volumes_wait(desired, observed)):
+        waits = (VOLUME_MISSING, missing)
     return (Phase.PAUSED if observed.domain.state is DomainState.PAUSED else Phase.RUNNING), *waits
 
 
@@ -175,8 +181,15 @@ def _stand_ready(desired: Machine, observed: Observed) -> Standing:
         return Phase.PROVISIONING, "CloudInitMissing", "The cloud-init medium is missing and must be sent again."
     if images := missing_images(desired, observed):
         return Phase.PROVISIONING, "WaitingForImage", f"Waiting for {len(images)} image(s) to be ready on the node."
+    return _stand_placed(desired, observed)
+
+
+def _stand_placed(desired: Machine, observed: Observed) -> Standing:
+    """Say what of the node a machine waits for, whose documents and images are there."""
     if switch_missing(desired, observed):
         return Phase.PROVISIONING, WAITING_FOR_NETWORK, observed.network_problem
+    if volumes := volumes_wait(desired, observed):
+        return Phase.PROVISIONING, VOLUME_MISSING, volumes
     if observed.no_place is not None:
         return Phase.PROVISIONING, observed.no_place.reason, observed.no_place.message
     if waits := device_waits(desired, observed):

@@ -28,7 +28,8 @@ def remove_leaks(domain: libvirt.virDomain, xml: str, error: libvirt.libvirtErro
     its guest must let go of it first.
     """
     device, message = parse(xml), str(error.get_error_message())
-    file, alias = _attribute(device, "source", "file"), _attribute(device, "alias", "name")
+    file = _attribute(device, "source", "file") or _attribute(device, "source", "dev")
+    alias = _attribute(device, "alias", "name")
     try:
         if device.tag == "interface" and may_be_leaked_card(message, alias):
             return _remove_card(domain, alias)
@@ -68,7 +69,7 @@ def _find(domain: libvirt.virDomain, file: str, message: str) -> Leaks:
     nodes = parse_nodes(_ask(domain, "query-named-block-nodes", flat=True))
     devices = parse_devices(_ask(domain, "query-block"))
     live = parse(domain.XMLDesc(0))
-    files = {found.get("file", "") for found in live.findall("devices/disk/source")}
+    files = {found.get("file") or found.get("dev") or "" for found in live.findall("devices/disk/source")}
     return find_leaks(nodes, devices, Known(files, _aliases(live)), file, message)
 
 

@@ -10,7 +10,7 @@ from virtfleet_api.names import METADATA_NAMESPACE
 from virtfleet_api.network import LinkState
 from virtfleet_node.core.desired.cpu_tune import parse_quota
 from virtfleet_node.core.desired.devices import DEVICE_PREFIX
-from virtfleet_node.core.desired.disks import ALIAS_PREFIX
+from virtfleet_node.core.desired.disks import ALIAS_PREFIX, parse_volume_alias
 from virtfleet_node.core.desired.element import parse
 from virtfleet_node.core.desired.interfaces import ALIAS_PREFIX as CARD_PREFIX
 from virtfleet_node.core.desired.io_tune import parse_io_tune
@@ -136,12 +136,15 @@ def _disk(disk: etree._Element) -> AttachedDisk | None:
     is_drive, alias = disk.get("device") == "cdrom", _attribute(disk, "alias", "name")
     if is_drive and not alias.startswith(ALIAS_PREFIX):
         return None
+    volume, claim = parse_volume_alias(alias)
     return AttachedDisk(
-        file=_attribute(disk, "source", "file"),
+        file=_attribute(disk, "source", "file") or _attribute(disk, "source", "dev"),
         target=_attribute(disk, "target", "dev"),
         bus=_attribute(disk, "target", "bus"),
         cache=_attribute(disk, "driver", "cache"),
         drive=alias.removeprefix(ALIAS_PREFIX) if is_drive else "",
+        volume=volume,
+        claim=claim,
         tuning=tuple(parse_io_tune(disk).items()),
     )
 

@@ -5,6 +5,7 @@ does what operating systems do first.
 """
 
 import logging
+import re
 import shutil
 import time
 import uuid
@@ -27,6 +28,9 @@ _RENDER_NODES: Final = Path("/dev/dri")
 _PREFIX: Final = "virtfleet-probe-"
 
 _POLL_SECONDS: Final = 0.05
+_OWNER: Final = re.compile(r"\+([0-9]{1,10}):\+[0-9]{1,10}")
+"""What DAC's labels are: numbers of a user and a group."""
+
 _MAX_MODEL: Final = 64  # characters, as `cpu.model` may have
 _MAX_MODELS: Final = 512  # libvirt 9 knows 110 of x86
 _KERNEL: Final = Path(__file__).with_name("probe_guest.bin")
@@ -117,8 +121,17 @@ def _read_facts(connect: libvirt.virConnect, domain_type: DomainType) -> HostFac
         domain_type,
         capabilities.findtext("path"),
         cpu_models=read_cpu_models(capabilities, domain_type),
+        qemu_user=read_qemu_user(etree.fromstring(connect.getCapabilities()), domain_type),
         render_node=_read_render_node(capabilities),
     )
+
+
+def read_qemu_user(capabilities: etree._Element, domain_type: DomainType) -> int | None:
+    """Return the number of the user that QEMU runs as; None where libvirt does not say."""
+    models = (one for one in capabilities.findall("host/secmodel") if one.findtext("model") == "dac")
+    labels = (one.findtext(f"baselabel[@type='{domain_type}']") for one in models)
+    found = next((match for label in labels if (match := _OWNER.fullmatch(label or ""))), None)
+    return int(found[1]) if found else None
 
 
 def _read_render_node(capabilities: etree._Element) -> str:

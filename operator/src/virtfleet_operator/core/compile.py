@@ -27,6 +27,7 @@ from virtfleet_api.machine import (
     RetainedSource,
     Run,
     SnapshotDiskSource,
+    VolumeSource,
 )
 from virtfleet_api.network import Network
 from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, PowerState, RunStrategy, VirtualMachine
@@ -198,6 +199,8 @@ def _limits(tune: IoTune | None) -> IoLimits | None:
 
 
 def _origin(vm: VirtualMachine, disk: Disk, origins: Origins) -> AnyDiskSource:
+    if disk.source.pvc:
+        return VolumeSource(claim=disk.source.pvc.claim_name)
     if disk.source.disk:
         return _copied(disk, origins.sources)
     if disk.source.snapshot:

@@ -24,6 +24,8 @@ def _sums(vm: VirtualMachine, disks: Iterable[Disk], catalog: Catalog) -> Mappin
     for disk in disks:
         if disk.bus is DiskBus.CDROM:
             continue  # its medium is an image, which is counted for itself
+        if disk.source.pvc is not None:
+            continue  # it is in no pool
         sums[disk.pool] += _size(vm, disk, catalog)
     return dict(sums)
 

@@ -65,7 +65,8 @@ def unreadable_pools(
 ) -> tuple[str, ...]:
     """Return the pools of disks to be kept of which the node says nothing, and which it has but cannot read now."""
     told = {(disk.pool, disk.name) for disk in kept}
-    wanted = {(d.pool, d.name) for d in vm.spec.disks if d.reclaim_policy is ReclaimPolicy.RETAIN}
+    own = (disk for disk in vm.spec.disks if disk.source.pvc is None)
+    wanted = {(d.pool, d.name) for d in own if d.reclaim_policy is ReclaimPolicy.RETAIN}
     known = {report.name for report in pools}
     return tuple(sorted({pool for pool, _ in wanted - told if pool in known and not is_readable(pool, pools)}))
 

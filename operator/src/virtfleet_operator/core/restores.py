@@ -24,6 +24,7 @@ from virtfleet_api.vm_restore import RestorePhase, RestoreTarget, VMRestore
 from virtfleet_api.vm_snapshot import SnapshotMode, VMSnapshot, VMSnapshotSpec
 from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.snapshot_disks import captured_disk
+from virtfleet_operator.core.validate.vm_snapshot import volume_names
 
 ENDED: Final = frozenset({RestorePhase.SUCCEEDED, RestorePhase.FAILED})
 """Phases that a restore, and a machine of it, stays in."""
@@ -95,9 +96,12 @@ def before_name(restore: str) -> str:
 
 def before_object(restore: VMRestore, snapshot: VMSnapshot, vm: VirtualMachine) -> dict[str, Any]:
     """Return the VMSnapshot of the state before a restore, as it is created; of all disks, also those left alone."""
-    has_devices = bool(vm.spec.gpus or vm.spec.host_devices)  # whose memory cannot be captured
+    volumes = volume_names(vm)
+    disks_alone = bool(vm.spec.gpus or vm.spec.host_devices or volumes)  # with which memory cannot be captured
     spec = VMSnapshotSpec(
-        virtual_machine=vm.metadata.name, mode=SnapshotMode.DISK if has_devices else snapshot.spec.mode
+        virtual_machine=vm.metadata.name,
+        mode=SnapshotMode.DISK if disks_alone else snapshot.spec.mode,
+        exclude_disks=volumes,
     )
     return _object(restore, "VMSnapshot", before_name(restore.metadata.name), spec.to_json_dict())
 

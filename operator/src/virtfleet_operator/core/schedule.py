@@ -17,6 +17,7 @@ from virtfleet_api.vm_snapshot import SnapshotPhase, VMSnapshot, VMSnapshotSpec
 from virtfleet_api.vm_snapshot_schedule import MissedRuns, Retention, VMSnapshotSchedule
 from virtfleet_operator.core.cron import find_zone, last_time, next_time
 from virtfleet_operator.core.placement.labels import selects
+from virtfleet_operator.core.validate.vm_snapshot import volume_names
 
 LATE: Final = timedelta(minutes=2)
 """A time that nobody acted on for longer was missed; another operator takes over sooner than that."""
@@ -97,10 +98,12 @@ def schedule_label(schedule: str) -> str:
     return _bounded(schedule, schedule, _MAX_LABEL)
 
 
-def snapshot_object(schedule: VMSnapshotSchedule, machine: str, time: datetime) -> dict[str, Any]:
-    """Return the VMSnapshot of a machine at a time, as it is created."""
+def snapshot_object(schedule: VMSnapshotSchedule, vm: VirtualMachine, time: datetime) -> dict[str, Any]:
+    """Return the VMSnapshot of a machine at a time, as it is created; without its volumes of Kubernetes'."""
+    machine = vm.metadata.name
     spec = VMSnapshotSpec(
         virtual_machine=machine,
+        exclude_disks=volume_names(vm),
         mode=schedule.spec.mode,
         quiesce=schedule.spec.quiesce,
         deletion_policy=schedule.spec.deletion_policy,

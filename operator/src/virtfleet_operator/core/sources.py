@@ -119,9 +119,14 @@ def _not_made(where: str, reference: DiskReference) -> Waiting:
 
 def _name_problem(where: str, reference: DiskReference, machine: VirtualMachine) -> str:
     """Return what is wrong with the name of a disk, or nothing; what is in a drive is no disk."""
-    names = [disk.name for disk in machine.spec.disks if disk.bus is not DiskBus.CDROM]
+    disks = [disk for disk in machine.spec.disks if disk.bus is not DiskBus.CDROM]
+    names = [disk.name for disk in disks if disk.source.pvc is None]
     if reference.name in names:
         return ""
+    claim = next((disk.source.pvc for disk in disks if disk.name == reference.name), None)
+    if claim is not None:
+        said = f"is PersistentVolumeClaim {quote(claim.claim_name)}, which is not copied"
+        return f"{where}.name: {quote(reference.name)} {said}: make a claim with dataSource, or name another disk"
     has = f"write one of {', '.join(names[:8])}" if names else "it has none"
     name = quote(reference.virtual_machine)
     return f"{where}.name: VirtualMachine {name} has no disk {quote(reference.name)}: {has}"

@@ -22,6 +22,12 @@ REQUEST_TIMEOUT_SECONDS: Final = 30.0
 LIST_CHUNK: Final = 500
 """Objects a request: client-go's page size."""
 
+WATCH_SECONDS: Final = 300
+"""How long the API server keeps one watch open."""
+
+SILENCE_SECONDS: Final = 150
+"""A watch gets a bookmark each minute: one that is silent for longer is dead."""
+
 MERGE_PATCH: Final = "application/merge-patch+json"
 
 
@@ -69,9 +75,14 @@ class KubeClient:
         body = {"preconditions": {"resourceVersion": version}} if version else None
         await self._request("DELETE", path, body=body)
 
-    async def list_pages(self, path: str, *, metadata_only: bool = False) -> AsyncIterator[Body]:
-        """Yield a collection page by page, each a list object; all pages are of one moment."""
-        query = {"limit": str(LIST_CHUNK)}
+    async def list_pages(
+        self, path: str, *, metadata_only: bool = False, selector: str | None = None
+    ) -> AsyncIterator[Body]:
+        """Yield a collection page by page, each a list object; all pages are of one moment.
+
+        `selector` is a label selector, by which the API server leaves others out.
+        """
+        query = {"limit": str(LIST_CHUNK), **({"labelSelector": selector} if selector else {})}
         while True:
             page = await self._request("GET", path, query=query, metadata_only=metadata_only)
             page["items"] = page["items"] or []  # an empty list of metadata comes as null
@@ -80,6 +91,42 @@ class KubeClient:
             if not token:
                 return
             query["continue"] = token
+
+    async def watch(self, path: str, version: str, selector: str) -> AsyncIterator[Body]:
+        """Yield the events of a collection after a resourceVersion, until the API server ends the watch.
+
+        Bookmarks are among them. `selector` is a label selector.
+
+        Raises:
+            NotFoundError: the version is too old: list again.
+            KubeError: the API server did not answer, or the connection broke.
+        """
+        query = {
+            "watch": "true",
+            "resourceVersion": version,
+            "labelSelector": selector,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        what = f"WATCH {path}"
+        limit = aiohttp.ClientTimeout(total=WATCH_SECONDS + 10, sock_read=SILENCE_SECONDS)
+        try:
+            async with self._session.get(
+                self._server + path, params=query, timeout=limit, server_hostname=self._tls_name
+            ) as response:
+                self._answered("WATCH", str(response.status))
+                if response.status != 200:  # noqa: PLR2004 -- HTTP: OK
+                    raise build_error(response.status, what, await response.read())
+                async for line in response.content:
+                    event: Body = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise build_error(
+                            int(event["object"].get("code", 500)), what, json.dumps(event["object"]).encode()
+                        )
+                    yield event
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            self._answered("WATCH", "error")
+            raise UnavailableError(f"{what}: {type(error).__name__}: {error}") from error
 
     async def _request(
         self,

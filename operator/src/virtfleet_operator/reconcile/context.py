@@ -12,9 +12,11 @@ from virtfleet_operator.core.room import Room
 from virtfleet_operator.fleet.members import Fleet
 from virtfleet_operator.fleet.state import Contact
 from virtfleet_operator.kube.cache import Cache
+from virtfleet_operator.kube.claims import ClaimReader
 from virtfleet_operator.kube.client import KubeClient
 from virtfleet_operator.kube.events import EventRecorder
 from virtfleet_operator.kube.paths import Key
+from virtfleet_operator.kube.pods import HolderPods
 from virtfleet_operator.kube.secrets import SecretReader
 from virtfleet_operator.metrics import Metrics
 from virtfleet_operator.reconcile.catalog import NODE, CacheCatalog
@@ -22,6 +24,20 @@ from virtfleet_operator.reconcile.loads import Loads
 from virtfleet_operator.reconcile.network import Network
 from virtfleet_operator.reconcile.offers import Offers
 from virtfleet_operator.reconcile.unplaced import Unplaced
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """What PersistentVolumeClaims are used by."""
+
+    pods: HolderPods
+    claims: ClaimReader
+    image: str
+    """What the pods run that hold claims."""
+    look_later: Callable[[Key, float], None]
+    """Has a machine looked at after so many seconds."""
+    surplus: dict[str, datetime] = field(default_factory=dict)
+    """Since when pods are there that hold what their machine's spec names no more, by UID."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,8 @@ class Context:
     """Device classes of every node that has none of the same name."""
     network: Network | None = None
     """None where the configuration names no OVN."""
+    volumes: Volumes | None = None
+    """None where the configuration does not enable them."""
     offers: Offers = field(init=False, repr=False)
     unplaced: Unplaced = field(default_factory=Unplaced, repr=False)
     copy_key: bytes = field(default=b"", repr=False)

@@ -142,6 +142,10 @@ class Controller:
         else:
             self.queue.add(Key(NODE, "", node))
 
+    def holder_changed(self, uid: str) -> None:
+        """Look at the machine that a pod holds a volume for."""
+        self._add(self._cache.find(MACHINE, "uid", uid))
+
     def image_changed(self, node: str, uid: str) -> None:
         """Look at the image, and at the node's machines that may have waited for it."""
         for stored in self._cache.find(IMAGE, "uid", uid):

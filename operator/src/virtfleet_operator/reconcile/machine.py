@@ -23,6 +23,7 @@ from virtfleet_operator.core.snapshot_disks import find_snapshot_disks, snapshot
 from virtfleet_operator.core.sources import find_sources, source_node
 from virtfleet_operator.core.validate import check
 from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting
+from virtfleet_operator.core.volumes import Claims
 from virtfleet_operator.fleet.errors import NodeError, NodeRefusedError, StaleEpochError
 from virtfleet_operator.fleet.state import Contact
 from virtfleet_operator.kube.cache import Stored
@@ -37,9 +38,10 @@ from virtfleet_operator.reconcile.ports import connect_cards, with_paths
 from virtfleet_operator.reconcile.removal import remove_machine
 from virtfleet_operator.reconcile.status import write_metadata
 from virtfleet_operator.reconcile.supply import instruct_image
+from virtfleet_operator.reconcile.volumes import find_claims, hold_volumes, release_when_off, with_reach
 
 LOOK_AGAIN_SECONDS: Final = 10.0
-"""Between looks for a Secret that a machine waits for: Secrets are not watched, see `kube.secrets`."""
+"""Between looks for what a machine waits for and is not watched: Secrets and claims, see `kube.secrets`."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Prepared:
     vm: VirtualMachine
     sizing: Sizing
     document: Machine
+    claims: Claims
 
 
 async def reconcile_machine(context: Context, key: Key) -> float | None:
@@ -94,13 +97,16 @@ async def _advance(context: Context, stored: Stored, where: Binding) -> float | 
             return await _advance(context, context.cache.get(stored.key) or stored, Bound(placed.node_name))
         verdict = placed
     if isinstance(where, Bound):
-        document = _with_devices(context, prepared, where.node_name) if isinstance(prepared, Prepared) else None
-        if document and isinstance(prepared, Prepared):
-            document, verdict = within_node(context, stored, where.node_name, prepared.sizing, document)
+        document: Machine | None = None
+        if isinstance(prepared, Prepared):
+            document, verdict = await _complete(context, stored, where.node_name, prepared)
+        else:
+            await release_when_off(context, stored, where.node_name)
         delay = await _instruct_and_write(context, stored, where.node_name, document, verdict)
     else:
         delay = await write_machine(context, stored, None, verdict)
-    if isinstance(verdict, Waiting) and not verdict.watched:
+    moving = isinstance(prepared, Prepared) and prepared.claims and isinstance(verdict, Unschedulable)
+    if moving or (isinstance(verdict, Waiting) and not verdict.watched):
         return min(LOOK_AGAIN_SECONDS, delay or LOOK_AGAIN_SECONDS)
     return delay
 
@@ -117,7 +123,21 @@ async def _prepare(context: Context, stored: Stored) -> Prepared | Waiting | Inv
     reference = secret_reference(vm)
     secret = parse_secret(vm, await context.secrets.read(*reference) if reference else None)
     document = compile_machine(vm, sizing, context.catalog, secret)
-    return Prepared(vm, sizing, document) if isinstance(document, Machine) else document
+    if not isinstance(document, Machine):
+        return document
+    claims = await find_claims(context, vm)
+    return claims if isinstance(claims, Waiting) else Prepared(vm, sizing, document, claims)
+
+
+async def _complete(
+    context: Context, stored: Stored, node: str, prepared: Prepared
+) -> tuple[Machine | None, Waiting | None]:
+    """Return what a bound machine's node is told, None for nothing new, and why that is not all that is asked for."""
+    document, pending = await hold_volumes(
+        context, stored, node, _with_devices(context, prepared, node), prepared.claims
+    )
+    told, refused = within_node(context, stored, node, prepared.sizing, document)
+    return told, refused or pending
 
 
 def _with_devices(context: Context, prepared: Prepared, node: str) -> Machine:
@@ -132,6 +152,8 @@ async def _place(context: Context, stored: Stored, prepared: Prepared) -> Placed
     found = (context.catalog.image(*reference) for reference in image_references(vm))
     images = [image.metadata.uid for image in found if image is not None]
     asked = need(vm, sizing, disks, _pinned(vm, context), plugged(vm, context.catalog), images)
+    if prepared.claims:
+        asked = await with_reach(context, asked, prepared.claims, context.candidates())
     placed = place(asked, context.candidates(), context.surroundings(images))
     if isinstance(placed, Placed):
         promised = load_of(prepared.sizing, disks, promised_devices(prepared.vm))

@@ -24,6 +24,7 @@ from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.hand_over import hand_over
 from virtfleet_operator.reconcile.machine_status import write_machine
 from virtfleet_operator.reconcile.status import drop_finalizer
+from virtfleet_operator.reconcile.volumes import release_volumes
 
 log: Final = logging.getLogger(__name__)
 
@@ -97,4 +98,5 @@ async def _remove(context: Context, stored: Stored, node: str) -> tuple[Retained
 async def _let_go(context: Context, stored: Stored, reason: str) -> None:
     extra = {"machine": str(stored.key), "uid": stored.uid, "action": "release", "reason": reason}
     log.info("Releasing %s", stored.key, extra=extra)
+    await release_volumes(context, stored)
     await drop_finalizer(context, stored, FINALIZER)

@@ -79,7 +79,7 @@ async def _ask(
     context: Context, stored: Stored, schedule: VMSnapshotSchedule, vm: VirtualMachine, time: datetime
 ) -> str:
     """Make the VMSnapshot of a machine, unless it is there; return why it cannot be made."""
-    body, path = snapshot_object(schedule, vm.metadata.name, time), OUR_PATHS[SNAPSHOT]
+    body, path = snapshot_object(schedule, vm, time), OUR_PATHS[SNAPSHOT]
     name = body["metadata"]["name"]
     mine = _snapshots(context, stored)
     if any(snapshot.metadata.name == name for snapshot in mine):

@@ -32,6 +32,8 @@ class HostFacts:
     cpu_models: tuple[str, ...] = ()
     """CPU models that guests can have, host-passthrough among them; empty with the test driver."""
     cpu: HostCpu = field(default_factory=HostCpu)
+    qemu_user: int | None = None
+    """Number of the user that QEMU runs as; None where libvirt does not say."""
     render_node: str = ""
     """Device by which the host's GPU draws for guests; empty where there is none."""
 
@@ -50,6 +52,8 @@ class ResolvedDisk:
 
     file: FileLayer
     backing: tuple[FileLayer, ...] = ()
+    is_device: bool = False
+    """It is a block device of the host's."""
 
 
 @dataclass(frozen=True)

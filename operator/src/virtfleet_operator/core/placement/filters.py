@@ -45,6 +45,9 @@ def _missing(asked: Need, node: Candidate) -> str:
     for pool in sorted(asked.pools) if asked.pools else ():
         if problem := _pool_refusal(pool, asked.pools[pool], node):
             return problem
+    for claim in sorted(asked.unreachable) if asked.unreachable else ():
+        if node.name in asked.unreachable[claim]:
+            return f"without volume {claim}"
     if not asked.uplinks <= node.uplinks:
         uplink = min(asked.uplinks - node.uplinks)
         return f"without network {uplink}" if uplink else "without virtual switches"

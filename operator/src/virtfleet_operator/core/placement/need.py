@@ -53,6 +53,8 @@ class Need:
     """Size of the huge pages that back its memory; None for ordinary memory."""
     images: frozenset[str] = frozenset()
     """UIDs of the images that it is made from."""
+    unreachable: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Nodes that its PersistentVolumeClaims cannot be reached from, by the claim's name."""
 
 
 @dataclass(frozen=True, slots=True)

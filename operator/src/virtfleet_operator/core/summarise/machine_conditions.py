@@ -12,6 +12,7 @@ from virtfleet_operator.core.summarise.bounds import count_of
 from virtfleet_operator.core.summarise.conditions import NO, NOBODY_KNOWS, YES, Saying, Says
 from virtfleet_operator.core.summarise.facts import MachineFacts
 from virtfleet_operator.core.verdict import Invalid, Unschedulable, Waiting, plain
+from virtfleet_operator.core.volumes import VOLUME_PENDING
 
 SYNCHRONIZING: Final = "Synchronizing"
 """Reason while a node has been sent a spec that it has not reported on yet."""
@@ -79,12 +80,20 @@ def _ready(word: PrintableStatus, facts: MachineFacts) -> Saying:
     if word == PrintableStatus.TERMINATING:
         return NO, "Terminating", _terminating(facts)
     waits = isinstance(facts.verdict, Waiting)
-    if facts.node_name is None or (facts.verdict is not None and not (waits and facts.report)):
+    observed = waits and facts.report and not _waits_for_volume(facts)
+    if facts.node_name is None or (facts.verdict is not None and not observed):
         unknown = word == PrintableStatus.UNKNOWN and waits
         return NOBODY_KNOWS if unknown else NO, *_obstacle(facts, "Scheduling", _CHOOSING)
     if not facts.node_heard:
         return NOBODY_KNOWS, "NodeUnreachable", _unheard(facts)
     return _observed(facts.report) if facts.report else (NO, "Provisioning", _PASSING[Phase.PROVISIONING])
+
+
+def _waits_for_volume(facts: MachineFacts) -> bool:
+    """Tell whether a guest that is off waits for a volume: Kubernetes says why, and the node knows no more of it."""
+    if not (facts.node_heard and isinstance(facts.verdict, Waiting) and facts.verdict.reason == VOLUME_PENDING):
+        return False
+    return facts.report is None or facts.report.phase in (Phase.PROVISIONING, Phase.STOPPED, Phase.FAILED)
 
 
 def _observed(report: MachineReport) -> Saying:

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
+from virtfleet_api.names import DEFAULT_POOL
 from virtfleet_api.quantity import Bytes
-from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, DiskSource, VirtualMachine
+from virtfleet_api.virtual_machine import Clone, Disk, DiskBus, DiskSource, ReclaimPolicy, VirtualMachine
 from virtfleet_api.virtual_machine_status import DiskStatus
 from virtfleet_operator.core.validate.io_tune import group_problems, io_tune_problems
 from virtfleet_operator.core.verdict import quote
@@ -29,7 +30,7 @@ def disk_problems(vm: VirtualMachine, old: VirtualMachine | None) -> Iterator[st
     disks = vm.spec.disks
     yield from _repeated(disks)
     yield from _too_many_sata(disks)
-    yield from _adopted_twice(disks)
+    yield from _named_twice(disks)
     yield from group_problems(disks)
     existing = {disk.name: disk for disk in vm.status.disks}
     before = {disk.name: disk for disk in old.spec.disks} if old else {}
@@ -39,6 +40,7 @@ def disk_problems(vm: VirtualMachine, old: VirtualMachine | None) -> Iterator[st
             yield from _drive_problems(where, disk)
         else:
             yield from _source_problems(where, disk)
+            yield from _claim_problems(where, disk)
             yield from _size_problems(where, disk)
             yield from _itself(where, vm, disk)
             yield from io_tune_problems(f"{where}.ioTune", disk.io_tune)
@@ -96,7 +98,7 @@ def _source_problems(where: str, disk: Disk) -> Iterator[str]:
         return
     given = [name for name, value in _first_contents(source) if value is not None]
     if len(given) != 1:
-        said = f"names {' and '.join(given)}" if given else "names neither image, disk, vmDisk, snapshot nor blank"
+        said = f"names {' and '.join(given)}" if given else "names neither image, disk, vmDisk, snapshot, blank nor pvc"
         yield f'{where}.source: {said}: write exactly one, such as "image: {{name: debian-12}}" or "blank: {{}}"'
     elif source.blank is not None and source.clone is not None:
         yield f"{where}.source.clone: has no effect on a blank disk: remove it"
@@ -111,17 +113,34 @@ def _first_contents(source: DiskSource) -> tuple[tuple[str, object], ...]:
         ("vmDisk", source.vm_disk),
         ("snapshot", source.snapshot),
         ("blank", source.blank),
+        ("pvc", source.pvc),
     )
 
 
-def _adopted_twice(disks: tuple[Disk, ...]) -> Iterator[str]:
-    seen: set[str] = set()
+def _claim_problems(where: str, disk: Disk) -> Iterator[str]:
+    """Refuse what means nothing for a volume of Kubernetes', which is neither made nor kept here."""
+    if disk.source.pvc is None:
+        return
+    if disk.source.clone is not None:
+        yield f"{where}.source.clone: has no effect on a PersistentVolumeClaim, which is used as it is: remove it"
+    if disk.pool != DEFAULT_POOL:
+        yield f"{where}.pool: has no effect on a PersistentVolumeClaim, which is in no pool: remove it"
+    if disk.reclaim_policy is not ReclaimPolicy.DELETE:
+        yield f"{where}.reclaimPolicy: has no effect on a PersistentVolumeClaim, which always stays: remove it"
+
+
+def _named_twice(disks: tuple[Disk, ...]) -> Iterator[str]:
+    """Refuse two disks that would be one and the same."""
+    seen: set[tuple[str, str]] = set()
     for index, disk in enumerate(disks):
-        name = disk.source.vm_disk.name if disk.source.vm_disk else None
-        if name in seen:
-            yield f"spec.disks[{index}].source.vmDisk: {quote(name)} is named twice: write another, or remove the disk"
-        if name is not None:
-            seen.add(name)
+        source = disk.source
+        named = [("vmDisk", source.vm_disk.name)] if source.vm_disk else []
+        named += [("pvc", source.pvc.claim_name)] if source.pvc else []
+        for field, name in named:
+            if (field, name) in seen:
+                where = f"spec.disks[{index}].source.{field}"
+                yield f"{where}: {quote(name)} is named twice: write another, or remove the disk"
+            seen.add((field, name))
 
 
 def _size_problems(where: str, disk: Disk) -> Iterator[str]:
@@ -134,12 +153,13 @@ def _size_problems(where: str, disk: Disk) -> Iterator[str]:
 def _change_problems(where: str, disk: Disk, existing: DiskStatus, before: Disk | None) -> Iterator[str]:
     """Refuse what cannot be done to a disk that exists."""
     other = "add a new disk under another name"
-    if disk.pool != existing.pool:
+    volume = disk.source.pvc is not None  # in no pool, and of whatever size
+    if disk.pool != existing.pool and not volume:
         yield (
             f"{where}.pool: cannot change from {quote(existing.pool)} to {quote(disk.pool)} once the disk exists: "
             f'write "{existing.pool}", or {other}'
         )
-    if disk.size is not None and disk.size < existing.capacity:
+    if disk.size is not None and disk.size < existing.capacity and not volume:
         yield (
             f"{where}.size: '{disk.size}' would shrink the disk, which loses data: "
             f'write at least "{existing.capacity}", or {other}'

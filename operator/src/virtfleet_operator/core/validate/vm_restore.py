@@ -7,7 +7,7 @@ from virtfleet_api.vm_restore import VMRestore
 from virtfleet_api.vm_snapshot import SnapshotIndication, SnapshotPhase, VMSnapshot
 from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.restores import before_name, is_made_by, machine_names, unfinished_restores
-from virtfleet_operator.core.validate.vm_snapshot import number_problems
+from virtfleet_operator.core.validate.vm_snapshot import number_problems, volume_names
 from virtfleet_operator.core.verdict import quote
 
 _MAX_NAME = 253
@@ -101,10 +101,16 @@ def _machine_problems(restore: VMRestore, snapshot: VMSnapshot, catalog: Catalog
 
 
 def _device_problems(restore: VMRestore, snapshot: VMSnapshot, vm: VirtualMachine) -> Iterator[str]:
-    """Refuse memory for a machine that has devices of the host now: their state is not in the snapshot."""
+    """Refuse memory for a machine that has devices of the host or volumes now: they are not in the snapshot."""
     devices = [gpu.name for gpu in vm.spec.gpus] + [device.name for device in vm.spec.host_devices]
     if devices and restore.spec.memory and SnapshotIndication.MEMORY in snapshot.status.indications:
         yield (
             f"spec.memory: VirtualMachine {quote(vm.metadata.name)} has device {quote(devices[0])}, whose state is "
             "not in the snapshot's memory: write memory: false, or remove the device from the machine"
+        )
+    volumes = volume_names(vm)
+    if volumes and restore.spec.memory and SnapshotIndication.MEMORY in snapshot.status.indications:
+        yield (
+            f"spec.memory: VirtualMachine {quote(vm.metadata.name)} has disk {quote(volumes[0])} on a "
+            "PersistentVolumeClaim, which is not put back: write memory: false, or remove the disk from the machine"
         )

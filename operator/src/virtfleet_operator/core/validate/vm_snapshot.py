@@ -29,15 +29,16 @@ def capture_problems(spec: VMSnapshotSpec, vm: VirtualMachine) -> tuple[str, ...
 
 def _capture_problems(spec: VMSnapshotSpec, vm: VirtualMachine) -> Iterator[str]:
     machine = quote(vm.metadata.name)
-    disks = [disk.name for disk in vm.spec.disks if disk.bus is not DiskBus.CDROM]
+    disks = [disk.name for disk in vm.spec.disks if disk.bus is not DiskBus.CDROM and disk.source.pvc is None]
+    volumes = volume_names(vm)
     if not disks:
         yield (f"spec.virtualMachine: VirtualMachine {machine} has no disk that could hold a snapshot: add one")
         return
     for index, name in enumerate(spec.exclude_disks):
-        if name not in disks:
+        if name not in (*disks, *volumes):
             yield (
                 f"spec.excludeDisks[{index}]: {quote(name)} is no disk of VirtualMachine {machine}: "
-                f"write one of {', '.join(disks)}, or remove it"
+                f"write one of {', '.join((*disks, *volumes))}, or remove it"
             )
     if set(disks) <= set(spec.exclude_disks):
         yield "spec.excludeDisks: leaves out every disk: remove one of them"
@@ -47,6 +48,27 @@ def _capture_problems(spec: VMSnapshotSpec, vm: VirtualMachine) -> Iterator[str]
             f"spec.mode: VirtualMachine {machine} has device {quote(devices[0])}, which cannot be captured with "
             "memory: write mode: Disk"
         )
+    yield from _volume_problems(spec, machine, volumes)
+
+
+def _volume_problems(spec: VMSnapshotSpec, machine: str, volumes: Sequence[str]) -> Iterator[str]:
+    """Refuse what would need to capture volumes of Kubernetes'."""
+    if volumes and spec.mode is SnapshotMode.MEMORY:
+        yield (
+            f"spec.mode: VirtualMachine {machine} has disk {quote(volumes[0])} on a PersistentVolumeClaim, which "
+            "cannot be captured with memory: write mode: Disk"
+        )
+    if missing := [name for name in volumes if name not in spec.exclude_disks]:
+        wanted = ", ".join(dict.fromkeys((*spec.exclude_disks, *missing)))
+        yield (
+            f"spec.excludeDisks: disk {quote(missing[0])} of VirtualMachine {machine} is on a PersistentVolumeClaim, "
+            f'which is not captured: write "excludeDisks: [{wanted}]"'
+        )
+
+
+def volume_names(vm: VirtualMachine) -> tuple[str, ...]:
+    """Return the disks that are volumes of Kubernetes'."""
+    return tuple(disk.name for disk in vm.spec.disks if disk.source.pvc is not None)
 
 
 def number_problems(snapshots: Iterable[VMSnapshot], machine: str) -> tuple[str, ...]:
