@@ -243,15 +243,19 @@ class Rig:
         return int(lease["spec"]["leaseTransitions"])
 
     async def clear(self, *kinds: str) -> None:
-        """Delete all objects of these kinds and wait until they are gone: one may have to wait for another's end."""
-        deleted: list[tuple[str, str]] = []
-        for kind in kinds:
-            async for page in self.client.list_pages(OUR_PATHS[kind].collection()):
-                deleted += [(kind, item["metadata"]["name"]) for item in page["items"]]
-        for kind, name in deleted:
-            await self.delete(kind, name)
-        for kind, name in deleted:
-            await self.wait_gone(kind, name)
+        """Delete all objects of these kinds, and those that come of it, and wait until they are gone.
+
+        All at once, as one may have to wait for another's end.
+        """
+        while there := [(kind, name) for kind in kinds for name in await self._names(kind)]:
+            for kind, name in there:
+                await self.delete(kind, name)
+            for kind, name in there:
+                await self.wait_gone(kind, name)
+
+    async def _names(self, kind: str) -> list[str]:
+        pages = [page async for page in self.client.list_pages(OUR_PATHS[kind].collection())]
+        return [item["metadata"]["name"] for page in pages for item in page["items"]]
 
     @staticmethod
     def _space(kind: str) -> str:
