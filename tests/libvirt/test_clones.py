@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from machine_rig import DISK, Rig, new_machine
 from source_machines import (
     MIB,
@@ -20,6 +22,8 @@ from source_machines import (
 from virtfleet_api.machine import DiskCopySource, ImageDiskSource, Machine, MachineDisk, Run
 from virtfleet_api.report import Phase
 from virtfleet_api.virtual_machine import Clone
+from virtfleet_node.agent.entry import Entry
+from virtfleet_node.core.observed import Observed
 
 SECTOR = 512
 
@@ -175,14 +179,38 @@ async def test_a_copy_that_cannot_be_made_says_why_until_its_document_is_mended(
         await rig.remove(machine)
 
 
-async def test_a_source_that_is_deleted_stays_until_its_copies_are_made(rig: Rig) -> None:
+async def test_a_source_that_is_deleted_stays_until_its_copies_are_made(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = await make_slow(rig)
     clone = new_machine(disks=copy_of(source, "data"), run=Run.STOPPED)
     await rig.put(clone)
     await until_copying(rig, clone)
+    seen, told = await look_slowly(rig, source, monkeypatch)
+    await seen.wait()
     await rig.put(source, run=Run.ABSENT)
+    told.set()
     await rig.reports.until(lambda: rig.last(source).reason == "WaitingForCopies", 60, "the wait to be told")
     assert f"default/{clone.name}" in rig.last(source).message
     await rig.until_phase(source, Phase.ABSENT)
     assert set(stored(rig, clone)) == {"data"}
     await rig.remove(clone)
+
+
+async def look_slowly(
+    rig: Rig, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> tuple[asyncio.Event, asyncio.Event]:
+    """Have the daemon see a machine, and go on with what it has seen only when it is told."""
+    reconciler, seen, told = rig.daemon._reconciler, asyncio.Event(), asyncio.Event()
+    look = reconciler._observe
+
+    async def slowly(uid: str, entry: Entry) -> Observed:
+        found = await look(uid, entry)
+        if uid == machine.uid:
+            seen.set()
+            await told.wait()
+        return found
+
+    monkeypatch.setattr(reconciler, "_observe", slowly)
+    rig.daemon._queue.add(machine.uid)
+    return seen, told

@@ -286,6 +286,8 @@ class NodeDaemon:
             stored = (await self._around.hypervisor.read(machine.uid)).stored
             if stored is not None:
                 await self._around.hypervisor.write_stored(with_desired(stored, desired))
+            if desired.run is Run.ABSENT:  # before anybody who is at work on the machine takes it away
+                await asyncio.to_thread(self._copier.look_for_copies, machine.uid, entry)
             entry.desired = desired
         self._queue.add(machine.uid)
         self._wake_removals()

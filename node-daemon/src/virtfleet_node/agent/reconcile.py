@@ -41,9 +41,11 @@ class Reconciler:
             NodeError: an action failed; the report says so.
         """
         for _ in range(ROUNDS):
+            desired = entry.desired
             observed = await self._observe(uid, entry)
-            desired, now = entry.desired, self._around.now()
-            wanted = plan(desired, observed, now)
+            if entry.desired is not desired:
+                continue  # what was seen belongs to what was asked for before
+            wanted = plan(desired, observed, self._around.now())
             if await self._works.settle(entry, wanted.actions):
                 entry.trouble = None
                 continue  # what was seen is no longer so
