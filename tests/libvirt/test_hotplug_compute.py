@@ -107,7 +107,7 @@ async def test_twenty_changes_in_any_order_are_seen_inside_without_a_restart(rig
     await impossible_changes_say_why(grown)
     await a_class_waits_for_the_next_start(grown)
     await a_reboot_of_the_guest_changes_nothing(grown)
-    assert rig.qemu_pids() == grown.pids, SEED
+    assert rig.qemu_pids() == grown.pids, (SEED, grown.report())
     await rig.remove(grown.machine)
 
 

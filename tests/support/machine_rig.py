@@ -29,7 +29,7 @@ from virtfleet_node.agent.surroundings import MERGE_BYTES_PER_SECOND, Surroundin
 from virtfleet_node.agent.switch import Edges, NodeSwitch
 from virtfleet_node.agent.taken_devices import TakenDevices
 from virtfleet_node.core.desired.guest import DomainType, HostFacts
-from virtfleet_node.core.errors import UnavailableError
+from virtfleet_node.core.errors import ConflictError, UnavailableError
 from virtfleet_node.core.host_cpu import HostCpu
 from virtfleet_node.core.network import Southbound
 from virtfleet_node.core.stored import ImageFiles
@@ -202,8 +202,8 @@ class Rig:
     async def tidy(self) -> None:
         """Remove the machines that a test has left, and bring back the daemon if it left that dead."""
         self.reconnect()
-        for kept in self.disks.snapshots.read_all():
-            await self.daemon.put_snapshot(kept.document.model_copy(update={"present": False}))
+        with contextlib.suppress(ConflictError):  # of a machine that is being put back to it
+            await self._remove_snapshots()
         if not self.libvirt.listAllDomains() and self.relay.target is not None:
             return
         await self.restart_daemon()
@@ -213,6 +213,11 @@ class Rig:
             with contextlib.suppress(libvirt.libvirtError):  # it may have ended by itself just now
                 domain.destroy()
         await self.reports.until(lambda: not self.libvirt.listAllDomains(), 30, "a failed test's machines to go")
+        await self._remove_snapshots()
+
+    async def _remove_snapshots(self) -> None:
+        for kept in self.disks.snapshots.read_all():
+            await self.daemon.put_snapshot(kept.document.model_copy(update={"present": False}))
 
     async def restart_daemon(self) -> None:
         """Forget everything that is only in memory, as a killed daemon does, and look again."""
