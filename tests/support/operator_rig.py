@@ -33,7 +33,6 @@ from virtfleet_operator.kube.paths import CONFIG_MAPS, LEASES, OUR_PATHS, SECRET
 SYSTEM = "virtfleet-system"
 USER = "virtfleet-operator"
 SPACE = "default"
-KEPT_NODES = "VMNode"
 PATIENCE_SECONDS = 120.0
 _MADE = ("VMSnapshotSchedule", "VMRestore", "VMSnapshot", "VirtualMachine", "VMDisk", "VMImage", "VMClass")
 """What must not be left for the next rig, which has nodes of its own."""
