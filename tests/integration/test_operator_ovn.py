@@ -21,6 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 SERVING = (OVN_NORTHBOUND_TLS_NAME, OVN_SOUTHBOUND_TLS_NAME)
 OVN = {"northbound": "ssl:192.0.2.1:6641", "southbound": "ssl:192.0.2.1:6642,ssl:192.0.2.2:6642"}
+NAMES = ["192.0.2.1", "192.0.2.2"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -50,7 +51,9 @@ def names_in(data: dict[str, bytes]) -> list[str]:
 
 
 async def are_there(fleet: Rig) -> bool:
-    return None not in [await EnrolmentCluster(fleet.client, SYSTEM).read_secret(name) for name in SERVING]
+    """Tell whether both have certificates, and not those of another operator's databases."""
+    found = [await EnrolmentCluster(fleet.client, SYSTEM).read_secret(name) for name in SERVING]
+    return all(data is not None and names_in(data) == NAMES for data in found)
 
 
 async def test_the_databases_find_what_they_serve_with(fleet: Rig) -> None:
@@ -63,7 +66,7 @@ async def test_the_databases_find_what_they_serve_with(fleet: Rig) -> None:
         assert data["ca.crt"] == authorities[f"{database}.crt"]
         certificate = x509.load_pem_x509_certificate(data["tls.crt"])
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(data["ca.crt"]))
-        assert names_in(data) == ["192.0.2.1", "192.0.2.2"]
+        assert names_in(data) == NAMES
 
 
 async def test_a_node_is_told_of_the_southbound_database(fleet: Rig) -> None:
