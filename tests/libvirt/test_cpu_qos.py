@@ -5,6 +5,7 @@ the guests have in proportion to each other; a limit is judged by the clock.
 """
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -88,6 +89,13 @@ def preferred(rig: Rig) -> Iterator[None]:
         weight.write_text(before)
 
 
+def keep_on_cpu(rig: Rig) -> None:
+    """Keep QEMU's other threads from other CPUs: Linux divides a group's weight by where its threads want to run."""
+    for pid in rig.qemu_pids():
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {CPU})
+
+
 @asynccontextmanager
 async def busy_guests(rig: Rig, count: int) -> AsyncIterator[Guests]:
     """So many guests that want all of one CPU. Each test has its own, and begins alike when it is run again."""
@@ -97,6 +105,8 @@ async def busy_guests(rig: Rig, count: int) -> AsyncIterator[Guests]:
             await rig.put(machine)
         for machine in machines:
             await rig.until_console(machine, "/ # ")
+        keep_on_cpu(rig)
+        for machine in machines:
             await rig.type(machine, BUSY)
         yield Guests(rig, machines)
         for machine in machines:
