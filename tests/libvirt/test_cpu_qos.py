@@ -21,7 +21,8 @@ SETTLE_SECONDS = 3.0
 MEASURE_SECONDS = 3.0
 LONGEST_SECONDS = 18.0
 """Other work of the host may disturb a few seconds, and does not a longer time as a whole."""
-TOLERANCE = 0.05
+TOLERANCE = 0.12
+"""Ten seconds of a host with nothing else to do are within 0.05; what is mistaken here is off by a half and more."""
 IDLES = 0.1
 """Most of a CPU that an idle guest takes."""
 
@@ -48,16 +49,17 @@ class Guests:
             self.machines[number] = await self.rig.put(machine, hardware=hardware)
 
     async def measure(self, fits: Callable[[tuple[float, ...]], bool]) -> None:
-        """See that what each has of a CPU fits, from three seconds from now on, over three seconds or a longer time."""
+        """See that what each has of a CPU fits, from three seconds on, in three seconds or the whole time."""
         await asyncio.sleep(SETTLE_SECONDS)
-        begin, before = time.monotonic(), self._used()
+        looks = [(time.monotonic(), self._used())]
         while True:
             await asyncio.sleep(MEASURE_SECONDS)
-            took, after = time.monotonic() - begin, self._used()
-            used = tuple((b - a) / 1e9 / took for a, b in zip(before, after, strict=True))
-            if fits(used):
+            looks.append((time.monotonic(), self._used()))
+            whole, last = _shares(looks[0], looks[-1]), _shares(looks[-2], looks[-1])
+            if fits(whole) or fits(last):
                 return
-            assert took < LONGEST_SECONDS, (used, [self.weight(n) for n in range(len(used))])
+            took = looks[-1][0] - looks[0][0]
+            assert took < LONGEST_SECONDS, (whole, last, [self.weight(n) for n in range(len(whole))])
 
     async def divide(self, *parts: float) -> None:
         """See that the guests divide what they have like this; who idles has part 0."""
@@ -75,6 +77,12 @@ class Guests:
 
     def _used(self) -> list[int]:
         return [self.rig.domain(machine).getCPUStats(total=True)[0]["cpu_time"] for machine in self.machines]
+
+
+def _shares(before: tuple[float, list[int]], after: tuple[float, list[int]]) -> tuple[float, ...]:
+    """Return how much of a CPU each guest had between two looks."""
+    took = after[0] - before[0]
+    return tuple((b - a) / 1e9 / took for a, b in zip(before[1], after[1], strict=True))
 
 
 @contextmanager
