@@ -45,7 +45,7 @@ async def observe_around(around: Surroundings, entry: Entry, domain: ObservedDom
         domain=domain,
         disks=disks,
         ready_images=frozenset(uid for uid in needed if around.images.files(uid) is not None),
-        volumes=await asyncio.to_thread(_volumes, around, desired, domain),
+        volumes=await asyncio.to_thread(_volumes, around, desired, domain) if desired.hardware.volumes else {},
         media_digest=digest if digest and around.media.path(desired.uid, digest) is not None else None,
         shutdown=entry.shutdown,
         cpu_frequency_hz=around.facts.cpu.frequency_hz,

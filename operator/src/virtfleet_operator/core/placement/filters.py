@@ -45,7 +45,7 @@ def _missing(asked: Need, node: Candidate) -> str:
     for pool in sorted(asked.pools) if asked.pools else ():
         if problem := _pool_refusal(pool, asked.pools[pool], node):
             return problem
-    for claim in sorted(asked.unreachable) if asked.unreachable else ():
+    for claim in sorted(asked.unreachable):
         if node.name in asked.unreachable[claim]:
             return f"without volume {claim}"
     if not asked.uplinks <= node.uplinks:
