@@ -320,7 +320,7 @@ def converge(node: Node, desired: Machine, rounds: int = 60) -> int:
             node.apply(desired, action)
         if not wanted.actions and wanted.wake_at is None:
             return number
-        if not wanted.actions and at_goal(node, desired):
+        if not wanted.actions and at_goal(node, desired) and not node.kubelet:
             return number
         if wanted.wake_at is not None:
             node.now = max(node.now, wanted.wake_at)
