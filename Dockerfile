@@ -84,7 +84,7 @@ RUN apt-get update \
 FROM ${BASE} AS libvirt-debian
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-    libvirt-daemon-system libvirt-daemon-system-sysv qemu-system-x86 qemu-utils tini \
+    libvirt-daemon-system libvirt-daemon-system-sysv openvswitch-switch qemu-system-x86 qemu-utils tini \
  && rm /etc/libvirt/qemu/networks/default.xml \
  && find / -xdev -type f -perm /6000 -exec chmod ug-s {} + \
  && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*

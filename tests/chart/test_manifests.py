@@ -80,6 +80,25 @@ def test_an_old_kubernetes_gets_what_it_knows(helm_4: Helm) -> None:
         assert marks[f"container.apparmor.security.beta.kubernetes.io/{container['name']}"] == "unconfined"
 
 
+def test_libvirtd_of_the_chart_sees_disks_where_the_daemon_does(helm_4: Helm) -> None:
+    def mounted(rendered: Rendered, name: str, container: str) -> dict[str, tuple[Any, Any]]:
+        pod = rendered.pods[f"DaemonSet {name}"]
+        folders = {one["name"]: one["hostPath"]["path"] for one in pod["volumes"] if "hostPath" in one}
+        mounts = rendered.container("DaemonSet", name, container)["volumeMounts"]
+        found = {
+            one["mountPath"]: (folders[one["name"]], one.get("mountPropagation"))
+            for one in mounts
+            if one["name"] in folders
+        }
+        return {path: place for path, place in found.items() if not path.startswith(("/run/", "/dev"))}
+
+    assert Rendered(helm_4).names("DaemonSet") == {"virtfleet-node"}
+    rendered = Rendered(helm_4, *ALL)
+    disks = mounted(rendered, "virtfleet-node", "daemon")
+    assert {"/var/lib/virtfleet", "/srv/fast", "/srv/more", "/var/lib/kubelet/pods"} <= disks.keys()
+    assert disks.items() <= mounted(rendered, "virtfleet-libvirt", "libvirtd").items()
+
+
 def test_a_single_operator_has_no_disruption_budget(helm_4: Helm) -> None:
     assert Rendered(helm_4, "--set", "operator.replicas=1").names("PodDisruptionBudget") == set()
 

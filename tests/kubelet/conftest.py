@@ -44,9 +44,25 @@ def time_of() -> Callable[[str], object]:
     return timed
 
 
-def build() -> list[Image]:
-    with timed("images built"):
-        return build_images(Order(targets=("operator", "node")), default_dev_dir() / "images", lambda _: None)
+def build(*targets: str) -> list[Image]:
+    with timed(f"images built: {', '.join(targets)}"):
+        return build_images(Order(targets=targets), default_dev_dir() / "images", lambda _: None)
+
+
+@contextmanager
+def cluster(folder: Path, *targets: str, bundled: bool = False) -> Iterator[Charted]:
+    """Give a cluster that has images and nothing of virtfleet."""
+    pods = PodCluster(folder, bundled=bundled)
+    try:
+        with ThreadPoolExecutor() as beside:
+            images = beside.submit(build, *targets)
+            with timed("node Ready"):
+                pods.up()
+            with timed("images loaded"):
+                values = pods.load(images.result())
+        yield Charted(pods.kubectl, values, pods)
+    finally:
+        pods.remove()
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +72,19 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Charted]:
     if OTHER_CLUSTER:
         yield other_cluster(Path(OTHER_CLUSTER), folder)
         return
-    pods = PodCluster(folder / "cluster")
-    try:
-        with ThreadPoolExecutor() as beside:
-            images = beside.submit(build)
-            with timed("node Ready"):
-                pods.up()
-            with timed("images loaded"):
-                values = pods.load(images.result())
-        yield Charted(pods.kubectl, values, pods)
-    finally:
-        pods.remove()
+    with cluster(folder / "cluster", "operator", "node") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Charted]:
+    """The chart with libvirtd, QEMU and OVN, on a node that has none of these."""
+    folder = tmp_path_factory.mktemp("bundled")
+    with cluster(folder / "cluster", "operator", "node", "ovn", "libvirt", bundled=True) as found:
+        with timed("chart with libvirt and OVN installed"):
+            found.install()
+        found.nodes_ready()
+        yield found
 
 
 @pytest.fixture(scope="module")

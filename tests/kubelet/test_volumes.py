@@ -1,7 +1,7 @@
 """Claims as disks on a real kubelet: it mounts them for a pod that holds them, and the guest does not depend on that.
 
 The machine is that of examples/pvc-disk.yaml, and has a second claim, of a block volume. The storage is the node's own:
-a folder, and a block device that is a file (`losetup`).
+a folder, and a block device that is a file (`losetup`). QEMU is not root, and gets to both.
 """
 
 import json
@@ -129,10 +129,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
 
 
 @pytest.fixture(scope="module")
-def claims(storage: Storage, bare: Charted) -> Claims:
-    """The chart as it is by default, and two volumes that wait for whom they are bound to."""
-    bare.install()
-    bare.nodes_ready()
+def claims(storage: Storage, bundled: Charted) -> Claims:
+    """The chart without claims as disks, and two volumes that wait for whom they are bound to."""
     local = {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
@@ -140,8 +138,8 @@ def claims(storage: Storage, bare: Charted) -> Claims:
         "provisioner": "kubernetes.io/no-provisioner",
         "volumeBindingMode": "WaitForFirstConsumer",
     }
-    bare.kubectl.apply(local, volume("files", "Filesystem", storage.folder), volume("raw", "Block", storage.device))
-    return Claims(bare, storage)
+    bundled.kubectl.apply(local, volume("files", "Filesystem", storage.folder), volume("raw", "Block", storage.device))
+    return Claims(bundled, storage)
 
 
 def apply_machine(charted: Charted) -> None:

@@ -101,6 +101,11 @@ class Node:
         return f"qemu+unix:///system?socket={self.socket}"
 
     @property
+    def _mounted(self) -> Path:
+        """Return the file that is there once the node has all its mounts."""
+        return self.directory / "mounted"
+
+    @property
     def init(self) -> Program:
         """Return the process that holds the node's namespaces."""
         return Program(f"{self.name}-init", self.directory.parent.parent)
@@ -115,6 +120,7 @@ class Node:
                 self.fabric.attach_network_engine(self.namespace, self.number)
             self._make_cgroups()
             self.init.start(["bash", Path(__file__).with_name("node_enter.sh"), *self._init_arguments()])
+        wait_until(self._mounted.exists, READY_SECONDS, f"the mounts of {self.name}", self.init)
         if self.network_engine:
             wait_until(self.underlay_is_up, READY_SECONDS, f"Open vSwitch of {self.name}", self.init)
         if self.libvirt:
@@ -230,6 +236,7 @@ class Node:
         }
         for name, text in files.items():
             (self.directory / name).write_text(text)
+        self._mounted.unlink(missing_ok=True)
         self.socket.unlink(missing_ok=True)
         self.socket.symlink_to("run/libvirt-sock")
 

@@ -29,6 +29,7 @@ for controller in $controllers; do
 done
 
 [[ " $services " != *" pods "* ]] || . "$(dirname "$0")/node_pods.sh"
+touch "$directory/mounted"
 
 export HOME=/root
 keep() { # keep PROGRAM [ARGUMENT …]: start it again whenever it ends, unless it is held

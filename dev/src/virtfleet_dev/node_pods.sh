@@ -20,6 +20,12 @@ tunable kernel/panic_on_oops 1
 tunable kernel/keys/root_maxkeys 1000000
 tunable kernel/keys/root_maxbytes 25000000
 
+# A pod may change who may use KVM: here, in this node alone.
+if [[ -c /dev/kvm ]]; then
+  [[ -c $directory/kvm ]] || cp --archive /dev/kvm "$directory/kvm"
+  mount --bind "$directory/kvm" /dev/kvm
+fi
+
 # These are the network namespace's own. Services have addresses that nobody else has: kube-proxy sees to them.
 echo 1 >/proc/sys/net/ipv4/ip_forward
 ip route replace "$(<"$directory/service-network")" dev eth0

@@ -22,6 +22,7 @@ from virtfleet_dev.process import wait_until
 
 _NODE_SECONDS = 120.0  # 3 s on an idle machine
 _SERVICE = "10.96.0.40"  # any that is free in SERVICE_NETWORK
+_OVN_SERVICE = "10.96.0.41"  # the same
 HYPERVISOR_LABEL = "virtfleet.io/hypervisor=true"
 
 
@@ -30,15 +31,17 @@ class PodCluster(Cluster):
 
     control_plane: PodControlPlane
 
-    def __init__(self, directory: Path, say: Say = silent) -> None:
-        """Take the directory that holds it all."""
+    def __init__(self, directory: Path, say: Say = silent, *, bundled: bool = False) -> None:
+        """Take the directory that holds it all, and whether libvirtd, QEMU and OVN shall be pods, too."""
         super().__init__(directory, say)
+        self._bundled = bundled
         self.control_plane = PodControlPlane(self.directory)
 
     def node(self, number: int) -> Node:
         """Return the node with this number, counted from 1."""
-        name, folder = node_name(number), self.directory / "nodes"
-        return Node(name, number, self.fabric, folder / name, network_engine=True, pods=True)
+        name, folder = node_name(number), self.directory / "nodes" / node_name(number)
+        own = not self._bundled
+        return Node(name, number, self.fabric, folder, libvirt=own, network_engine=own, pods=True)
 
     @cached_property
     def pod_node(self) -> PodNode:
@@ -55,7 +58,8 @@ class PodCluster(Cluster):
         self.say("Starting etcd, kube-apiserver, kube-controller-manager and kube-scheduler")
         self.control_plane.up()
         self.start_image_server()
-        self.say(f"Starting {node_name(1)} with its libvirtd, Open vSwitch, containerd and kubelet")
+        own = "" if self._bundled else "libvirtd, Open vSwitch, "
+        self.say(f"Starting {node_name(1)} with {own}containerd and a kubelet")
         self.pod_node.node.up()
         self.pod_node.up()
         self.fabric.route_pods(1)
@@ -64,20 +68,23 @@ class PodCluster(Cluster):
         self._link_programs()
 
     def load(self, images: Sequence[Image]) -> Path:
-        """Load the images of operator and daemon, and return a file with the chart's values for them and this cluster.
+        """Load images of the chart's pods, and return a file with the chart's values for them and this cluster.
 
         It has no DNS and no registry. Pods are made anew when their image has another content, though its name is the
         same.
         """
         for image in images:
             self.pod_node.load(image.archive)
-        annotations = {image.target: {"podAnnotations": {"virtfleet.test/image": image.id}} for image in images}
+        replaced = (image for image in images if image.target != "ovn")
+        annotations = {image.target: {"podAnnotations": {"virtfleet.test/image": image.id}} for image in replaced}
         name = images[0].name
         values: dict[str, Any] = {
             "image": {"registry": name.partition("/")[0], "tag": name.rpartition(":")[2], "pullPolicy": "Never"},
             **annotations,
         }
         values["operator"] |= {"service": {"clusterIP": _SERVICE}}
+        if self._bundled:
+            _merge(values, _bundled_values(self.node(1).directory))
         path = self.directory / "values.yaml"
         path.write_text(yaml.safe_dump(values))
         return path
@@ -90,3 +97,25 @@ class PodCluster(Cluster):
 
     def _node_ready(self) -> bool:
         return is_ready(self.kubectl.get("node", node_name(1)))
+
+
+def _bundled_values(folder: Path) -> dict[str, Any]:
+    """Return what makes the chart bring libvirtd, QEMU and OVN, with the switch's folders below the node's own."""
+    return {
+        "node": {"hostPaths": {"openvswitch": str(folder / "ovs-run"), "ovn": str(folder / "ovn-run")}},
+        "libvirt": {"mode": "Bundled"},
+        "ovn": {
+            "mode": "Bundled",
+            "central": {"service": {"clusterIP": _OVN_SERVICE}},
+            "node": {
+                "mode": "Bundled",
+                "datapath": "netdev",
+                "hostPaths": {"openvswitchEtc": str(folder / "ovs-etc")},
+            },
+        },
+    }
+
+
+def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
+    for name, value in more.items():
+        values[name] = {**values.get(name, {}), **value}
