@@ -59,9 +59,21 @@ unit: install ## Unit, property and golden tests
 	$(BIN)/pytest -q tests/unit tests/property tests/golden
 check: lint types layers generated docs unit ## Everything that needs no cluster, under a minute
 
-.PHONY: test
-test: check ## Everything CI runs: `make check`, then every test on real parts, once more if it fails
-	$(BIN)/pytest tests --reruns 1 --ignore=tests/unit --ignore=tests/property --ignore=tests/golden
+# Tests on real parts, once more if they fail. Most wait half of their time, so they are two runs at once; what compares
+# rates or times comes after them, alone.
+REAL = $(BIN)/pytest --reruns 1
+NODE_TESTS = tests/hardware tests/integration tests/libvirt tests/ovn tests/rules
+NO_PARTS = tests/unit tests/property tests/golden
+
+.PHONY: test test-clusters test-nodes
+test: check ## Everything CI runs: `make check`, then every test on real parts
+	$(BIN)/virtfleet-dev caches
+	$(MAKE) --keep-going --jobs=2 test-clusters test-nodes
+	$(REAL) tests -m alone $(NO_PARTS:%=--ignore=%)
+test-clusters:
+	$(REAL) tests -m "not alone" $(NO_PARTS:%=--ignore=%) $(NODE_TESTS:%=--ignore=%)
+test-nodes: # what it says comes at its end, since the other one is writing
+	log=$$(mktemp); $(REAL) $(NODE_TESTS) -m "not alone" >$$log 2>&1; status=$$?; cat $$log; rm $$log; exit $$status
 
 .PHONY: quickstart up down bench images
 quickstart: install ## From a fresh machine to a running VM, step by step

@@ -17,6 +17,8 @@ import pytest
 from machine_rig import FACTS, FREQUENCY, Rig, new_machine
 from virtfleet_api.machine import CpuScheduling, Machine
 
+pytestmark = pytest.mark.alone
+
 SETTLE_SECONDS = 3.0
 MEASURE_SECONDS = 3.0
 LONGEST_SECONDS = 18.0

@@ -3,9 +3,13 @@
 import itertools
 import re
 
+import pytest
+
 from machine_rig import Rig, new_machine
 from virtfleet_api.machine import BlankSource, IoLimits, Machine, MachineDisk
 from virtfleet_api.report import Phase
+
+pytestmark = pytest.mark.alone
 
 MIB = 1 << 20
 TOLERANCE = 0.1

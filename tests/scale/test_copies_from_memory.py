@@ -15,7 +15,7 @@ from source_machines import blank
 from virtfleet_api.machine import Machine, MachineDisk, MachineInterface, SnapshotDiskSource
 from virtfleet_dev.node import Node
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.alone, pytest.mark.asyncio(loop_scope="session")]
 
 COPIES = 10
 PATIENCE_SECONDS = 300.0

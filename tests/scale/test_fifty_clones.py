@@ -16,6 +16,8 @@ from fleet import Fleet, eventually
 from virtfleet_dev.kubectl import KubectlError
 from virtfleet_dev.node import Node
 
+pytestmark = pytest.mark.alone
+
 CLONES = 50
 IMAGE_MIB = 500
 PATIENCE_SECONDS = 600.0

@@ -17,6 +17,8 @@ from switched_network import SwitchedNetwork, card, overlay, subnet
 from traffic import echo_reaches
 from virtfleet_dev.cluster import leftovers
 
+pytestmark = pytest.mark.alone
+
 CARDS = 1000
 GROUPS = 200
 SWITCHES = 20

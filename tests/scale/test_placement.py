@@ -9,10 +9,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from virtfleet_api.scheduling import Affinity, LabelSelector, MachineAffinity, MachineTerm, PreferredMachines
 from virtfleet_operator.core.place import Candidate, Need, Neighbour, Placed, Surroundings, place
 from virtfleet_operator.core.placement.candidate import with_machine
 from virtfleet_operator.core.placement.sweep import Waiter, sweep
+
+pytestmark = pytest.mark.alone
 
 NODES = 200
 MACHINES = 10_000

@@ -8,11 +8,14 @@ from typing import Any
 import click
 from rich.console import Console
 
+from virtfleet_dev import kubernetes, prometheus
 from virtfleet_dev.cluster import Cluster
 from virtfleet_dev.configuration import OPERATOR_NAMESPACE
 from virtfleet_dev.containers import REGISTRY, TARGETS, ImagesError, Order, build_images
+from virtfleet_dev.guest_image import guest_files
 from virtfleet_dev.helm import Helm, chart
 from virtfleet_dev.kube_tools import kube_tools
+from virtfleet_dev.nested_image import nested_files
 from virtfleet_dev.paths import default_dev_dir
 from virtfleet_dev.pod_cluster import PodCluster
 from virtfleet_dev.quickstart import quickstart as run_quickstart
@@ -94,6 +97,23 @@ def kubelet_down() -> None:
 def quickstart() -> None:
     """From nothing to a running machine, step by step."""
     run_quickstart(_cluster(), _CONSOLE)
+
+
+@main.command()
+def caches() -> None:
+    """Download and build what all tests use and keep between runs: two runs at once would wait for each other."""
+    say = _say()
+    parts: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("Kubernetes", kubernetes.binaries),
+        ("what a kubelet needs", kubernetes.pod_binaries),
+        ("kubectl and Helm", kube_tools),
+        ("Prometheus", prometheus.binaries),
+        ("the test guest", guest_files),
+        ("the emulated host", nested_files),
+    )
+    for name, find in parts:
+        say(f"Looking for {name}")
+        find()
 
 
 @main.command()
