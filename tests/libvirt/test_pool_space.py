@@ -1,6 +1,8 @@
 """Space of pools, with real guests: disks take what is written, give back what is discarded, outlive a full pool."""
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,13 @@ def told(rig: Rig, machine: Machine) -> int:
     """Return the MiB that the daemon last said the disk takes."""
     report = rig.last(machine)
     return report.disks[0].allocated_bytes // MIB if report and report.disks else 0
+
+
+def fill(path: Path) -> None:
+    """Write a file until there is no room."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(b"\1" * 4096):
+            pass
 
 
 @pytest.fixture
@@ -75,6 +84,7 @@ async def test_a_guest_in_a_full_pool_waits_and_goes_on_with_its_data_whole(rig:
         await run(rig, bystander, "dd if=/dev/zero of=/dev/vda bs=1M count=8 conv=fsync 2>/dev/null; echo fine")
         == "fine"
     )
+    await asyncio.to_thread(fill, small / "rest")  # which the guest's next MiB is too large for, and a new disk is not
     late = new_machine(disks=(disk("small"),), grace_period_seconds=0)
     await rig.put(late)
     refused = await rig.until_phase(late, Phase.PROVISIONING)
