@@ -189,6 +189,7 @@ def test_everything_the_chart_can_have_is_taken_by_the_api_server(installation: 
     assert {word.split("/")[1] for word in workloads} == {
         "virtfleet-operator",
         "virtfleet-node",
+        "virtfleet-libvirt",
         "virtfleet-ovn-central",
         "virtfleet-ovn-node",
     }

@@ -16,7 +16,7 @@ from container_images import ORDER, components, configuration, files, run
 from virtfleet_dev.containers import Container, Image, build_images, version
 from virtfleet_dev.paths import checkout
 
-MOST_MEGABYTES = {"operator": 200, "node": 350, "ovn": 200, "libvirt": 300}
+MOST_MEGABYTES = {"operator": 200, "node": 350, "ovn": 200, "libvirt": 350}
 BUILD_TOOLS = {"pip", "pip3", "gcc", "cc", "c++", "ld", "as", "make", "pkg-config", "git", "curl", "wget"}
 IMPORT_ALL = """
 import importlib, pkgutil, sys

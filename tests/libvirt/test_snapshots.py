@@ -172,7 +172,7 @@ async def test_a_guest_that_shall_stop_does_not_wait_for_its_capture(rig: Rig) -
 async def test_a_capture_that_is_removed_leaves_nothing(rig: Rig) -> None:
     machine = await make_counting(rig, "data")
     with slowly(rig):
-        for seconds in (0.0, 0.4):  # before libvirt has begun, and afterwards
+        for seconds in (0.0, 0.0, 0.0, 0.4):  # before libvirt has begun, or just then, and afterwards
             snapshot = await begin(rig, machine)
             await asyncio.sleep(seconds)
             await asyncio.wait_for(rig.daemon.put_snapshot(snapshot.model_copy(update={"present": False})), 10)

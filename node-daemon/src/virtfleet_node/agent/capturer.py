@@ -144,7 +144,8 @@ class Capturer:
         try:
             while not taking.done():
                 with suppress(NodeError):  # the call itself tells what has become of the guest
-                    advance(await hypervisor.read_snapshot(capture.uid) or 0)
+                    if await self._can_be_asked(capture):
+                        advance(await hypervisor.read_snapshot(capture.uid) or 0)
                 await asyncio.to_thread(captures.check_left, capture.kept.uid)
                 check_wanted(entry.desired, capture.stored.record)
                 await asyncio.wait({taking}, timeout=_POLL_SECONDS)
@@ -160,10 +161,15 @@ class Capturer:
         """End what goes on, or is about to begin, and wait until it has ended."""
         while not taking.done():
             with suppress(NodeError):
-                await self._around.hypervisor.abort_snapshot(capture.uid)
+                if await self._can_be_asked(capture):
+                    await self._around.hypervisor.abort_snapshot(capture.uid)
             await asyncio.wait({taking}, timeout=_POLL_SECONDS)
         if not taking.cancelled():
             taking.exception()  # seen, if nobody waits for it any more
+
+    async def _can_be_asked(self, capture: "_Capture") -> bool:
+        """Tell whether libvirt answers for its job: who asks before it writes memory waits until all is written."""
+        return await asyncio.to_thread(self._around.disks.captures.has_begun, capture.kept.uid)
 
     async def _has_ended(self, capture: "_Capture") -> bool:
         """Tell whether the guest has ended, which libvirt may come to know only after the capture has failed."""

@@ -147,6 +147,9 @@ class CaptureStore(Protocol):
     def memory_file(self, uid: str) -> Path:
         """Return where the memory image is to be."""
 
+    def has_begun(self, uid: str) -> bool:
+        """Tell whether libvirt has begun to write the memory image."""
+
     def remove_memory(self, uid: str) -> None:
         """Remove what there is of the memory image of one that was not captured."""
 

@@ -73,6 +73,13 @@ class CaptureStore:
         """Return where the memory image is to be."""
         return self._snapshots.memory_file(uid)
 
+    def has_begun(self, uid: str) -> bool:
+        """Tell whether libvirt has begun to write the memory image."""
+        try:
+            return self._snapshots.memory_file(uid).stat().st_size > 0
+        except OSError:
+            return False
+
     def remove_memory(self, uid: str) -> None:
         """Remove what there is of the memory image of one that was not captured."""
         file = self._snapshots.memory_file(uid)
