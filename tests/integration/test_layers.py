@@ -1,7 +1,9 @@
 """Disks in layers, in a real pool with real qcow2 files: what snapshots and other disks need stays."""
 
+import asyncio
 import json
 import subprocess
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -77,6 +79,24 @@ async def test_a_removed_disk_leaves_what_a_snapshot_names_and_the_rest_goes_wit
     disks.layers.remove_unneeded(MACHINE)
     assert not first.parent.exists()
     assert not list(disks.snapshots.read_all())
+
+
+async def test_disks_of_several_machines_go_at_once(disks: DiskStore, tmp_path: Path) -> None:
+    machines = [str(uuid.uuid4()) for _ in range(8)]
+    for _ in range(10):
+        for uid in machines:
+            await disks.prepare_disk(uid, DISK, None)
+        await asyncio.gather(*(asyncio.to_thread(disks.remove_disk, uid, "default", "root") for uid in machines))
+        assert list((tmp_path / "pool" / "disks").iterdir()) == []
+
+
+async def test_a_mark_that_has_outlived_its_layers_goes_with_the_next_disk(disks: DiskStore, tmp_path: Path) -> None:
+    first = (await disks.prepare_disk(MACHINE, DISK, None)).path
+    await disks.prepare_disk(OTHER, DISK, None)
+    disks.layers.mark_removed((MACHINE, "default", "root"), 0)
+    first.unlink()  # and the daemon was killed
+    disks.remove_disk(OTHER, "default", "root")
+    assert list((tmp_path / "pool" / "disks").iterdir()) == []
 
 
 async def test_a_disk_is_made_again_beside_what_a_snapshot_names_of_the_removed_one(disks: DiskStore) -> None:

@@ -7,6 +7,7 @@ highest number. A disk that is made under the same name afterwards has a higher 
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -38,6 +39,8 @@ class LayerStore:
         """By machine, the layers that were its disks before a restore that is under way."""
         self.changing = asyncio.Lock()
         """Held while a layer is put on another, and while one is removed that a snapshot has named until now."""
+        self._removing = threading.RLock()
+        """Held while what nobody needs is looked for and removed: disks of several machines go at once."""
 
     def read_all(self) -> tuple[Layer, ...]:
         """Return every layer of every machine."""
@@ -130,15 +133,18 @@ class LayerStore:
             return
         uid, pool, disk = key
         folder = self._folder(pool, uid)
-        check_real(folder)
-        (folder / build_name(disk, number, REMOVED)).touch(mode=0o600)
-        sync_folder(folder)
+        with self._removing:
+            check_real(folder)
+            (folder / build_name(disk, number, REMOVED)).touch(mode=0o600)
+            sync_folder(folder)
 
     def remove(self, path: Path) -> None:
         """Remove a layer that nothing lies on, if it is there."""
-        check_real(path.parent)
-        path.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        with self._removing:
+            if path.parent.exists():
+                check_real(path.parent)
+                path.unlink(missing_ok=True)
+                sync_folder(path.parent)
 
     def remove_unneeded(self, uid: str) -> None:
         """Remove all layers that nobody needs any more, and the folder of this machine with its last one.
@@ -148,14 +154,21 @@ class LayerStore:
         if self._snapshots.has_unreadable():
             _LOG.warning("Keeping all layers, as a snapshot cannot be read; an administrator must look at it")
             return
-        gone = unneeded(self.read_all(), self.named(), self.all_removed())
-        for layer in gone:
-            self.remove(layer.path)
-        for owner in {uid, *(layer.machine_uid for layer in gone)}:
-            self.tidy(owner)
+        with self._removing:
+            removed = self.all_removed()
+            gone = unneeded(self.read_all(), self.named(), removed)
+            for layer in gone:
+                self.remove(layer.path)
+            # Marks that have outlived their layers, as the daemon was killed in between, go as well.
+            for owner in {uid, *(layer.machine_uid for layer in gone), *(owner for owner, _, _ in removed)}:
+                self.tidy(owner)
 
     def tidy(self, uid: str) -> None:
         """Remove the marks of disks that have no layer any more, and folders with nothing in them."""
+        with self._removing:
+            self._tidy(uid)
+
+    def _tidy(self, uid: str) -> None:
         layers = self.of_machine(uid)
         for pool in self._pools.names():
             folder = self._folder(pool, uid)
