@@ -4,10 +4,6 @@
 #   host libvirtd | host virtlogd       guests, and virtlogd, which holds their logs, outlive it: for a privileged
 #                                       container with the processes, cgroups, devices and folders of its host
 set -eu
-usage() {
-  echo "usage: [host] libvirtd | [host] virtlogd | libvirtd ARGUMENT… | virtlogd ARGUMENT…" >&2
-  exit 2
-}
 
 prepare() {
   mkdir -p /run/libvirt /var/lib/libvirt/qemu /var/log/libvirt/qemu /var/cache/libvirt/qemu
@@ -47,20 +43,23 @@ libvirtd_of_the_host() {
   exec libvirtd --pid-file /run/libvirt/libvirtd.pid
 }
 
-case "$*" in
-'host virtlogd')
+case "$* " in
+'host virtlogd ')
   virtlogd_of_the_host
   ;;
-'host libvirtd')
+'host libvirtd ')
   prepare
   libvirtd_of_the_host
   ;;
-'libvirtd'* | 'virtlogd'*)
+'libvirtd '* | 'virtlogd '*)
   program=$1
   shift
   prepare
   rm -f "/run/$program.pid" "/run/libvirt/$program.pid" # of a container that was killed
   exec "$program" --pid-file "/run/libvirt/$program.pid" "$@"
   ;;
-*) usage ;;
+*)
+  echo "usage: [host] libvirtd | [host] virtlogd | libvirtd ARGUMENT… | virtlogd ARGUMENT…" >&2
+  exit 2
+  ;;
 esac
