@@ -40,6 +40,20 @@ def rules(fleet: Fleet, **spec: Any) -> None:
     fleet.cluster.kubectl.run("patch", "sg", "e2e-web", "--type=merge", "-p", json.dumps({"spec": spec}))
 
 
+def kill_operator(fleet: Fleet) -> None:
+    """Kill the process whose keeper starts another."""
+    keeper = fleet.cluster.operator.pid
+    said = subprocess.run(["pgrep", "-P", str(keeper)], capture_output=True, text=True, check=True).stdout
+    os.kill(int(said.split()[0]), signal.SIGKILL)
+
+
+def rows(fleet: Fleet) -> dict[str, set[str]]:
+    """Return the UUIDs of what OVN is told: what is taken away and made again has another."""
+    tables = ("Logical_Switch", "Logical_Switch_Port", "Port_Group", "ACL", "DHCP_Options", "DNS")
+    ask = fleet.cluster.ovn.northbound.run
+    return {table: set(ask("--bare", "--columns=_uuid", "list", table).split()) for table in tables}
+
+
 @pytest.fixture(scope="module")
 def net(fleet: Fleet) -> Fleet:
     """Two machines on two nodes, a third whose card is in no group."""
@@ -111,16 +125,7 @@ def test_an_address_outlives_restarts_of_machine_and_operator(net: Fleet) -> Non
     before = net.status("net-other")["interfaces"][0]
     net.patch("net-other", {"runStrategy": "Halted"})
     net.wait_status("net-other", "Stopped")
-    pid = net.cluster.operator.pid
-    assert pid is not None
-    os.kill(
-        int(
-            re.findall(
-                r"\d+", subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True).stdout
-            )[0]
-        ),
-        signal.SIGKILL,
-    )
+    kill_operator(net)
     assert reaches(net, "net-client", "10.71.0.80"), "what runs goes on without an operator"
     net.patch("net-other", {"runStrategy": "Always"})
     net.wait_ready("net-other")
@@ -128,6 +133,17 @@ def test_an_address_outlives_restarts_of_machine_and_operator(net: Fleet) -> Non
     assert {key: after[key] for key in ("mac", "port")} == {key: before[key] for key in ("mac", "port")}
     assert after["ipAddresses"][0] == before["ipAddresses"][0]
     eventually(lambda: reaches(net, "net-other", "10.71.0.80"), "it is connected again")
+
+
+def test_a_new_operator_takes_nothing_away(net: Fleet) -> None:
+    before = rows(net)
+    kill_operator(net)
+    rules(net, egress=[{"ports": [{"port": 53}]}])
+    eventually(lambda: rows(net)["ACL"] - before["ACL"], "the new operator is at work")
+    after = rows(net)
+    assert {table: found - after[table] for table, found in before.items()} == {table: set() for table in before}
+    rules(net, egress=None)
+    eventually(lambda: rows(net) == before, "the new rule is gone")
 
 
 def test_a_card_comes_and_goes_while_the_machine_runs(net: Fleet) -> None:

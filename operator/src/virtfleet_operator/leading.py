@@ -28,7 +28,7 @@ from virtfleet_operator.kube.events import EventRecorder
 from virtfleet_operator.kube.lease import LeaderLease
 from virtfleet_operator.kube.pods import HolderPods
 from virtfleet_operator.kube.secrets import SecretReader
-from virtfleet_operator.kube.sync import RESYNC_SECONDS, drop_vanished, fill
+from virtfleet_operator.kube.sync import Resync, fill
 from virtfleet_operator.metrics import Metrics
 from virtfleet_operator.reconcile.catalog import INDEXERS, NODE, CacheCatalog
 from virtfleet_operator.reconcile.context import Context, Volumes
@@ -42,7 +42,6 @@ from virtfleet_operator.serving import (
     build_subresources,
     build_webhook,
     load_ovn_trust,
-    repeat,
     start_enrolment,
 )
 from virtfleet_operator.settings import Settings, build_kopf_settings
@@ -76,6 +75,7 @@ class Leading:
         self._metrics = metrics
         self._health = health
         self._cache = Cache(INDEXERS)
+        self._resync = Resync(client, self._cache)
         self._catalog = CacheCatalog(self._cache)
         self._loads = Loads(self._cache, self._catalog)
         self._controller = Controller(self._cache, metrics)
@@ -106,7 +106,7 @@ class Leading:
             parts: Parts = {
                 "controller": self._controller.run(self._build_context(authority, fleet, events, network, volumes)),
                 "events": events.run(),
-                "resync": repeat("resync", lambda: drop_vanished(self._client, self._cache), RESYNC_SECONDS),
+                "resync": self._resync.run(),
                 **build_subresources(self._settings, self._client, authority, fleet, stack),
                 **build_webhook(self._settings, authority, folder, kopf_settings),
                 **build_endpoints(self._settings, self._client, stack),
@@ -187,7 +187,7 @@ class Leading:
     async def _run_parts(
         self, parts: Parts, settings: kopf.OperatorSettings, stop: asyncio.Event, kopf_started: Callable[[], None]
     ) -> None:
-        activity = WatchActivity()
+        activity = WatchActivity(self._resync.ask)
         kopf_stop = asyncio.Event()
         tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
         watching = asyncio.create_task(run_kopf(self._build_registry(activity), settings, kopf_stop, kopf_started))

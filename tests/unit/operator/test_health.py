@@ -26,7 +26,7 @@ async def test_a_dead_watch_is_named_by_both_probes(monkeypatch: pytest.MonkeyPa
     async with serve_health("127.0.0.1", port, health, CollectorRegistry(), lambda: None):
         assert await ask(port, "/healthz") == (200, "ok")
         assert await ask(port, "/readyz") == (200, LEADING)
-        health.checks.append(WatchActivity().problem)
+        health.checks.append(WatchActivity(lambda _: None).problem)
         await asyncio.sleep(2 * SHORT_SECONDS)  # the silence is the fault
         for path in ("/healthz", "/readyz"):
             status, text = await ask(port, path)
@@ -67,7 +67,7 @@ async def test_what_a_watch_says_is_a_sign_of_its_life_alone(monkeypatch: pytest
     runner, port = web.AppRunner(app), free_port()
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    activity = WatchActivity()
+    activity = WatchActivity(lambda _: None)
     async with aiohttp.ClientSession(trace_configs=[activity.trace()]) as session:
         await (await session.get(f"http://127.0.0.1:{port}/apis/virtfleet.io/v1alpha1/vmnodes")).read()
     said = activity.problem() or ""

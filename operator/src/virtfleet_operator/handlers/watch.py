@@ -4,6 +4,7 @@ Also: how kopf logs in, and whether its watches are alive.
 """
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -42,16 +43,20 @@ def _build_handler(kind: type[Resource], cache: Cache) -> Any:
 
 
 class WatchActivity:
-    """When each watch was last heard."""
+    """When each watch was last heard, and when it lists, which it does at its start and after a gap."""
 
-    def __init__(self) -> None:
-        self._heard_at = {kind.plural: asyncio.get_running_loop().time() for kind in KINDS}
+    def __init__(self, listed: Callable[[str], None]) -> None:
+        """Take what is called with the kind that has been listed."""
+        self._listed = listed
+        self._kinds = {kind.plural: kind.__name__ for kind in KINDS}
+        self._heard_at = dict.fromkeys(self._kinds, asyncio.get_running_loop().time())
 
     def trace(self) -> aiohttp.TraceConfig:
         """Return what makes a session tell of its responses."""
         trace = aiohttp.TraceConfig()
         trace.on_response_chunk_received.append(self._heard)
         trace.on_request_end.append(self._heard)
+        trace.on_request_end.append(self._ended)
         return trace
 
     def problem(self) -> str | None:
@@ -66,9 +71,15 @@ class WatchActivity:
         _context: SimpleNamespace,
         params: aiohttp.TraceResponseChunkReceivedParams | aiohttp.TraceRequestEndParams,
     ) -> None:
-        plural = params.url.path.rsplit("/", 1)[-1]
+        plural = params.url.name
         if plural in self._heard_at:
             self._heard_at[plural] = asyncio.get_running_loop().time()
+
+    async def _ended(
+        self, _session: aiohttp.ClientSession, _context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
+    ) -> None:
+        if params.url.name in self._kinds and "watch" not in params.url.query:
+            self._listed(self._kinds[params.url.name])
 
 
 def register_login(registry: kopf.OperatorRegistry, connection: Connection, activity: WatchActivity) -> None:
