@@ -51,6 +51,16 @@ def test_the_deletion_of_a_former_object_does_not_remove_its_successor(cache: Ca
     assert cache.get(Key(KIND, "", "x"))
 
 
+def test_a_successor_is_no_change_of_what_was_there_before(cache: Cache) -> None:
+    """What was made for the former object is taken away when it goes, and by nothing else."""
+    told: list[tuple[str | None, str | None]] = []
+    cache.listen(lambda _key, old, new: told.append((old.uid if old else None, new.uid if new else None)))
+    cache.put(KIND, body("x", 5, "u1"))
+    cache.put(KIND, body("x", 9, "u2"))
+    assert told == [(None, "u1"), ("u1", None), (None, "u2")]
+    assert not cache.put(KIND, body("x", 10, "u1")), "the former one does not come back"
+
+
 def of_generation(version: int, generation: int, spec: dict[str, Any]) -> dict[str, Any]:
     made = body("x", version)
     made["metadata"]["generation"] = generation

@@ -101,7 +101,10 @@ class Cache:
         old = self._objects[kind].get(new.key)
         if new.uid in self._deleted or (old and old.version > new.version):
             return False
-        if old and old.uid == new.uid:
+        if old and old.uid != new.uid:  # nobody has told yet that the former one is gone
+            self.remove(old.key, old.uid)
+            old = None
+        if old:
             _restore_pruned(old, body)
             if old.version == new.version and old.body.get("spec") == body.get("spec"):
                 return False
