@@ -159,6 +159,7 @@ class VMNodeStatus(Model):
 
     observed_generation: Annotated[int, Field(description="Generation of the spec this status is about.")] = 0
     address: Annotated[str | None, Field(description="host:port of the daemon.")] = None
+    tunnel_address: Annotated[str | None, Field(description="Where the node's tunnels to other nodes end.")] = None
     hypervisor: Annotated[str | None, Field(description="kvm, or qemu where KVM does not work.")] = None
     versions: Annotated[NodeVersions | None, Field(description="Software of the node.")] = None
     cpu_frequency: Annotated[Frequency | None, Field(description="Nominal frequency of one CPU.")] = None

@@ -66,3 +66,8 @@ def room_may_change(old: Stored | None, new: Stored | None) -> bool:
 def device_rules(node: Stored) -> object:
     """Return what a node says its device classes are made of."""
     return node.body.get("spec", {}).get("devices")
+
+
+def addresses(node: Stored | None) -> object:
+    """Return where a node is reached, which all others let in."""
+    return None if node is None else (node.status.address, node.status.tunnel_address)

@@ -49,6 +49,7 @@ from virtfleet_operator.reconcile.catalog import (
     named_images,
 )
 from virtfleet_operator.reconcile.changes import (
+    addresses,
     counts,
     device_rules,
     ended_machines,
@@ -221,6 +222,8 @@ class Controller:
     def _node_object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
         if offers_change(old, new):
             self._room_changed()
+        if addresses(old) != addresses(new):
+            self._add(self._cache.all(NODE))
         if new is None or (old is not None and device_rules(old) != device_rules(new)):
             self._add(self._cache.find(MACHINE, BY_NODE, key.name))
         if new is None or old is None:

@@ -68,12 +68,13 @@ async def _instruct(context: Context, stored: Stored, node: VMNode, state: NodeS
 
 
 def fleet_addresses(context: Context) -> Iterator[str]:
-    """Yield the addresses of all nodes, and of the ends of their tunnels."""
+    """Yield the addresses of all nodes, and of the ends of their tunnels.
+
+    They are as last written down: a node that this leader has not heard has guests, and tunnels, all the same.
+    """
     for stored in context.cache.all(NODE):
         yield (stored.status.address or "").rpartition(":")[0].strip("[]")
-        state = context.fleet.node(stored.key.name)
-        if state and state.report and state.report.network:
-            yield state.report.network.tunnel_address
+        yield stored.status.tunnel_address or ""
 
 
 async def _write(context: Context, stored: Stored, node: VMNode, state: NodeState | None, refused: str) -> float | None:

@@ -68,6 +68,7 @@ def summarise_node(node: VMNode, facts: NodeFacts, now: datetime) -> VMNodeStatu
 def _inventory(node: VMNode, facts: NodeFacts, report: NodeReport) -> dict[str, object]:
     promised = allocatable(node, report)
     return {
+        "tunnel_address": _tunnel_address(report) or node.status.tunnel_address,
         "hypervisor": plain(report.hypervisor, _MAX_WORD),
         "versions": NodeVersions(
             daemon=plain(report.daemon_version, _MAX_WORD),
@@ -83,6 +84,11 @@ def _inventory(node: VMNode, facts: NodeFacts, report: NodeReport) -> dict[str, 
         "devices": node_device_statuses(node, facts.device_rules, report, facts.machine_names),
         "pools": tuple(pool_statuses(node.status, report.pools)),
     }
+
+
+def _tunnel_address(report: NodeReport) -> str:
+    """Return what the node says of it; nothing while its Open vSwitch is away, and its tunnels are not."""
+    return plain(report.network.tunnel_address, _MAX_WORD) if report.network else ""
 
 
 def _cell(cell: NumaCell, memory: Bytes) -> NumaCellStatus:
