@@ -2,14 +2,19 @@
 
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_address
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from virtfleet_api.names import API_VERSION
 from virtfleet_api.virtual_switch import DefaultPolicy
-from virtfleet_operator.core.network.names import COMMON_OWNER, port_owner, switch_owner
+from virtfleet_operator.core.network.names import COMMON_OWNER, group_owner, port_owner, switch_owner
 from virtfleet_operator.core.network.topology import PortPlan, SubnetPlan, SwitchPlan
+from virtfleet_operator.kube.cache import Cache
+from virtfleet_operator.reconcile.catalog import GROUP, INDEXERS, SWITCH, CacheCatalog
 from virtfleet_operator.reconcile.network import Network
+from virtfleet_operator.reconcile.restore import restore_network
 
 SUBNET = SubnetPlan(IPv4Network("10.1.0.0/24"), ip_address("10.1.0.1"), (), None, dhcp=True)
 TENANT = SwitchPlan("tenant", "u", None, (None,), 1442, DefaultPolicy.ALLOW, (SUBNET,), None)
@@ -133,3 +138,27 @@ def test_what_stands_in_the_way_of_a_switch_is_told(network: Network, recorder: 
     assert network.obstacle_of_switch("refused") == "too long a name"
     recorder.trouble = "no answer in time"
     assert network.obstacle_of_switch("tenant") == "no answer in time"
+
+
+def test_a_new_leader_leaves_what_is_not_valid_now_as_it_is(recorder: Recorder) -> None:
+    cache = Cache(INDEXERS)
+    for kind, name, spec in (
+        (SWITCH, "well", {"type": "Overlay"}),
+        (SWITCH, "ill", {"type": "Overlay", "subnet": {"cidr": "none"}}),
+        (GROUP, "well", {}),
+        (GROUP, "ill", {"ingress": [{"from": [{"cidr": "none"}]}]}),
+    ):
+        metadata = {"name": name, "namespace": "shop", "uid": f"{name}-uid", "resourceVersion": "1"}
+        cache.put(kind, {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec})
+    network = Network(recorder, recorder)
+    recorder.taken()
+    context: Any = SimpleNamespace(cache=cache, catalog=CacheCatalog(cache), network=network)
+    restore_network(context)
+    calls = recorder.taken()
+    assert calls.pop() == ("complete",), "nothing is decided before all is known"
+    assert set(calls) == {
+        ("set", switch_owner("well")),
+        ("keep", switch_owner("ill")),
+        ("set", group_owner("well-uid")),
+        ("keep", group_owner("ill-uid")),
+    }

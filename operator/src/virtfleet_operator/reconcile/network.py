@@ -128,6 +128,10 @@ class Network:
         """Have this security group."""
         self._engine.set(group_owner(plan.uid), compile_group(plan))
 
+    def keep_group(self, uid: str) -> None:
+        """Leave the rules of a security group as they are found: its object is not valid now."""
+        self._engine.keep(group_owner(uid))
+
     def drop_group(self, uid: str) -> None:
         """Have this security group no more; its members stay closed."""
         self._engine.remove(group_owner(uid))

@@ -22,6 +22,8 @@ def restore_network(context: Context) -> None:
     for stored in context.cache.all(GROUP):
         if isinstance(stored.resource, SecurityGroup) and not group_problems(stored.resource):
             put_group(context, stored.resource)
+        else:
+            context.network.keep_group(stored.uid)
     for stored in context.cache.all(MACHINE):
         if isinstance(stored.resource, VirtualMachine):
             restore_ports(context, stored.resource)
