@@ -1,11 +1,14 @@
-"""Images made from a machine's disk, as a user sees them."""
+"""Images made from a disk of a machine or a snapshot, as a user sees them."""
 
 import json
 import os
 import signal
 import subprocess
 
+import pytest
+
 from fleet import Fleet, eventually
+from virtfleet_dev.kubectl import KubectlError
 from virtfleet_dev.node import Node
 from virtfleet_dev.paths import program
 
@@ -67,3 +70,26 @@ def test_a_daemon_that_is_killed_while_it_makes_an_image_makes_it_anew(fleet: Fl
     fleet.delete("web-1")
     fleet.delete("bulky", kind="vmimage")
     assert not folder.exists()
+
+
+def test_a_machine_starts_from_an_image_of_a_snapshot_that_is_gone(fleet: Fleet) -> None:
+    fleet.image("web-base")
+    fleet.machine("web-1", kernelBoot=None, disks=[{"name": "root", "source": {"image": {"name": "web-base"}}}])
+    source = node_of(fleet, "web-1")
+    fleet.apply("VMSnapshot", "before", {"virtualMachine": "web-1", "mode": "Disk"})
+    fleet.wait_ready("before", "vmsnapshot")
+    wrong = {"source": {"snapshot": {"name": "before", "disk": "data"}}}
+    with pytest.raises(KubectlError, match="VMSnapshot 'before' has no disk 'data': write one of root"):
+        fleet.apply("VMImage", "golden-root", wrong)
+    fleet.apply("VMImage", "golden-root", {"source": {"snapshot": {"name": "before", "disk": "root"}}})
+    fleet.wait_ready("golden-root", "vmimage")
+    fleet.delete("before", kind="vmsnapshot")
+    fleet.delete("web-1")
+    fleet.delete("web-base", kind="vmimage")
+    other = next(node for node in fleet.cluster.nodes if node.name != source.name)
+    disk = {"name": "root", "source": {"image": {"name": "golden-root"}}}
+    fleet.machine("web-2", kernelBoot=None, disks=[disk], nodeSelector={"kubernetes.io/hostname": other.name})
+    uid = fleet.wait_ready("web-2")["metadata"]["uid"]
+    eventually(lambda: "READY" in fleet.console(other, uid), "the guest has booted from the image")
+    fleet.delete("web-2")
+    fleet.delete("golden-root", kind="vmimage")

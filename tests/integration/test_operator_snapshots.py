@@ -8,7 +8,9 @@ import pytest_asyncio
 
 from operator_rig import SPACE, Rig
 from simulated_node import SimulatedNode
+from virtfleet_api.image import Image, SnapshotOrigin
 from virtfleet_api.names import SNAPSHOT_FINALIZER
+from virtfleet_api.vm_image import ImagePhase
 from virtfleet_api.vm_snapshot import MAX_SNAPSHOTS, SnapshotMode, SnapshotPhase
 from virtfleet_operator.kube.paths import OUR_PATHS
 
@@ -24,7 +26,8 @@ async def tidy(fleet: Rig) -> AsyncIterator[None]:
     yield
     for node in fleet.nodes.values():
         node.daemon.snapshots.phase, node.daemon.snapshots.keeps = SnapshotPhase.READY, False
-    await fleet.clear("VMSnapshot", "VirtualMachine")
+        node.daemon.image_phase = ImagePhase.READY
+    await fleet.clear("VMSnapshot", "VirtualMachine", "VMImage")
 
 
 async def run_machine(fleet: Rig, name: str, *disks: dict[str, Any]) -> tuple[dict[str, Any], SimulatedNode]:
@@ -234,3 +237,31 @@ async def test_a_snapshot_that_is_being_restored_stays_until_that_has_ended(flee
     path = OUR_PATHS["VMRestore"].object(SPACE, "again")
     await fleet.client.delete(path)
     await fleet.wait_gone("VMSnapshot", "wanted")
+
+
+async def test_a_snapshot_stays_until_the_image_is_made_that_its_node_copies(fleet: Rig) -> None:
+    _, node = await run_machine(fleet, "web-9", ROOT)
+    await fleet.create("VMImage", "golden", {"source": {"snapshot": {"name": "source", "disk": "root"}}})
+
+    async def waits() -> bool:
+        return (await fleet.condition("VMImage", "golden", "Ready")).get("reason") == "SnapshotNotFound"
+
+    await fleet.eventually(waits, "the image says what it waits for")
+    for other in fleet.nodes.values():
+        other.daemon.image_phase = ImagePhase.IMPORTING
+    made = await fleet.create("VMSnapshot", "source", {"virtualMachine": "web-9"})
+
+    async def told() -> bool:
+        return any(isinstance(one, Image) and one.name == "golden" for one in node.daemon.instructions)
+
+    await fleet.eventually(told, "the snapshot's node is told of the image")
+    document = [one for one in node.daemon.instructions if isinstance(one, Image)][-1]
+    origin = SnapshotOrigin(snapshot="source", name="root", snapshot_uid=made["metadata"]["uid"])
+    assert document.snapshot == origin
+    await fleet.delete("VMSnapshot", "source")
+    said = await wait_reason(fleet, "source", "InUse")
+    assert said["message"] == "It is removed once VMImage golden is made, or deleted."
+    node.daemon.image_phase = ImagePhase.READY
+    await node.daemon.put_image(document)
+    await fleet.wait_gone("VMSnapshot", "source")
+    assert await fleet.is_ready("VMImage", "golden")

@@ -1,4 +1,4 @@
-"""Images made from disks of machines that run or are off, whatever is killed meanwhile."""
+"""Images made from disks of machines that run or are off, and of snapshots, whatever is killed meanwhile."""
 
 import asyncio
 import uuid
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from captures import capture
+from guest_shell import run
 from machine_rig import DISK, Rig, new_machine
 from source_machines import (
     MIB,
@@ -21,7 +23,7 @@ from source_machines import (
     stored,
     until_nothing_is_left,
 )
-from virtfleet_api.image import DiskOrigin, Image, ImageReport
+from virtfleet_api.image import DiskOrigin, Image, ImageReport, SnapshotOrigin
 from virtfleet_api.machine import ImageDiskSource, Machine, MachineDisk, Run
 from virtfleet_api.report import Phase
 from virtfleet_api.vm_image import ImagePhase
@@ -179,4 +181,52 @@ async def test_an_image_of_a_disk_that_is_not_here_says_so(rig: Rig) -> None:
     failed = await until(rig, nowhere, ImagePhase.FAILED)
     assert failed.reason == "SourceNotReady"
     assert "is not on this node any more" in failed.message
+    await remove_image(rig, nowhere)
+
+
+def image_of_snapshot(snapshot: str, disk: str) -> Image:
+    uid = str(uuid.uuid4())
+    origin = SnapshotOrigin(snapshot="before", name=disk, snapshot_uid=snapshot)
+    return Image(uid=uid, namespace="default", name=f"of-{uid[:8]}", pool="default", snapshot=origin)
+
+
+async def test_an_image_of_a_snapshot_has_what_was_captured_while_the_guest_runs_on(rig: Rig) -> None:
+    source = new_machine(disks=(blank("data"),), grace_period_seconds=0)
+    await rig.put(source)
+    await rig.until_agent(source)
+    write = "printf {} | dd of=/dev/vda bs=512 conv=fsync,notrunc 2>/dev/null"
+    await run(rig, source, write.format("one"))
+    first = await capture(rig, source)
+    await run(rig, source, write.format("two"))
+    second = await capture(rig, source)
+    await run(rig, source, write.format("now"))
+    made = {}
+    for snapshot, word in ((first, b"one"), (second, b"two")):
+        image = image_of_snapshot(snapshot, "data")
+        await rig.daemon.put_image(image)
+        report = await until(rig, image, ImagePhase.READY)
+        assert (report.format, report.virtual_size_bytes) == ("qcow2", 64 * MIB)
+        check_standalone(parse_header(file_of(rig, image).read_bytes()[:HEADER_BYTES]))
+        made[word] = image
+    assert "now" in await run(rig, source, "dd if=/dev/vda bs=512 count=1 2>/dev/null"), "the guest is not touched"
+    await rig.remove(source)
+    for word, image in made.items():
+        assert content(file_of(rig, image))[:512].rstrip(b"\0") == word
+    late = image_of_snapshot(first, "data")
+    await rig.daemon.put_image(late)
+    await until(rig, late, ImagePhase.READY)  # the snapshot is still there, and its machine is gone
+    assert content(file_of(rig, late)) == content(file_of(rig, made[b"one"]))
+    for image in (late, *made.values()):
+        await remove_image(rig, image)
+    assert leftovers(rig) == []
+
+
+async def test_an_image_of_a_snapshot_that_is_not_here_says_so(rig: Rig) -> None:
+    nowhere = image_of_snapshot(str(uuid.uuid4()), "data")
+    await rig.daemon.put_image(nowhere)
+    failed = await until(rig, nowhere, ImagePhase.FAILED)
+    assert (failed.reason, "disk data of snapshot before is not on this node" in failed.message) == (
+        "SourceNotReady",
+        True,
+    )
     await remove_image(rig, nowhere)

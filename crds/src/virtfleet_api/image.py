@@ -46,9 +46,38 @@ class DiskOrigin(Document):
     pool: Label | None = None
     """Where the disk is, with `machine_uid`."""
 
-    def content(self) -> tuple[str, str]:
+    @property
+    def is_here(self) -> bool:
+        """Tell whether the node is the one to copy it."""
+        return self.machine_uid is not None
+
+    def content(self) -> tuple[str, ...]:
         """Return what makes it another image if it differs."""
         return self.machine, self.name
+
+
+class SnapshotOrigin(Document):
+    """A disk of a snapshot that the image is a copy of, made once, by the node that holds the snapshot."""
+
+    snapshot: Annotated[str, Field(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253)]
+    """Its name, in the image's namespace."""
+    name: Label
+    """Of the disk in the snapshot."""
+    snapshot_uid: Uid | None = None
+    """None for a node that has other nodes to copy from, now or later."""
+
+    @property
+    def is_here(self) -> bool:
+        """Tell whether the node is the one to copy it."""
+        return self.snapshot_uid is not None
+
+    def content(self) -> tuple[str, ...]:
+        """Return what makes it another image if it differs."""
+        return "snapshot", self.snapshot, self.name
+
+
+CopyOrigin = DiskOrigin | SnapshotOrigin
+"""What an image is a copy of that this fleet holds."""
 
 
 class Peer(Document):
@@ -75,6 +104,7 @@ class Image(Document):
     main: Download | None = None
     """None for an image that is a copy of a disk, or that somebody uploads to one node of the fleet."""
     disk: DiskOrigin | None = None
+    snapshot: SnapshotOrigin | None = None
     initrd: Download | None = None
     present: bool = True
     sha256: Sha256 | None = None
@@ -82,6 +112,11 @@ class Image(Document):
     peers: Annotated[tuple[Peer, ...], Field(max_length=8)] = ()
     copy_token: Annotated[str | None, Field(max_length=128, repr=False)] = None
     """What nodes show each other to copy this image, and nothing else. Secret, not stored."""
+
+    @property
+    def copy_origin(self) -> CopyOrigin | None:
+        """Return the disk that the image is a copy of, whatever has it."""
+        return self.disk or self.snapshot
 
     def without_secrets(self) -> "Image":
         """Return the form that may be stored; peers are left out, since they change."""
@@ -91,7 +126,8 @@ class Image(Document):
     def content(self) -> tuple[object, ...]:
         """Return what makes it another image if it differs."""
         main, initrd = (source.content() if source else None for source in (self.main, self.initrd))
-        return self.type, self.pool, main, initrd, self.disk.content() if self.disk else None
+        origin = self.copy_origin
+        return self.type, self.pool, main, initrd, origin.content() if origin else None
 
 
 class ImageFormat(StrEnum):

@@ -12,7 +12,7 @@ from virtfleet_api.names import DEFAULT_POOL, DNS_LABEL_PATTERN
 from virtfleet_api.quantity import Bytes
 from virtfleet_api.resource import PrinterColumn, Resource
 from virtfleet_api.secret_reference import SecretReference
-from virtfleet_api.virtual_machine import DiskReference
+from virtfleet_api.virtual_machine import DiskReference, SnapshotDiskReference
 
 MAX_CA_BUNDLE: Final = 65536
 """Characters of PEM: thirty certificates, more than the chain of any one authority."""
@@ -74,7 +74,7 @@ class HttpSource(Model):
 
 
 class ImageSource(Model):
-    """Where the image comes from: exactly one of `http`, `upload` and `disk`."""
+    """Where the image comes from: exactly one of `http`, `upload`, `disk` and `snapshot`."""
 
     http: Annotated[HttpSource | None, Field(description="Download it.")] = None
     upload: Annotated[
@@ -86,6 +86,10 @@ class ImageSource(Model):
             description="Copy a machine's disk once, while that machine runs or is off; the image is independent of "
             "both from then on."
         ),
+    ] = None
+    snapshot: Annotated[
+        SnapshotDiskReference | None,
+        Field(description="Copy a disk once as a VMSnapshot has it; the image is independent of it from then on."),
     ] = None
     initrd: Annotated[
         HttpSource | None, Field(description="The initial RAM disk that belongs to an image of type Kernel.")

@@ -18,10 +18,11 @@ from virtfleet_operator.core.compile import compile_deletion, compile_machine
 from virtfleet_operator.core.disk_sizes import disk_sizes, missing_sizes
 from virtfleet_operator.core.effective import Sizing
 from virtfleet_operator.core.holder import Holder, holder_body, obstacle
+from virtfleet_operator.core.image_origins import find_image_origin
 from virtfleet_operator.core.place import Candidate, Need, Placed, Unschedulable, place
 from virtfleet_operator.core.restores import before_object, machine_object
 from virtfleet_operator.core.schedule import snapshot_object
-from virtfleet_operator.core.sources import find_image_source, find_sources
+from virtfleet_operator.core.sources import find_sources
 from virtfleet_operator.core.summarise.facts import MachineFacts, word_of
 from virtfleet_operator.core.summarise.machine_conditions import machine_says
 from virtfleet_operator.core.validate.vm_restore import target_problems
@@ -315,7 +316,7 @@ def test_a_claim_is_not_copied(machine: Make, vm: VirtualMachine, objects: Any, 
     review = review_write(body, None, objects, now)
     assert review.refusal == Invalid((f"spec.disks[0].source.disk{NOT_COPIED}",))
     image = {"metadata": {"name": "i", "namespace": "shop", "uid": UID}, "spec": {"source": source}}
-    waiting = find_image_source(VMImage.model_validate(image), objects)
+    waiting = find_image_origin(VMImage.model_validate(image), objects)
     assert waiting == Waiting("SourceNotFound", f"spec.source.disk{NOT_COPIED}")
 
 

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from virtfleet_api.image import DiskOrigin
-from virtfleet_api.machine import DiskCopySource, MachineDisk, Run
+from virtfleet_api.image import CopyOrigin, DiskOrigin, SnapshotOrigin
+from virtfleet_api.machine import DiskCopySource, ExistingSource, MachineDisk, Run
 from virtfleet_api.virtual_machine import Clone
 from virtfleet_node.agent.entry import Entry, Work
 from virtfleet_node.agent.freezer import Freezer
@@ -101,13 +101,34 @@ class Copier:
         for waiting in (action.source_uid, *(entry.desired.uid for entry in self._waiting_for(uid))):
             self._wake(waiting)
 
-    async def export(self, origin: DiskOrigin, pool: str, target: Path, progress: Callable[[float], None]) -> None:
+    async def export(self, origin: CopyOrigin, pool: str, target: Path, progress: Callable[[float], None]) -> None:
         """Copy a disk, whole, into a new file of that pool, which needs no other.
 
         Raises:
             NodeError: it cannot be copied now; what is in the file is of no use.
         """
         await self._recovered.wait()
+        match origin:
+            case DiskOrigin():
+                await self._export_disk(origin, pool, target, progress)
+            case SnapshotOrigin():
+                await self._export_captured(origin, pool, target, progress)
+
+    async def _export_captured(
+        self, origin: SnapshotOrigin, pool: str, target: Path, progress: Callable[[float], None]
+    ) -> None:
+        """Copy what nobody writes any more: its machine does not notice, whether it runs or is gone."""
+        disks = self._around.disks
+        source = await asyncio.to_thread(disks.read_captured, origin.snapshot_uid or "", origin.name)
+        if source is None:
+            raise ConflictError(f"The disk {origin.name} of snapshot {origin.snapshot} is not on this node.")
+        async with self._around.layer_use.using((source,)):
+            copy = MachineDisk(name=origin.name, pool=pool, source=ExistingSource(clone=Clone.FULL))
+            await disks.clones.copy(source, self._image(source), copy, target, progress)
+
+    async def _export_disk(
+        self, origin: DiskOrigin, pool: str, target: Path, progress: Callable[[float], None]
+    ) -> None:
         source = self._entries.get(origin.machine_uid or "")
         if source is None or origin.pool is None:
             raise ConflictError(f"The machine {origin.machine} is not on this node any more.")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from virtfleet_api.image import DiskOrigin, Image, ImageReport
+from virtfleet_api.image import CopyOrigin, Image, ImageReport
 from virtfleet_api.machine import CloudInitFiles, MachineDisk, VolumeSource
 from virtfleet_api.node_network import NodeNetwork
 from virtfleet_api.pool import PoolSet
@@ -27,6 +27,9 @@ class DiskStore(Protocol):
 
     def read_disks(self, uid: str) -> tuple[StoredDisk, ...]:
         """Return the disks that exist of a machine, in any pool."""
+
+    def read_captured(self, snapshot_uid: str, name: str) -> StoredDisk | None:
+        """Return a disk as a snapshot has it."""
 
     async def prepare_disk(self, uid: str, disk: MachineDisk, image: ImageFiles | None) -> StoredDisk:
         """Make the disk unless it is there; `image` is what its source names, None for a blank one."""
@@ -244,9 +247,9 @@ class MergeStore(Protocol):
 
 
 class ExportDisk(Protocol):
-    """Copies disks of machines of this node into files that need no other."""
+    """Copies disks of this node's machines and snapshots into files that need no other."""
 
-    async def __call__(self, origin: DiskOrigin, pool: str, target: Path, progress: Callable[[float], None]) -> None:
+    async def __call__(self, origin: CopyOrigin, pool: str, target: Path, progress: Callable[[float], None]) -> None:
         """Write a new file in the pool, and tell the percentage; NodeError, and whatever is there is of no use."""
 
 
@@ -254,7 +257,7 @@ class ImageStore(Protocol):
     """The images that this node holds."""
 
     def copy_disks_with(self, export: ExportDisk) -> None:
-        """Take what makes images from disks of machines."""
+        """Take what makes images from disks of machines and snapshots."""
 
     def copied_from(self, machine_uid: str) -> tuple[str, ...]:
         """Return namespace/name of the images that are still to be made from a machine's disks."""
@@ -373,27 +376,22 @@ class Journal(Protocol):
         """Tell that the inventory changed."""
 
 
-class ConsoleStream(Protocol):
-    """The serial console of a running guest, both ways."""
+class GuestStream(Protocol):
+    """A connection to a running guest, both ways."""
 
     async def read(self) -> bytes:
-        """Return what the guest wrote next; empty at the end."""
+        """Return what came next; empty at the end."""
 
     async def write(self, data: bytes) -> None:
-        """Type into the console."""
+        """Send what somebody types or a viewer says; ConflictError once the guest has ended."""
 
     async def close(self) -> None:
-        """Let the console go."""
+        """Let it go."""
 
 
-class DisplayStream(Protocol):
-    """The display of a running guest: one connection to QEMU's VNC server."""
+class ConsoleStream(GuestStream, Protocol):
+    """The serial console."""
 
-    async def read(self) -> bytes:
-        """Return what the server sends next; empty at the end."""
 
-    async def write(self, data: bytes) -> None:
-        """Send what a viewer sends; ConflictError once the guest has ended."""
-
-    async def close(self) -> None:
-        """Let the display go."""
+class DisplayStream(GuestStream, Protocol):
+    """The display: one connection to QEMU's VNC server."""

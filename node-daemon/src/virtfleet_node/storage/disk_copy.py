@@ -1,10 +1,10 @@
-"""An image from a machine's disk: who copies disks writes the file, anew at every attempt."""
+"""An image from a disk of a machine or a snapshot: who copies disks writes the file, anew at every attempt."""
 
 import asyncio
 import errno
 from collections.abc import Callable
 
-from virtfleet_api.image import DiskOrigin
+from virtfleet_api.image import CopyOrigin
 from virtfleet_node.core.errors import ConflictError, NodeError, PoolFullError
 from virtfleet_node.core.ports import ExportDisk
 from virtfleet_node.storage.entry import ImageEntry
@@ -14,7 +14,7 @@ from virtfleet_node.storage.files import PARTIAL
 
 
 async def copy_disk(
-    entry: ImageEntry, disk: DiskOrigin, export: ExportDisk, progress: Callable[[float], None]
+    entry: ImageEntry, origin: CopyOrigin, export: ExportDisk, progress: Callable[[float], None]
 ) -> Fetched:
     """Return the complete copy, still under its partial name.
 
@@ -25,7 +25,7 @@ async def copy_disk(
     _remove(entry)
     progress(0)
     try:
-        await export(disk, entry.image.pool, partial, progress)
+        await export(origin, entry.image.pool, partial, progress)
         return Fetched(partial, await asyncio.to_thread(sha256_of, partial))
     except BaseException as error:
         _remove(entry)

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from virtfleet_api.image import ImageFormat
@@ -46,6 +47,16 @@ class DiskStore:
         """Return the disks that exist of a machine, in any pool, by name."""
         found = (self._stored(tip) for tip in self.layers.tips(uid).values())
         return tuple(sorted(found, key=lambda disk: (disk.name, disk.pool)))
+
+    def read_captured(self, snapshot_uid: str, name: str) -> StoredDisk | None:
+        """Return a disk as a snapshot has it; None when the node has no such snapshot, or its file is gone."""
+        kept = self.snapshots.get(snapshot_uid)
+        disks = kept.captured.disks if kept and kept.captured else ()
+        captured = next((disk for disk in disks if disk.name == name), None)
+        if kept is None or captured is None:
+            return None
+        layer = self.layers.read(self.snapshots.layer(kept.document.machine_uid, captured))
+        return replace(self._stored(layer), capacity_bytes=captured.capacity_bytes) if layer else None
 
     def _find(self, uid: str, pool: str, name: str) -> StoredDisk | None:
         tip = self.layers.tips(uid).get((uid, pool, name))
@@ -245,7 +256,7 @@ class DiskStore:
 
     def _captured_bytes(self, disk: MachineDisk) -> int:
         found = self._find_captured(disk, disk.source) if isinstance(disk.source, SnapshotDiskSource) else None
-        return found[1] if found else 0
+        return found.capacity_bytes if found else 0
 
     async def _make_layer(self, partial: Path, disk: MachineDisk, source: SnapshotDiskSource) -> None:
         """Make a disk above a snapshot's, as large as that: memory of the snapshot fits no other size."""
@@ -255,23 +266,17 @@ class DiskStore:
                 f"Disk {disk.name} is made from disk {source.name} of snapshot {source.snapshot_uid}, which this node "
                 f"does not have in pool {disk.pool}."
             )
-        below, captured_bytes = found
-        if disk.size_bytes is not None and disk.size_bytes < captured_bytes:
+        if disk.size_bytes is not None and disk.size_bytes < found.capacity_bytes:
             raise InvalidError(
-                f"Disk {disk.name} is smaller ({disk.size_bytes} bytes) than in its snapshot ({captured_bytes} bytes); "
-                "write a larger size or leave it out."
+                f"Disk {disk.name} is smaller ({disk.size_bytes} bytes) than in its snapshot ({found.capacity_bytes} "
+                "bytes); write a larger size or leave it out."
             )
-        await qemu_img.create_overlay(partial, below, "qcow2", captured_bytes)
+        await qemu_img.create_overlay(partial, found.path, "qcow2", found.capacity_bytes)
 
-    def _find_captured(self, disk: MachineDisk, source: SnapshotDiskSource) -> tuple[Path, int] | None:
-        """Return the file of a snapshot's disk, and the size that its guest sees."""
-        kept = self.snapshots.get(source.snapshot_uid)
-        disks = kept.captured.disks if kept and kept.captured else ()
-        named = next((one for one in disks if (one.pool, one.name) == (disk.pool, source.name)), None)
-        if kept is None or named is None:
-            return None
-        below = self.snapshots.layer(kept.document.machine_uid, named)
-        return (below, named.capacity_bytes) if self.layers.read(below) is not None else None
+    def _find_captured(self, disk: MachineDisk, source: SnapshotDiskSource) -> StoredDisk | None:
+        """Return the snapshot's disk that a disk shall lie on, which is in the same pool."""
+        found = self.read_captured(source.snapshot_uid, source.name)
+        return found if found and found.pool == disk.pool else None
 
     async def _copy(self, partial: Path, disk: MachineDisk, image: ImageFiles, size: int) -> None:
         if image.format is ImageFormat.QCOW2 and await asyncio.to_thread(clone_file, image.path, partial):

@@ -51,7 +51,7 @@ class ImageStore:
         self._callbacks.append(callback)
 
     def copy_disks_with(self, export: ExportDisk) -> None:
-        """Take what makes images from disks of machines."""
+        """Take what makes images from disks of machines and snapshots."""
         self._importer.export = export
 
     def copied_from(self, machine_uid: str) -> tuple[str, ...]:

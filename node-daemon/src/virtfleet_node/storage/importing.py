@@ -53,7 +53,7 @@ class Importer:
         self._stall_seconds = stall_seconds
         self._tell = tell
         self.export: ExportDisk | None = None
-        """Copies disks of machines, once there is who can."""
+        """Copies disks of machines and snapshots, once there is who can."""
 
     async def run(self, entry: ImageEntry) -> None:
         """Try until the image is Ready."""
@@ -130,7 +130,7 @@ class Importer:
     async def _fetch_any(self, entry: ImageEntry, target: Path, progress: Progress, *, initrd: bool = False) -> Fetched:
         """Fetch a file from the first origin that gives it: nodes before the source."""
         image, failure = entry.image, None
-        named, disk = image.initrd if initrd else image.main, image.disk
+        named, copied = image.initrd if initrd else image.main, image.copy_origin
         origins = list(peer_origins(image, self._peer_tls, initrd=initrd))
         if named and (named.authorization or not named.authenticated):
             origins.append(download_origin(named, None if initrd else image.sha256))
@@ -142,9 +142,9 @@ class Importer:
             except ImportFailedError as error:
                 failure = _of_peer(origin, error)
                 _LOG.warning("An origin fails", extra={"image": image.uid, "reason": failure.reason, "why": str(error)})
-        if disk and image.sha256 is None and disk.machine_uid and self.export:
-            return await copy_disk(entry, disk, self.export, partial(self._percent, entry))
-        if disk:
+        if copied and image.sha256 is None and copied.is_here and self.export:
+            return await copy_disk(entry, copied, self.export, partial(self._percent, entry))
+        if copied:
             raise failure or _NotYetError("The node waits for another to copy the disk.")
         if named and named.authenticated and not named.authorization:
             raise _NotYetError("The node waits for the credentials of the source, which the operator sends.")

@@ -23,6 +23,7 @@ from virtfleet_operator.core.adoption import adoption_problems, find_adoptions
 from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.effective import Sizing, resolve
 from virtfleet_operator.core.growth import growth_problems
+from virtfleet_operator.core.image_origins import find_image_origin, image_origin_problems
 from virtfleet_operator.core.network.addresses import address_clashes
 from virtfleet_operator.core.network.cards import find_cards, network_reference_problems
 from virtfleet_operator.core.network.plans import build_group
@@ -30,7 +31,7 @@ from virtfleet_operator.core.parse import parse, parse_metadata, parse_status
 from virtfleet_operator.core.place import load_of
 from virtfleet_operator.core.references import find_images, reference_problems
 from virtfleet_operator.core.snapshot_disks import find_snapshot_disks, snapshot_disk_problems
-from virtfleet_operator.core.sources import find_image_source, find_sources, image_source_problems, source_problems
+from virtfleet_operator.core.sources import find_sources, source_problems
 from virtfleet_operator.core.validate import (
     check,
     disk_deletion_problems,
@@ -113,9 +114,9 @@ def _review_lookups(new: Resource, catalog: Catalog) -> Review:
         case VirtualMachine():
             return _review_machine(new, catalog)
         case VMImage():
-            wait = find_image_source(new, catalog)
+            wait = find_image_origin(new, catalog)
             warnings = (wait.message,) if isinstance(wait, Waiting) else ()
-            return Review(_refusal(image_source_problems(new, catalog)), warnings)
+            return Review(_refusal(image_origin_problems(new, catalog)), warnings)
         case VirtualSwitch():
             others = (other for other in catalog.virtual_switches() if other.metadata.name != new.metadata.name)
             return Review(_refusal(overlap_problems(new, others)))

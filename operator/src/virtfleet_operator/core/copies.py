@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from virtfleet_api.image import ImageReport
 from virtfleet_api.vm_image import ImagePhase, VMImage, VMImageStatus
+from virtfleet_operator.core.image_origins import is_copied
 from virtfleet_operator.core.place import Candidate
 
 
@@ -35,12 +36,12 @@ def plan_copies(
 
     An image that nobody uses yet is imported by one node, so that it is known to be good before it is needed; which
     one follows from its UID, so that many images spread. Another takes its place when that node is lost.
-    One that is made from a machine's disk is made by that machine's node, which is named among its users until then.
+    One that is a copy of a disk is made by the node that has the disk, which is named among its users until then.
     """
     rooms = {n.name: room for n in nodes if not n.unready and (room := n.pools.get(image.spec.pool)) is not None}
     able = {name for name, room in rooms.items() if not room.nearly_full}
     homes = {*user_nodes, *reports}
-    anywhere = image.spec.source.disk is None
+    anywhere = not is_copied(image.spec.source)
     if anywhere and not (homes & able) and not any(r.phase is ImagePhase.READY for r in reports.values()):
         homes |= set(_ranked(image, able)[:1])
     ends = {name: since + keep_unused for name, since in unused_copies(image.status, user_nodes, reports, now).items()}

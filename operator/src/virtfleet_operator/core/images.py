@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from virtfleet_api.image import DiskOrigin, Download, Image, ImageFormat, ImageReport, Peer
+from virtfleet_api.image import DiskOrigin, Download, Image, ImageFormat, ImageReport, Peer, SnapshotOrigin
 from virtfleet_api.resource import ObjectMeta
-from virtfleet_api.virtual_machine import DiskReference
+from virtfleet_api.virtual_machine import DiskReference, SnapshotDiskReference
 from virtfleet_api.vm_image import HttpSource, ImagePhase, VMImage, VMImageStatus
+from virtfleet_operator.core.image_origins import Origin
+from virtfleet_operator.core.snapshot_disks import SnapshotDisk
 from virtfleet_operator.core.sources import Source
 
 MOST_PEERS: Final = 3
@@ -27,7 +29,7 @@ class Supply:
     copy_token: str | None = field(default=None, repr=False)
     peers: tuple[Peer, ...] = ()
     sha256: str | None = None
-    disk: Source | None = None
+    origin: Origin | None = None
     """What the image is copied from, for the node that it is on."""
 
 
@@ -52,7 +54,8 @@ def compile_image(image: VMImage, supply: Supply | None = None, *, present: bool
         pool=image.spec.pool,
         main=_download(source.http, supply.authorization) if source.http else None,
         initrd=_download(source.initrd, supply.initrd_authorization) if source.initrd else None,
-        disk=_disk(source.disk, supply.disk) if source.disk else None,
+        disk=_disk(source.disk, supply.origin) if source.disk else None,
+        snapshot=_snapshot(source.snapshot, supply.origin) if source.snapshot else None,
         present=present,
         sha256=supply.sha256,
         peers=supply.peers,
@@ -123,13 +126,16 @@ def _order(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _disk(reference: DiskReference, source: Source | None) -> DiskOrigin:
-    return DiskOrigin(
-        machine=reference.virtual_machine,
-        name=reference.name,
-        machine_uid=source.machine_uid if source else None,
-        pool=source.pool if source else None,
-    )
+def _disk(reference: DiskReference, origin: Origin | None) -> DiskOrigin:
+    named = DiskOrigin(machine=reference.virtual_machine, name=reference.name)
+    if not isinstance(origin, Source):
+        return named
+    return named.model_copy(update={"machine_uid": origin.machine_uid, "pool": origin.pool})
+
+
+def _snapshot(reference: SnapshotDiskReference, origin: Origin | None) -> SnapshotOrigin:
+    uid = origin.snapshot_uid if isinstance(origin, SnapshotDisk) else None
+    return SnapshotOrigin(snapshot=reference.name, name=reference.disk, snapshot_uid=uid)
 
 
 def _download(http: HttpSource, authorization: str | None) -> Download:

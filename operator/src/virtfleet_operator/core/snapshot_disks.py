@@ -43,8 +43,8 @@ def find_snapshot_disks(
     for index, disk, reference in pending_snapshot_disks(vm):
         where = f"spec.disks[{index}]"
         snapshot = catalog.snapshot(vm.metadata.namespace, reference.name)
-        if snapshot is None or (said := _unusable(snapshot)):
-            said = _absent() if snapshot is None else said
+        if snapshot is None or (said := say_unusable(snapshot)):
+            said = say_absent() if snapshot is None else said
             return Waiting("SnapshotNotFound", f"{where}.source.snapshot: VMSnapshot {quote(reference.name)} {said}")
         if problems := tuple(_problems(where, disk, reference, snapshot)):
             return Invalid(problems)
@@ -77,11 +77,21 @@ def captured_disk(snapshot: VMSnapshot, name: str) -> SnapshotDiskStatus | None:
     return next((disk for disk in snapshot.status.disks if disk.name == name), None)
 
 
-def _absent() -> str:
+def disk_problem(where: str, reference: SnapshotDiskReference, snapshot: VMSnapshot) -> str:
+    """Return what is wrong with the name of a disk of a snapshot that is ready, or nothing."""
+    names = [found.name for found in snapshot.status.disks]
+    if reference.disk in names:
+        return ""
+    has = f"write one of {', '.join(names[:8])}" if names else "it has none"
+    return f"{where}: VMSnapshot {quote(reference.name)} has no disk {quote(reference.disk)}: {has}"
+
+
+def say_absent() -> str:
+    """Say that there is no such snapshot."""
     return "is not there: create it or name one that `kubectl get vmsnapshot` shows in this namespace"
 
 
-def _unusable(snapshot: VMSnapshot) -> str:
+def say_unusable(snapshot: VMSnapshot) -> str:
     """Say why nothing will ever begin from a snapshot, or nothing."""
     if snapshot.metadata.deletion_timestamp is not None:
         return "is being deleted: name another"
@@ -95,9 +105,7 @@ def _problems(where: str, disk: Disk, reference: SnapshotDiskReference, snapshot
         return  # what is in it is not known yet
     captured, name = captured_disk(snapshot, reference.disk), quote(reference.name)
     if captured is None:
-        names = ", ".join(found.name for found in snapshot.status.disks[:8])
-        has = f"write one of {names}" if names else "it has none"
-        yield f"{where}.source.snapshot.disk: VMSnapshot {name} has no disk {quote(reference.disk)}: {has}"
+        yield disk_problem(f"{where}.source.snapshot.disk", reference, snapshot)
         return
     if disk.pool != captured.pool:
         yield (

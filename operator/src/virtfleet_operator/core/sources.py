@@ -1,21 +1,17 @@
-"""The disks of machines that disks of other machines and images are copied from, found and checked.
+"""The disks of machines that disks of other machines are copied from, found and checked.
 
-Only what is still to be copied is looked for: once a disk or an image exists, its source may change and go. A disk is
-copied by its node, so a machine goes where its sources are, and an image begins there.
+Only what is still to be copied is looked for: once a disk exists, its source may change and go. A disk is copied by
+its node, so a machine goes where its sources are.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from virtfleet_api.names import NODE_LABEL
 from virtfleet_api.virtual_machine import Disk, DiskBus, DiskReference, VirtualMachine
 from virtfleet_api.virtual_machine_status import DiskStatus
-from virtfleet_api.vm_image import ImagePhase, VMImage
 from virtfleet_operator.core.catalog import Catalog
 from virtfleet_operator.core.verdict import Invalid, Waiting, quote
-
-_IMAGE_SOURCE: Final = "spec.source.disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,48 +42,15 @@ def find_sources(vm: VirtualMachine, catalog: Catalog) -> Sources | Waiting | In
         where = f"spec.disks[{index}].source.disk"
         machine = catalog.machine(vm.metadata.namespace, reference.virtual_machine)
         if machine is None or machine.metadata.deletion_timestamp is not None:
-            return Waiting("SourceNotFound", f"{where}: {_absent(reference, machine)}")
+            return Waiting("SourceNotFound", f"{where}: {say_absent(reference, machine)}")
         if problems := tuple(_problems(where, disk, reference, machine)):
             return Invalid(problems)
-        stored, node = _stored(machine, reference), node_of(machine)
+        stored, node = stored_disk(machine, reference), node_of(machine)
         if stored is None or node is None:
-            return _not_made(where, reference)
+            return say_not_made(where, reference)
         found[disk.name] = Source(machine.metadata.uid, stored.pool, node)
     problems = tuple(_node_problems(vm, found))
     return Invalid(problems) if problems else found
-
-
-def find_image_source(image: VMImage, catalog: Catalog, told: Collection[str] = ()) -> Source | Waiting | None:
-    """Return the disk that an image is still to be copied from; None when it is copied from no disk, or no more.
-
-    `told` are the nodes that have been asked for the image: a copy that they may have begun is ended by nothing but
-    the end of its machine. An image is copied from its disk once, and never anew.
-    """
-    reference = image.spec.source.disk
-    if reference is None or any(node.phase is ImagePhase.READY for node in image.status.nodes):
-        return None
-    if image.status.checksum is not None:
-        lost = "its copies are lost, and a disk that may have changed is not copied again: make another VMImage"
-        return Waiting("CopiesLost", f"spec.source.disk: {lost}")
-    machine = catalog.machine(image.metadata.namespace, reference.virtual_machine)
-    if machine is None or (machine.metadata.deletion_timestamp is not None and node_of(machine) not in told):
-        return Waiting("SourceNotFound", f"{_IMAGE_SOURCE}: {_absent(reference, machine)}")
-    if problem := _name_problem(_IMAGE_SOURCE, reference, machine):
-        return Waiting("SourceNotFound", problem)
-    stored, node = _stored(machine, reference), node_of(machine)
-    if stored is None or node is None:
-        return _not_made(_IMAGE_SOURCE, reference)
-    return Source(machine.metadata.uid, stored.pool, node)
-
-
-def image_source_problems(image: VMImage, catalog: Catalog) -> tuple[str, ...]:
-    """Check what an image says of a source that is there already; for admission."""
-    reference = image.spec.source.disk
-    if reference is None or image.status.checksum is not None:
-        return ()
-    machine = catalog.machine(image.metadata.namespace, reference.virtual_machine)
-    problem = _name_problem(_IMAGE_SOURCE, reference, machine) if machine else ""
-    return (problem,) if problem else ()
 
 
 def source_problems(vm: VirtualMachine, catalog: Catalog) -> tuple[str, ...]:
@@ -105,19 +68,21 @@ def source_node(sources: Sources) -> str | None:
     return next((source.node_name for source in sources.values()), None)
 
 
-def _absent(reference: DiskReference, machine: VirtualMachine | None) -> str:
+def say_absent(reference: DiskReference, machine: VirtualMachine | None) -> str:
+    """Say why there is no machine to copy from."""
     name = quote(reference.virtual_machine)
     if machine is not None:
         return f"the VirtualMachine {name} is being deleted: name another"
     return f"there is no VirtualMachine {name} in this namespace: create it or name another"
 
 
-def _not_made(where: str, reference: DiskReference) -> Waiting:
+def say_not_made(where: str, reference: DiskReference) -> Waiting:
+    """Say that a disk is still to be made."""
     said = f"the disk {quote(reference.name)} of VirtualMachine {quote(reference.virtual_machine)}"
     return Waiting("SourceNotReady", f"{where}: {said} has not been made yet: it is copied once it is there")
 
 
-def _name_problem(where: str, reference: DiskReference, machine: VirtualMachine) -> str:
+def name_problem(where: str, reference: DiskReference, machine: VirtualMachine) -> str:
     """Return what is wrong with the name of a disk, or nothing; what is in a drive is no disk."""
     disks = [disk for disk in machine.spec.disks if disk.bus is not DiskBus.CDROM]
     names = [disk.name for disk in disks if disk.source.pvc is None]
@@ -133,9 +98,9 @@ def _name_problem(where: str, reference: DiskReference, machine: VirtualMachine)
 
 
 def _problems(where: str, disk: Disk, reference: DiskReference, machine: VirtualMachine) -> Iterator[str]:
-    if problem := _name_problem(where, reference, machine):
+    if problem := name_problem(where, reference, machine):
         yield problem
-    stored = _stored(machine, reference)
+    stored = stored_disk(machine, reference)
     if disk.size is not None and stored is not None and disk.size < stored.capacity:
         size = where.removesuffix(".source.disk") + ".size"
         remedy = f'write "{stored.capacity}" or leave it out'
@@ -154,7 +119,8 @@ def _node_problems(vm: VirtualMachine, found: Sources) -> Iterator[str]:
         )
 
 
-def _stored(machine: VirtualMachine, reference: DiskReference) -> DiskStatus | None:
+def stored_disk(machine: VirtualMachine, reference: DiskReference) -> DiskStatus | None:
+    """Return a disk that the machine has."""
     return next((disk for disk in machine.status.disks if disk.name == reference.name), None)
 
 

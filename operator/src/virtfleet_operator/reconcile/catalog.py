@@ -15,6 +15,7 @@ from virtfleet_api.vm_restore import VMRestore
 from virtfleet_api.vm_snapshot import VMSnapshot
 from virtfleet_operator.core.adoption import pending_adoptions
 from virtfleet_operator.core.catalog import image_references
+from virtfleet_operator.core.image_origins import is_made
 from virtfleet_operator.core.network.address_name import address_name
 from virtfleet_operator.core.network.cards import mac_of, switched
 from virtfleet_operator.core.network.plans import peer_keys
@@ -93,9 +94,17 @@ def _sources(stored: Stored) -> Iterable[str]:
 def _image_sources(stored: Stored) -> Iterable[str]:
     """Return the machine, as namespace/name, that an image is still to be copied from."""
     image = stored.resource
-    if not isinstance(image, VMImage) or image.spec.source.disk is None or image.status.checksum is not None:
+    if not isinstance(image, VMImage) or image.spec.source.disk is None or is_made(image):
         return ()
     return (f"{stored.key.namespace}/{image.spec.source.disk.virtual_machine}",)
+
+
+def image_snapshots(stored: Stored) -> tuple[str, ...]:
+    """Return the VMSnapshot, as namespace/name, that an image is still to be copied from."""
+    image = stored.resource
+    if not isinstance(image, VMImage) or image.spec.source.snapshot is None or is_made(image):
+        return ()
+    return (f"{stored.key.namespace}/{image.spec.source.snapshot.name}",)
 
 
 def named_disks(stored: Stored) -> Iterable[str]:
@@ -228,7 +237,7 @@ INDEXERS: Final[Mapping[str, Mapping[str, IndexValues]]] = {
         BY_MAC: _macs,
         BY_NAMESPACE: _namespaces,
     },
-    IMAGE: {BY_SOURCE: _image_sources},
+    IMAGE: {BY_SOURCE: _image_sources, BY_SNAPSHOT: image_snapshots},
     DISK: {BY_NODE: _disk_nodes, BY_USER: _disk_users},
     SWITCH: {BY_GROUP: default_groups},
     GROUP: {BY_PEER: _peers},

@@ -46,6 +46,7 @@ from virtfleet_operator.reconcile.catalog import (
     SWITCH,
     backing_images,
     bound_node,
+    image_snapshots,
     named_images,
 )
 from virtfleet_operator.reconcile.changes import (
@@ -209,6 +210,7 @@ class Controller:
                 self._restore_object_changed(old, new)
             case "VMImage":
                 self._add(self._cache.find(MACHINE, BY_IMAGE, f"{key.namespace}/{key.name}"))
+                self._copied_image_changed(old, new)
             case "VMDisk":
                 self._add(self._cache.find(MACHINE, BY_DISK, f"{key.namespace}/{key.name}"))
             case "VMClass":
@@ -247,7 +249,8 @@ class Controller:
     def _snapshot_object_changed(self, key: Key, old: Stored | None, new: Stored | None) -> None:
         """Look at the schedule that made it, and at those that wait until their machine has fewer."""
         named = f"{key.namespace}/{key.name}"
-        self._add(self._cache.find(MACHINE, BY_SNAPSHOT, named))
+        for kind in (MACHINE, IMAGE):
+            self._add(self._cache.find(kind, BY_SNAPSHOT, named))
         self._add(self._unfinished(self._cache.find(RESTORE, BY_SNAPSHOT, named)))
         for stored in (old, new):
             if stored is not None and (maker := stored.meta.labels.get(RESTORE_LABEL)):
@@ -258,6 +261,12 @@ class Controller:
         counted = isinstance(after, VMSnapshot) and is_counted(after)
         if isinstance(before, VMSnapshot) and is_counted(before) and not counted:
             self._add(self._waiting_snapshots(Key(MACHINE, key.namespace, before.spec.virtual_machine)))
+
+    def _copied_image_changed(self, old: Stored | None, new: Stored | None) -> None:
+        """Look at the snapshot that the image was still to be copied from: it may wait to be removed."""
+        before, after = (set(image_snapshots(stored)) if stored else set() for stored in (old, new))
+        for name in before - after:
+            self.queue.add(Key(SNAPSHOT, *name.split("/", 1)))
 
     def _restore_object_changed(self, old: Stored | None, new: Stored | None) -> None:
         """Look at what depends on how far a restore is: its machines, and what waits for its end.

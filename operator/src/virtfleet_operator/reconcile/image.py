@@ -9,8 +9,8 @@ from virtfleet_api.names import IMAGE_FINALIZER
 from virtfleet_api.vm_image import VMImage
 from virtfleet_operator.core.copies import plan_copies
 from virtfleet_operator.core.events import image_events
+from virtfleet_operator.core.image_origins import Origin, is_copied
 from virtfleet_operator.core.images import compile_image, remembered_copies
-from virtfleet_operator.core.sources import Source
 from virtfleet_operator.core.summarise import ImageFacts, summarise_image
 from virtfleet_operator.core.verdict import Waiting
 from virtfleet_operator.core.writes import image_write_due
@@ -21,7 +21,7 @@ from virtfleet_operator.kube.paths import Key
 from virtfleet_operator.reconcile.catalog import NODE, bound_node
 from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.status import drop_finalizer, write_metadata, write_status
-from virtfleet_operator.reconcile.supply import find_disk, instruct_image
+from virtfleet_operator.reconcile.supply import find_origin, instruct_image
 from virtfleet_operator.reconcile.vm_class import problems_of
 
 log: Final = logging.getLogger(__name__)
@@ -74,8 +74,8 @@ async def _spread(context: Context, stored: Stored, image: VMImage) -> _Spread:
     """Tell the nodes what to hold and what to remove; one that fails does not keep the others from it."""
     now = context.clock()
     reports, users = _reports(context, stored), _user_nodes(context, stored.key)
-    disk = find_disk(context, image)
-    users |= {disk.node_name} if isinstance(disk, Source) else set()
+    origin = find_origin(context, image)
+    users |= {origin.node_name} if isinstance(origin, Origin) else set()
     plan = plan_copies(image, users, reports, context.candidates(), context.keep_unused_images, now)
     if plan.hold:
         stored = await hold_image(context, stored)
@@ -89,7 +89,7 @@ async def _spread(context: Context, stored: Stored, image: VMImage) -> _Spread:
     again = [(plan.again_at - now).total_seconds()] if plan.again_at else []
     again += [REFUSED_AGAIN_SECONDS] if any(refused) else []
     again += [LOOK_AGAIN_SECONDS] if waiting else []
-    waiting = waiting or (disk if isinstance(disk, Waiting) else None)
+    waiting = waiting or (origin if isinstance(origin, Waiting) else None)
     return _Spread(stored, waiting, min(again, default=None), failure)
 
 
@@ -146,7 +146,7 @@ async def _write(
         users=tuple(context.catalog.image_users(stored.key.namespace, stored.key.name)),
         user_nodes=_user_nodes(context, stored.key),
         waiting=waiting,
-        made_once=isinstance(stored.resource, VMImage) and stored.resource.spec.source.disk is not None,
+        made_once=isinstance(stored.resource, VMImage) and is_copied(stored.resource.spec.source),
     )
     status = summarise_image(stored.meta, stored.status, facts, context.clock())
     due = image_write_due(stored.status, status, context.written.get(stored.key))

@@ -4,9 +4,9 @@ That is the credentials of the source, and the nodes that have the image already
 """
 
 from virtfleet_api.vm_image import HttpSource, ImagePhase, VMImage
+from virtfleet_operator.core.image_origins import Origin, find_image_origin
 from virtfleet_operator.core.image_secret import parse_authorization
 from virtfleet_operator.core.images import Holder, Supply, choose_peers, compile_image, copy_token, known_digest
-from virtfleet_operator.core.sources import Source, find_image_source
 from virtfleet_operator.core.verdict import Waiting
 from virtfleet_operator.fleet.state import Contact
 from virtfleet_operator.reconcile.context import Context
@@ -26,23 +26,23 @@ async def instruct_image(context: Context, node: str, image: VMImage) -> Waiting
     source = image.spec.source
     main = await _authorization(context, image, "spec.source.http", source.http)
     initrd = await _authorization(context, image, "spec.source.initrd", source.initrd)
-    disk = find_disk(context, image)
+    origin = find_origin(context, image)
     supply = Supply(
         authorization=None if isinstance(main, Waiting) else main,
         initrd_authorization=None if isinstance(initrd, Waiting) else initrd,
         copy_token=token,
         peers=choose_peers(image, node, _holders(context, image)),
         sha256=known_digest(image),
-        disk=disk if isinstance(disk, Source) and disk.node_name == node else None,
+        origin=origin if isinstance(origin, Origin) and origin.node_name == node else None,
     )
     await context.fleet.put_image(node, compile_image(image, supply))
     return next((verdict for verdict in (main, initrd) if isinstance(verdict, Waiting)), None)
 
 
-def find_disk(context: Context, image: VMImage) -> Source | Waiting | None:
+def find_origin(context: Context, image: VMImage) -> Origin | Waiting | None:
     """Return the disk that an image is to be copied from, or why it cannot be; None when there is nothing to copy."""
     told = {state.name for state in context.fleet if image.metadata.uid in state.images}
-    return find_image_source(image, context.catalog, told)
+    return find_image_origin(image, context.catalog, told)
 
 
 async def _authorization(context: Context, image: VMImage, where: str, http: HttpSource | None) -> str | Waiting | None:

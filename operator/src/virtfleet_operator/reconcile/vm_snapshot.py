@@ -23,7 +23,7 @@ from virtfleet_operator.fleet.state import Contact
 from virtfleet_operator.kube.cache import Stored
 from virtfleet_operator.kube.errors import NotFoundError
 from virtfleet_operator.kube.paths import OUR_PATHS, Key
-from virtfleet_operator.reconcile.catalog import MACHINE, NODE, SNAPSHOT, bound_node
+from virtfleet_operator.reconcile.catalog import BY_SNAPSHOT, IMAGE, MACHINE, NODE, SNAPSHOT, bound_node
 from virtfleet_operator.reconcile.context import Context
 from virtfleet_operator.reconcile.status import drop_finalizer, hold_finalizer, write_status
 from virtfleet_operator.reconcile.vm_class import problems_of
@@ -137,8 +137,7 @@ async def _remove(context: Context, stored: Stored) -> float | None:
     """Have the node remove what it holds, and let the object go once it has."""
     if SNAPSHOT_FINALIZER not in stored.meta.finalizers:
         return None
-    if restores := context.catalog.snapshot_restores(stored.key.namespace, stored.key.name):
-        said = f"It is removed once VMRestore {restores[0]} has ended."
+    if said := _who_needs_it(context, stored):
         return await _write(context, stored, waiting=Waiting("InUse", said))
     nodes = [node for node in _holders(context, stored) if context.cache.get(Key(NODE, "", node)) is not None]
     silent: str | None = None
@@ -158,6 +157,16 @@ async def _remove(context: Context, stored: Stored) -> float | None:
     log.info("Releasing %s", stored.key, extra=extra)
     await drop_finalizer(context, stored, SNAPSHOT_FINALIZER)
     return None
+
+
+def _who_needs_it(context: Context, stored: Stored) -> str:
+    """Say what a snapshot has to stay for: a restore, or an image that its node has been asked to make; or nothing."""
+    if restores := context.catalog.snapshot_restores(stored.key.namespace, stored.key.name):
+        return f"It is removed once VMRestore {restores[0]} has ended."
+    state = context.fleet.node(stored.status.node_name) if stored.status.node_name else None
+    images = context.cache.find(IMAGE, BY_SNAPSHOT, f"{stored.key.namespace}/{stored.key.name}")
+    begun = next((image.key.name for image in images if state and image.uid in state.images), None)
+    return f"It is removed once VMImage {begun} is made, or deleted." if begun else ""
 
 
 async def _tell_removal(context: Context, stored: Stored, node: str) -> None:

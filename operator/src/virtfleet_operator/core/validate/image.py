@@ -49,12 +49,13 @@ def listed_users(users: Sequence[str]) -> str:
 
 def _problems(image: VMImage, old: VMImage | None) -> Iterator[str]:
     source = image.spec.source
-    given = [name for name in ("http", "upload", "disk") if getattr(source, name) is not None]
+    given = [name for name in ("http", "upload", "disk", "snapshot") if getattr(source, name) is not None]
     if len(given) != 1:
-        said = f"names {' and '.join(given)}" if given else "names neither http, upload nor disk"
+        said = f"names {' and '.join(given)}" if given else "names neither http, upload, disk nor snapshot"
         yield f'spec.source: {said}: write exactly one, such as "http: {{url: {_EXAMPLE[1:-1]}}}" or "upload: {{}}"'
-    if source.disk and image.spec.type != ImageType.DISK:
-        yield "spec.source.disk: gives a disk: write type: Disk, or another source"
+    for name in ("disk", "snapshot"):
+        if getattr(source, name) is not None and image.spec.type != ImageType.DISK:
+            yield f"spec.source.{name}: gives a disk: write type: Disk, or another source"
     if source.http:
         yield from _http_problems("spec.source.http", source.http)
     if source.initrd:
