@@ -11,15 +11,8 @@ from virtfleet_api.virtual_machine import DiskReference, SnapshotDiskReference
 from virtfleet_api.vm_image import ImagePhase, ImageSource, VMImage
 from virtfleet_api.vm_snapshot import SnapshotPhase
 from virtfleet_operator.core.catalog import Catalog
-from virtfleet_operator.core.snapshot_disks import SnapshotDisk, disk_problem, say_absent, say_unusable
-from virtfleet_operator.core.sources import (
-    Source,
-    name_problem,
-    node_of,
-    say_not_made,
-    stored_disk,
-)
-from virtfleet_operator.core.sources import say_absent as say_no_machine
+from virtfleet_operator.core.snapshot_disks import SnapshotDisk, disk_problem, say_no_snapshot, say_unusable
+from virtfleet_operator.core.sources import Source, name_problem, node_of, say_no_machine, say_not_made, stored_disk
 from virtfleet_operator.core.verdict import Waiting, quote
 
 _DISK: Final = "spec.source.disk"
@@ -91,7 +84,7 @@ def _find_captured(
 ) -> SnapshotDisk | Waiting:
     snapshot, name = catalog.snapshot(namespace, reference.name), quote(reference.name)
     if snapshot is None:
-        return Waiting("SnapshotNotFound", f"{_SNAPSHOT}: VMSnapshot {name} {say_absent()}")
+        return Waiting("SnapshotNotFound", f"{_SNAPSHOT}: VMSnapshot {name} {say_no_snapshot()}")
     node = snapshot.status.node_name
     if (said := say_unusable(snapshot)) and node not in told:
         return Waiting("SnapshotNotFound", f"{_SNAPSHOT}: VMSnapshot {name} {said}")

@@ -44,7 +44,7 @@ def find_snapshot_disks(
         where = f"spec.disks[{index}]"
         snapshot = catalog.snapshot(vm.metadata.namespace, reference.name)
         if snapshot is None or (said := say_unusable(snapshot)):
-            said = say_absent() if snapshot is None else said
+            said = say_no_snapshot() if snapshot is None else said
             return Waiting("SnapshotNotFound", f"{where}.source.snapshot: VMSnapshot {quote(reference.name)} {said}")
         if problems := tuple(_problems(where, disk, reference, snapshot)):
             return Invalid(problems)
@@ -86,7 +86,7 @@ def disk_problem(where: str, reference: SnapshotDiskReference, snapshot: VMSnaps
     return f"{where}: VMSnapshot {quote(reference.name)} has no disk {quote(reference.disk)}: {has}"
 
 
-def say_absent() -> str:
+def say_no_snapshot() -> str:
     """Say that there is no such snapshot."""
     return "is not there: create it or name one that `kubectl get vmsnapshot` shows in this namespace"
 

@@ -42,7 +42,7 @@ def find_sources(vm: VirtualMachine, catalog: Catalog) -> Sources | Waiting | In
         where = f"spec.disks[{index}].source.disk"
         machine = catalog.machine(vm.metadata.namespace, reference.virtual_machine)
         if machine is None or machine.metadata.deletion_timestamp is not None:
-            return Waiting("SourceNotFound", f"{where}: {say_absent(reference, machine)}")
+            return Waiting("SourceNotFound", f"{where}: {say_no_machine(reference, machine)}")
         if problems := tuple(_problems(where, disk, reference, machine)):
             return Invalid(problems)
         stored, node = stored_disk(machine, reference), node_of(machine)
@@ -68,7 +68,7 @@ def source_node(sources: Sources) -> str | None:
     return next((source.node_name for source in sources.values()), None)
 
 
-def say_absent(reference: DiskReference, machine: VirtualMachine | None) -> str:
+def say_no_machine(reference: DiskReference, machine: VirtualMachine | None) -> str:
     """Say why there is no machine to copy from."""
     name = quote(reference.virtual_machine)
     if machine is not None:
