@@ -221,6 +221,22 @@ async def test_an_image_of_a_snapshot_has_what_was_captured_while_the_guest_runs
     assert leftovers(rig) == []
 
 
+async def test_an_image_of_a_snapshot_is_made_anew_whatever_is_killed(rig: Rig) -> None:
+    source = await make_slow(rig)
+    snapshot = await capture(rig, source)
+    for victim in ("daemon", "libvirtd", "qemu"):
+        image = image_of_snapshot(snapshot, "data")
+        await rig.daemon.put_image(image)
+        await until_copying(rig, image)
+        await kill(rig, victim)
+        await until(rig, image, ImagePhase.READY)
+        assert await asyncio.to_thread(holds, file_of(rig, image), SLOW)
+        rig.reconnect()
+        await rig.reports.until(lambda: rig.last(source).phase is Phase.RUNNING, 60, "the machine runs")
+        await remove_image(rig, image)
+    assert leftovers(rig) == []
+
+
 async def test_an_image_of_a_snapshot_that_is_not_here_says_so(rig: Rig) -> None:
     nowhere = image_of_snapshot(str(uuid.uuid4()), "data")
     await rig.daemon.put_image(nowhere)

@@ -18,6 +18,7 @@ from virtfleet_api.machine import DiskCopySource, ExistingSource, MachineDisk, R
 from virtfleet_api.virtual_machine import Clone
 from virtfleet_node.agent.entry import Entry, Work
 from virtfleet_node.agent.freezer import Freezer
+from virtfleet_node.agent.look_at_layers import snapshot_free
 from virtfleet_node.agent.surroundings import Surroundings
 from virtfleet_node.agent.works import STEP, to_end
 from virtfleet_node.core.actions import CloneDisks
@@ -118,11 +119,11 @@ class Copier:
         self, origin: SnapshotOrigin, pool: str, target: Path, progress: Callable[[float], None]
     ) -> None:
         """Copy what nobody writes any more: its machine does not notice, whether it runs or is gone."""
-        disks = self._around.disks
-        source = await asyncio.to_thread(disks.read_captured, origin.snapshot_uid or "", origin.name)
-        if source is None:
-            raise ConflictError(f"The disk {origin.name} of snapshot {origin.snapshot} is not on this node.")
-        async with self._around.layer_use.using((source,)):
+        disks, uid = self._around.disks, origin.snapshot_uid or ""
+        async with snapshot_free(self._around, uid):
+            source = await asyncio.to_thread(disks.read_captured, uid, origin.name)
+            if source is None:
+                raise ConflictError(f"The disk {origin.name} of snapshot {origin.snapshot} is not on this node.")
             copy = MachineDisk(name=origin.name, pool=pool, source=ExistingSource(clone=Clone.FULL))
             await disks.clones.copy(source, self._image(source), copy, target, progress)
 

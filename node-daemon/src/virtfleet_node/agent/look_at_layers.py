@@ -80,7 +80,7 @@ async def layers_free(around: Surroundings, uid: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def snapshot_free(around: Surroundings, snapshot_uid: str) -> AsyncIterator[None]:
-    """Have nobody merge layers of a snapshot's disks while others are made above them.
+    """Have nobody merge layers of a snapshot's disks while others are made above them, or they are copied.
 
     Raises:
         UnavailableError: its machine has begun to, and has yet to find out how that ended.
