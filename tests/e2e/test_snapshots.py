@@ -71,11 +71,13 @@ def test_a_machine_goes_back_and_new_ones_go_on_from_the_same_instant(fleet: Fle
     assert any("first" in line for line in tree)
     assert any(second in line for line in tree)
 
-    vm(fleet, "restore", "--new", "copy", "--count", "2", "first")
+    vm(fleet, "restore", "--new", "copy", "--count", "2", "--reset-machine-id", "first")
     names = ["copy-1", "copy-2"]
     for name in names:
         fleet.wait_ready(name)
         assert kept(fleet, name) == ["1", "1"]
+        own = fleet.get(name)["metadata"]["uid"].replace("-", "")
+        assert fleet.inside(name, "cat /etc/machine-id")[1].strip() == own
         eventually(lambda name=name: macs(fleet, name) == of_status(fleet, name), f"{name} has its own card")
     assert len({fleet.get(name)["metadata"]["uid"] for name in (*names, "then")}) == 3
     assert not of_status(fleet, "copy-1") & of_status(fleet, "copy-2")

@@ -65,8 +65,10 @@ async def restore(fleet: Rig, name: str, snapshot: str, machine: str, **spec: An
     return await fleet.create("VMRestore", name, {"snapshot": snapshot, **target, **spec})
 
 
-async def restore_new(fleet: Rig, name: str, snapshot: str, count: int, **spec: Any) -> dict[str, Any]:
-    target = {"target": {"newVirtualMachines": {"namePrefix": name, "count": count}}}
+async def restore_new(
+    fleet: Rig, name: str, snapshot: str, count: int, new: dict[str, Any] | None = None, **spec: Any
+) -> dict[str, Any]:
+    target = {"target": {"newVirtualMachines": {"namePrefix": name, "count": count, **(new or {})}}}
     return await fleet.create("VMRestore", name, {"snapshot": snapshot, **target, **spec})
 
 
@@ -184,10 +186,12 @@ async def test_new_machines_are_made_with_disks_of_the_snapshot_and_no_address_o
     snapshot = await fleet.get("VMSnapshot", "warm")
     assert mould
     assert snapshot
-    made = await restore_new(fleet, "build", "warm", 3)
+    made = await restore_new(fleet, "build", "warm", 3, {"resetMachineId": True})
     said = await wait_phase(fleet, "VMRestore", "build", "Succeeded")
     assert said["done"] == "3/3"
     assert [(m["name"], m["warm"]) for m in said["machines"]] == [(f"build-{n}", True) for n in (1, 2, 3)]
+    for number in (1, 2, 3):
+        await fleet.wait_word(f"build-{number}", "Running")  # the restore may say first that it is done
     machines = await made_machines(fleet, made["metadata"]["uid"])
     assert sorted(machines) == ["build-1", "build-2", "build-3"]
     node = fleet.nodes[snapshot["status"]["nodeName"]]
@@ -198,7 +202,7 @@ async def test_new_machines_are_made_with_disks_of_the_snapshot_and_no_address_o
         assert "macAddress" not in machine["spec"]["networks"][0]
         first = documents(node, machine["metadata"]["uid"])[0]
         assert first.restore
-        assert first.restore.token == made["metadata"]["uid"]
+        assert (first.restore.token, first.restore.machine_id) == (made["metadata"]["uid"], True)
         source = first.hardware.disks[0].source
         assert isinstance(source, SnapshotDiskSource)
         assert (source.snapshot_uid, source.name) == (snapshot["metadata"]["uid"], "root")
@@ -290,6 +294,8 @@ async def test_an_operator_that_dies_between_two_machines_is_followed_and_makes_
     await fleet.start_operator("one")
     said = await wait_phase(fleet, "VMRestore", "many", "Succeeded")
     assert said["done"] == f"{count}/{count}"
+    for number in range(1, count + 1):
+        await fleet.wait_word(f"many-{number}", "Running")
     after = await made_machines(fleet, uid)
     assert sorted(after) == sorted(f"many-{number}" for number in range(1, count + 1))
     assert all(after[name]["metadata"]["uid"] == found["metadata"]["uid"] for name, found in before.items())

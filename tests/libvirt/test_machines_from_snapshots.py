@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import time
+import uuid
 from pathlib import Path
 
 from lxml import etree
@@ -12,7 +13,7 @@ from guest_shell import run
 from machine_rig import Rig, new_machine
 from source_machines import MIB, blank, content, stored
 from virtfleet_api.machine import Machine, MachineDisk, MachineInterface, Run, SnapshotDiskSource
-from virtfleet_api.report import Phase
+from virtfleet_api.report import Phase, RestoreReport
 from virtfleet_node.core.save_image import FIXED_BYTES, head_bytes
 
 _COMPRESSED_AT = 16 + 3 * 4
@@ -108,3 +109,40 @@ async def test_machines_go_on_from_the_memory_of_another_as_themselves(rig: Rig)
     assert cards(rig, copy) == {copy.hardware.interfaces[0].mac: "ua-card-net0"}
     for one in copies:
         await rig.remove(one)
+
+
+async def until_done(rig: Rig, machine: Machine) -> RestoreReport:
+    await rig.reports.until(
+        lambda: (r := rig.last(machine)) and r.restore and r.restore.done, 90, "the restore", lambda: rig.last(machine)
+    )
+    done = rig.last(machine).restore
+    assert done is not None
+    return done
+
+
+async def test_a_guest_is_given_a_machine_id_of_its_own_if_that_is_asked_for(rig: Rig) -> None:
+    source = new_machine(disks=(blank("data"),), interfaces=(card(0),), cloud_init=None, grace_period_seconds=0)
+    await rig.put(source)
+    await rig.until_agent(source)
+    shared = "0123456789abcdef0123456789abcdef"
+    await run(rig, source, f"echo {shared} >/etc/machine-id")
+    snapshot = await capture(rig, source)
+    asked = restore(snapshot).model_copy(update={"machine_id": True})
+    own, plain = made_from(snapshot, 1, restore=asked), made_from(snapshot, 2, restore=restore(snapshot))
+    for machine, expected in ((own, uuid.UUID(own.uid).hex), (plain, shared)):
+        await rig.put(machine)
+        done = await until_done(rig, machine)
+        assert (done.warm, done.message, done.note) == (True, "", "")
+        await rig.type(machine, ": wake", 0)
+        assert await run(rig, machine, "cat /etc/machine-id") == expected
+    await run(rig, source, "rm /etc/machine-id; mkdir /etc/machine-id")
+    snapshot = await capture(rig, source)
+    asked = restore(snapshot).model_copy(update={"machine_id": True})
+    refused = made_from(snapshot, 3, restore=asked)
+    await rig.put(refused)
+    done = await until_done(rig, refused)
+    assert (done.warm, done.message) == (True, "")
+    assert "Its machine-id is that of the snapshot: " in done.note
+    assert "/etc/machine-id" in done.note
+    for machine in (own, plain, refused, source):
+        await rig.remove(machine)

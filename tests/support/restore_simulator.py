@@ -13,11 +13,13 @@ from virtfleet_node.core.layers import build_name
 from virtfleet_node.core.observed import DomainState, Observed, OffReason
 from virtfleet_node.core.places import Places
 from virtfleet_node.core.plan_restore import given_up, restored_warm
+from virtfleet_node.core.plan_woken import kept_machine_id
 from virtfleet_node.core.restore_actions import (
     BeginRestore,
     DropLayers,
     MakeLayers,
     SetClock,
+    SetMachineId,
     StartWarm,
     TidyLayers,
 )
@@ -56,6 +58,10 @@ class RestoringNode(Node):
     kept: KeptSnapshot | None = None
     busy: int = 0
     """Looks for which something else works on the disks."""
+    agent_says: str = ""
+    """Why the guest's agent writes no machine-id; empty when it does."""
+    machine_ids: int = 0
+    """Times it was asked to."""
     outcomes: list[str] = field(default_factory=list)
     """What becomes of starts from memory, in their order: "refused", "lost" (cut off before), "cut" (cut off after)."""
     layers: dict[tuple[str, str], dict[int, str]] = field(default_factory=dict)
@@ -101,6 +107,11 @@ class RestoringNode(Node):
             case SetClock():
                 assert self.stored is not None
                 self._write(self.stored.record.model_copy(update={"clock_behind": False}))
+            case SetMachineId():
+                assert self.stored is not None
+                assert self.state is DomainState.RUNNING
+                self.machine_ids += 1
+                self._write(kept_machine_id(self.stored.record, self.agent_says))
             case _:
                 assert not isinstance(action, Start) or self._restoring is None, "a start in the middle of a restore"
                 super().apply(desired, action)

@@ -25,6 +25,7 @@ class Target:
     machine: str | None = None
     prefix: str | None = None
     count: int = 1
+    reset_machine_id: bool = False
 
 
 def check_target(snapshot: Object, target: Target) -> None:
@@ -45,6 +46,8 @@ def build_restore(
     wanted: dict[str, Any] = {"virtualMachine": target.machine}
     if target.prefix is not None:
         wanted = {"newVirtualMachines": {"namePrefix": target.prefix, "count": target.count}}
+        if target.reset_machine_id:
+            wanted["newVirtualMachines"]["resetMachineId"] = True
     spec: dict[str, Any] = {"snapshot": name, "target": wanted}
     if not memory:
         spec["memory"] = False
@@ -98,7 +101,8 @@ def _restored(restore: Object) -> Iterator[str]:
     for machine in status.get("machines") or ():
         if machine.get("phase") == RestorePhase.SUCCEEDED:
             warm = ", its guest goes on where it was" if machine.get("warm") else ""
-            yield clean(f"virtualmachine.{GROUP}/{machine.get('name')} {verb}{warm}")
+            note = f" ({machine['message']})" if warm and machine.get("message") else ""
+            yield clean(f"virtualmachine.{GROUP}/{machine.get('name')} {verb}{warm}{note}")
     if before := status.get("snapshotBefore"):
         yield clean(f"vmsnapshot.{GROUP}/{before} has the state before")
 

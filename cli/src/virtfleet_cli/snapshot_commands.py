@@ -91,16 +91,18 @@ def snapshots(machine: str | None) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="[VM] SNAPSHOT")
 @click.option("--new", "prefix", metavar="PREFIX", help="Make new machines, PREFIX-1, PREFIX-2 and so on.")
 @click.option("--count", type=click.IntRange(1, 256), default=None, help="With --new: how many; 1 by default.")
+@click.option("--reset-machine-id", is_flag=True, help="With --new: have each guest be given a machine-id of its own.")
 @click.option("--no-memory", is_flag=True, help="Start the guest anew, although the snapshot has its memory.")
 @click.option("--snapshot-first", is_flag=True, help="Capture the present state of VM before it is brought back.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @await_options
 @connection_options
-def restore(
+def restore(  # noqa: PLR0913 -- one for each flag
     names: tuple[str, ...],
     *,
     prefix: str | None,
     count: int | None,
+    reset_machine_id: bool,
     no_memory: bool,
     snapshot_first: bool,
     yes: bool,
@@ -114,7 +116,7 @@ def restore(
 
     On a terminal you are asked before a machine is brought back, since what it has written since is lost.
     """  # noqa: D301 -- click's mark for lines that stay as they are
-    target, name = _read_target(names, prefix, count, snapshot_first=snapshot_first)
+    target, name = _read_target(names, prefix, count, snapshot_first=snapshot_first, reset_machine_id=reset_machine_id)
 
     async def act(cluster: Cluster) -> None:
         found = await cluster.get_object(VMSnapshot, name)
@@ -141,12 +143,14 @@ async def _wait_for_machines(cluster: Cluster, name: str, timeout_seconds: float
 
 
 def _read_target(
-    names: tuple[str, ...], prefix: str | None, count: int | None, *, snapshot_first: bool
+    names: tuple[str, ...], prefix: str | None, count: int | None, *, snapshot_first: bool, reset_machine_id: bool
 ) -> tuple[Target, str]:
     """Return what is restored to what; UsageError says how to write it."""
     if prefix is None:
         if count is not None:
             raise click.UsageError("--count is of new machines; write --new PREFIX, too.")
+        if reset_machine_id:
+            raise click.UsageError("--reset-machine-id is of new machines; write --new PREFIX, too.")
         if len(names) != 2:  # noqa: PLR2004 -- the machine and the snapshot
             raise click.UsageError("Write VM SNAPSHOT to bring a machine back, or --new PREFIX SNAPSHOT.")
         return Target(machine=names[0]), names[1]
@@ -154,4 +158,4 @@ def _read_target(
         raise click.UsageError("With --new only the SNAPSHOT is named.")
     if snapshot_first:
         raise click.UsageError("--snapshot-first is of a machine that is brought back; new ones have no state before.")
-    return Target(prefix=prefix, count=count or 1), names[0]
+    return Target(prefix=prefix, count=count or 1, reset_machine_id=reset_machine_id), names[0]

@@ -359,6 +359,8 @@ class MachineRestore(Document):
     snapshot_uid: Uid
     memory: bool = True
     """Go on with the memory of the snapshot, if it has one and the machine shall run."""
+    machine_id: bool = False
+    """Have a guest that goes on so be given a machine-id of its own, which is its UID."""
 
 
 class Machine(Document):

@@ -126,6 +126,8 @@ class RestoreReport(Document):
     """The guest goes on with the memory of the snapshot."""
     message: str = ""
     """Why it failed, with `done`: the machine is as it was before; else what goes on."""
+    note: str = ""
+    """What was asked for besides and could not be done; the machine is restored all the same."""
 
 
 class MachineReport(Document):

@@ -28,6 +28,13 @@ class NewVirtualMachines(Model):
         str, Field(pattern=DNS_LABEL_PATTERN, max_length=50, description="What their names begin with.")
     ]
     count: Annotated[int, Field(ge=1, le=256, description="How many.")] = 1
+    reset_machine_id: Annotated[
+        bool,
+        Field(
+            description="Have the agent of each guest that goes on from memory write a machine-id of its own: "
+            "`/etc/machine-id` becomes the machine's UUID."
+        ),
+    ] = False
 
 
 class RestoreTarget(Model):

@@ -38,12 +38,14 @@ def cases(draw: st.DrawFn) -> tuple[Machine, RestoringNode]:
         disks={(disk.pool, disk.name) for disk in machine.hardware.own_disks},
         kept=snapshot_of(machine, memory=draw(st.booleans())),
         busy=draw(st.integers(0, 3)),
+        agent_says=draw(st.sampled_from(["", "no such file"])),
         outcomes=draw(st.lists(st.sampled_from(["", "refused", "lost", "cut"]), max_size=5)),
     )
     if node.active:
         node.tuning = {key: {} for key in node.disks}
         node.drives = {drive.name: drive.medium_uid for drive in machine.hardware.drives}
-    asked = MachineRestore(token=TOKEN, snapshot_uid=SNAPSHOT, memory=draw(st.booleans()))
+    memory, machine_id = draw(st.booleans()), draw(st.booleans())
+    asked = MachineRestore(token=TOKEN, snapshot_uid=SNAPSHOT, memory=memory, machine_id=machine_id)
     return machine.model_copy(update={"restore": asked}), node
 
 
@@ -70,6 +72,10 @@ def test_a_restore_is_served_once_and_never_half(
     assert node.warm <= 1
     assert record.restored_warm is (node.warm == 1)
     assert prefixes or all(len(layers) == 1 for layers in node.layers.values())
+    asked = desired.restore is not None and desired.restore.machine_id
+    assert node.machine_ids <= (node.warm if asked else 0), "only whoever asks for it, and once"
+    if asked and node.warm and node.state is DomainState.RUNNING and not killed:
+        assert (record.machine_id_due, node.machine_ids, record.machine_id_error) == (False, 1, node.agent_says)
     served = len(node.done)
     converge(node, desired)
     assert not [step for step in node.done[served:] if "restore" in step or "memory" in step]
@@ -84,9 +90,12 @@ def test_what_is_reported_is_the_restore_that_was_asked_for(case: tuple[Machine,
         assert told is not None
         assert told.token == TOKEN
         record = observed.record
-        assert told.done is (record.restored_token == TOKEN)
+        waits = record.machine_id_due and node.active and desired.run is Run.RUNNING
+        assert told.done is (record.restored_token == TOKEN and not waits)
         if told.done:
             assert (told.warm, told.message) == (record.restored_warm, record.restore_error)
+            assert told.note.endswith(record.machine_id_error)
+            assert bool(told.note) is bool(record.machine_id_error)
         for action in plan(desired, observed, node.now).actions:
             node.apply(desired, action)
         node.pass_time(1)

@@ -60,6 +60,13 @@ def test_new_machines_are_made_without_memory() -> None:
     )
 
 
+def test_new_machines_get_machine_ids_of_their_own_if_asked_for() -> None:
+    manifest = build_restore(WARM, Target(prefix="build", reset_machine_id=True))
+    made = VMRestore.model_validate({**manifest, "metadata": {"name": "warm-x7"}})
+    assert made.spec.target.new_virtual_machines
+    assert made.spec.target.new_virtual_machines.reset_machine_id
+
+
 def test_the_present_state_is_captured_first_if_asked_for() -> None:
     assert build_restore(WARM, Target(machine="web-1"), snapshot_first=True)["spec"]["snapshotFirst"] is True
 

@@ -395,6 +395,7 @@ def report(**given: Any) -> RestoreReport:
         (view(report=report(done=True, message="no space")), RestorePhase.FAILED, "Node node-1: no space"),
         (view(there=False), RestorePhase.FAILED, "was deleted"),
         (view(report=report(done=True, warm=True)), RestorePhase.SUCCEEDED, None),
+        (view(report=report(done=True, warm=True, note="It kept its id.")), RestorePhase.SUCCEEDED, "It kept its id."),
     ],
 )
 def test_how_far_a_machine_is(seen: MachineView, phase: RestorePhase, words: str | None) -> None:

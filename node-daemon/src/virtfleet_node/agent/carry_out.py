@@ -61,6 +61,7 @@ from virtfleet_node.core.restore_actions import (
     DropLayers,
     MakeLayers,
     SetClock,
+    SetMachineId,
     StartWarm,
     TidyLayers,
 )
@@ -85,7 +86,7 @@ async def carry_out(around: Surroundings, entry: Entry, desired: Machine, action
             await _pin(around, desired, action)
         case AttachCard() | AttachDevice():
             await _attach(around, entry, desired, action)
-        case BeginRestore() | MakeLayers() | DropLayers() | StartWarm() | TidyLayers() | SetClock():
+        case BeginRestore() | MakeLayers() | DropLayers() | StartWarm() | TidyLayers() | SetClock() | SetMachineId():
             await carry_out_restore(around, entry, desired, action)
         case RemoveMedia():
             await recover_merges(around, desired.uid, running=False)  # for those that lie on layers which stay

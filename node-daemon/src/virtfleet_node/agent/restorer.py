@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from virtfleet_api.machine import Machine
@@ -19,14 +20,17 @@ from virtfleet_node.core.numa.host import build_wish
 from virtfleet_node.core.numa.pins import build_guest_cells, is_everywhere
 from virtfleet_node.core.observed import Observed
 from virtfleet_node.core.plan_restore import find_counterparts, given_up, restored_warm
+from virtfleet_node.core.plan_woken import kept_machine_id
 from virtfleet_node.core.record import Record, Stored
 from virtfleet_node.core.restore_actions import (
     CLOCK,
+    MACHINE_ID,
     BeginRestore,
     DropLayers,
     MakeLayers,
     RestoreAction,
     SetClock,
+    SetMachineId,
     StartWarm,
     TidyLayers,
 )
@@ -61,6 +65,8 @@ async def carry_out_restore(around: Surroundings, entry: Entry, desired: Machine
             await asyncio.to_thread(restores.tidy, uid)
         case SetClock():
             await _set_clock(around, entry)
+        case SetMachineId():
+            await _set_machine_id(around, entry)
 
 
 async def _begin(around: Surroundings, entry: Entry, record: Record) -> None:
@@ -195,19 +201,33 @@ class _Warm:
 
 async def _set_clock(around: Surroundings, entry: Entry) -> None:
     """Have the guest's clock set; an agent that does not answer is asked again later."""
-    uid = entry.desired.uid
     remember_asking(around, entry, CLOCK)
     try:
-        await around.hypervisor.set_clock(uid, around.now())
+        await around.hypervisor.set_clock(entry.desired.uid, around.now())
     except UnavailableError:
         raise
     except NodeError:
         return
+    await _keep(around, entry, lambda record: record.model_copy(update={"clock_behind": False}))
+
+
+async def _set_machine_id(around: Surroundings, entry: Entry) -> None:
+    """Have the guest's own machine-id written; an agent that does not answer is asked again, until it is given up."""
+    remember_asking(around, entry, MACHINE_ID)
+    try:
+        why = await around.hypervisor.set_machine_id(entry.desired.uid)
+    except UnavailableError:
+        raise
+    except NodeError:
+        return
+    await _keep(around, entry, lambda record: kept_machine_id(record, why))
+
+
+async def _keep(around: Surroundings, entry: Entry, change: Callable[[Record], Record]) -> None:
     async with entry.lock:
-        stored = (await around.hypervisor.read(uid)).stored
+        stored = (await around.hypervisor.read(entry.desired.uid)).stored
         if stored is not None:
-            record = stored.record.model_copy(update={"clock_behind": False})
-            await around.hypervisor.write_stored(_with_record(stored, record))
+            await around.hypervisor.write_stored(_with_record(stored, change(stored.record)))
 
 
 def _told(error: OSError, pool: str) -> NodeError:

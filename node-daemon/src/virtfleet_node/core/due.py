@@ -7,7 +7,7 @@ from typing import Final
 
 from virtfleet_node.core.actions import Action
 from virtfleet_node.core.observed import HOLDS_AFTER, Asking, Observed, ObservedDomain
-from virtfleet_node.core.restore_actions import CLOCK
+from virtfleet_node.core.restore_actions import CLOCK, MACHINE_ID
 
 ASK_AGAIN: Final = timedelta(seconds=20)
 """A guest that has not let go of a device is asked again: it may have been booting, or the disk was mounted."""
@@ -48,7 +48,7 @@ def balloon_key(level_bytes: int) -> str:
 
 def outstanding(asked: Mapping[str, Asking], domain: ObservedDomain, guest_vcpus: int | None) -> dict[str, Asking]:
     """Return what the guest has been asked for and has not done; what it does not have any more is forgotten."""
-    there = {disk.target for disk in domain.disks} | ({CLOCK} if domain.active else set())
+    there = {disk.target for disk in domain.disks} | ({CLOCK, MACHINE_ID} if domain.active else set())
     there |= {card.alias for card in domain.cards} | {device.alias for device in domain.devices}
     if (memory := domain.memory) is not None:
         there |= {dimm.alias for dimm in memory.dimms}

@@ -27,7 +27,7 @@ from virtfleet_node.core.desired.cpu_tune import build_quota, live_scheduling, r
 from virtfleet_node.core.desired.io_tune import build_tuning
 from virtfleet_node.core.due import Change, ask
 from virtfleet_node.core.limit_actions import LimitCpu
-from virtfleet_node.core.observed import DomainState, Observed
+from virtfleet_node.core.observed import Observed
 from virtfleet_node.core.plan_cards import plan_cards
 from virtfleet_node.core.plan_clones import plan_clones
 from virtfleet_node.core.plan_devices import plan_devices
@@ -37,7 +37,7 @@ from virtfleet_node.core.plan_memory import plan_memory
 from virtfleet_node.core.plan_pins import plan_pins
 from virtfleet_node.core.plan_vcpus import plan_vcpus
 from virtfleet_node.core.plan_volumes import plan_volumes
-from virtfleet_node.core.restore_actions import CLOCK, SetClock
+from virtfleet_node.core.plan_woken import plan_woken
 from virtfleet_node.core.stored import StoredDisk
 
 
@@ -56,7 +56,7 @@ def plan_live(desired: Machine, observed: Observed, now: datetime) -> tuple[tupl
         *plan_vcpus(desired, observed, now),
         *plan_memory(desired, observed, now),
         *plan_cards(desired, observed, now),
-        *_plan_clock(observed, now),
+        *plan_woken(observed, now),
         *(Change(action) for action in plan_pins(observed)),
         *plan_devices(desired, observed, now),
         *(Change(action) for action in _plan_new(desired, observed)),
@@ -74,13 +74,6 @@ def _plan_cpu(desired: Machine, observed: Observed) -> Iterator[Action]:
     quota = build_quota(limit, running_vcpus(desired, observed), observed.cpu_frequency_hz)
     if quota != observed.domain.quota:
         yield LimitCpu(quota)
-
-
-def _plan_clock(observed: Observed, now: datetime) -> Iterator[Change]:
-    """Have a guest be told the time that went on from memory, once it runs and its agent answers."""
-    running = observed.domain.state is DomainState.RUNNING
-    if observed.record.clock_behind and running and observed.domain.agent_connected:
-        yield ask(SetClock(), CLOCK, observed, now)
 
 
 def is_too_small(disk: MachineDisk, stored: StoredDisk) -> bool:

@@ -88,7 +88,8 @@ def given_up(record: Record, error: str) -> Record:
 def restored_warm(record: Record, restoring: Restoring) -> Record:
     """Return the record of a guest that is about to go on from memory."""
     done = _ended(record, restoring.token, restoring.snapshot_uid)
-    return done.model_copy(update={"life": Life.RUNNING, "restored_warm": True, "clock_behind": True})
+    behind = {"clock_behind": True, "machine_id_due": restoring.machine_id}
+    return done.model_copy(update={"life": Life.RUNNING, "restored_warm": True, **behind})
 
 
 def _given_up(record: Record, restoring: Restoring, error: str) -> Record:
@@ -101,7 +102,14 @@ def _ended(record: Record, token: str, snapshot_uid: str = "", error: str = "") 
 
     One that failed is the last thing that is known of the machine's snapshots: its disks are as they were.
     """
-    update = {"restoring": None, "restored_token": token, "restore_error": error, "restored_warm": False}
+    update = {
+        "restoring": None,
+        "restored_token": token,
+        "restore_error": error,
+        "restored_warm": False,
+        "machine_id_due": False,
+        "machine_id_error": "",
+    }
     if error:
         return record.model_copy(update=update)
     return forgiven(record).model_copy(update={**update, "snapshot_uid": snapshot_uid})
@@ -127,7 +135,13 @@ def _intent(desired: Machine, observed: Observed, snapshot: SnapshotView) -> Res
         if own is not None and (file := snapshot.next_files.get((own.pool, own.name)))
     )
     memory = captured.memory and restore.memory and desired.run is not Run.STOPPED
-    return Restoring(token=restore.token, snapshot_uid=snapshot.kept.uid, memory=memory, layers=layers)
+    return Restoring(
+        token=restore.token,
+        snapshot_uid=snapshot.kept.uid,
+        memory=memory,
+        machine_id=memory and restore.machine_id,
+        layers=layers,
+    )
 
 
 def _counterpart(

@@ -61,6 +61,10 @@ class Record(Document):
     """The guest went on with the memory of the snapshot."""
     clock_behind: bool = False
     """The guest's clock stands where it stood in the snapshot, and its agent has yet to be told the time."""
+    machine_id_due: bool = False
+    """The guest has the machine-id of the snapshot, and its agent has yet to write its own."""
+    machine_id_error: Annotated[str, Field(max_length=ERROR_LENGTH)] = ""
+    """Why it keeps that of the snapshot; empty when it does not, or is not to have another."""
 
 
 class Stored(Document):

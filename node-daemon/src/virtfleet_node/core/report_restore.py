@@ -1,6 +1,6 @@
 """What the node says of a machine's restore."""
 
-from virtfleet_api.machine import Machine
+from virtfleet_api.machine import Machine, Run
 from virtfleet_api.report import RestoreReport
 from virtfleet_node.core.observed import Observed
 from virtfleet_node.core.plan_restore import restore_pending
@@ -17,8 +17,14 @@ def build_restore(desired: Machine, observed: Observed, record: Record) -> Resto
         return RestoreReport(token=desired.restore.token, message=waits)
     if not record.restored_token:
         return None
+    if record.machine_id_due and observed.domain.active and desired.run is Run.RUNNING:
+        return RestoreReport(token=record.restored_token, message="The guest's agent writes a machine-id of its own.")
     return RestoreReport(
-        token=record.restored_token, done=True, warm=record.restored_warm, message=record.restore_error
+        token=record.restored_token,
+        done=True,
+        warm=record.restored_warm,
+        message=record.restore_error,
+        note=f"Its machine-id is that of the snapshot: {record.machine_id_error}" if record.machine_id_error else "",
     )
 
 

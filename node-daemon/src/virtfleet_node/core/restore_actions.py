@@ -70,7 +70,18 @@ class SetClock:
         return "set the guest's clock"
 
 
+@dataclass(frozen=True)
+class SetMachineId:
+    """Have the guest agent write the guest's own machine-id."""
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        return "give the guest a machine-id of its own"
+
+
 CLOCK = "clock"
 """What `Observed.asked` calls the guest's clock."""
+MACHINE_ID = "machine-id"
+"""What `Observed.asked` calls the guest's machine-id."""
 
-RestoreAction = BeginRestore | MakeLayers | DropLayers | StartWarm | TidyLayers | SetClock
+RestoreAction = BeginRestore | MakeLayers | DropLayers | StartWarm | TidyLayers | SetClock | SetMachineId

@@ -32,6 +32,8 @@ class Restoring(Document):
     snapshot_uid: Uid
     memory: bool
     """The guest is to go on with the memory of the snapshot."""
+    machine_id: bool = False
+    """It is to be given a machine-id of its own then."""
     layers: tuple[NewLayer, ...] = ()
     """None for a disk that was not there yet, and is made from the snapshot."""
     attempts: int = 0

@@ -157,6 +157,11 @@ class Hypervisor:
         connect = self._connection.get()
         return await self._agent_calls.run(lambda: warm.set_clock(connect, uid, now))
 
+    async def set_machine_id(self, uid: str) -> str:
+        """Have a guest's agent write the guest's own machine-id; return what it says when it cannot."""
+        connect = self._connection.get()
+        return await self._agent_calls.run(lambda: warm.set_machine_id(connect, uid))
+
     async def execute(self, uid: str, action: DomainAction) -> None:
         """Carry out one action on a domain; no error when it is so already."""
         connect = self._connection.get()

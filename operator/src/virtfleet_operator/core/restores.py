@@ -78,8 +78,12 @@ def machine_restore(vm: VirtualMachine, catalog: Catalog) -> MachineRestore | No
         snapshot = catalog.snapshot(vm.metadata.namespace, restore.spec.snapshot)
         begun = restore.status.phase is RestorePhase.RESTORING
         if begun and snapshot is not None and _is_of(restore, vm):
+            new = restore.spec.target.new_virtual_machines
             return MachineRestore(
-                token=restore.metadata.uid, snapshot_uid=snapshot.metadata.uid, memory=restore.spec.memory
+                token=restore.metadata.uid,
+                snapshot_uid=snapshot.metadata.uid,
+                memory=restore.spec.memory,
+                machine_id=new is not None and new.reset_machine_id,
             )
     return None
 

@@ -57,7 +57,7 @@ def restored_machine(old: RestoredMachine, token: str, seen: MachineView) -> Res
     if report is not None and report.done and said:
         return _at(old, RestorePhase.FAILED, f"Node {seen.node_name}: {said}")
     if report is not None and report.done:
-        left_out = _OFF if seen.off and not report.warm else None
+        left_out = _OFF if seen.off and not report.warm else plain(report.note) or None
         return old.model_copy(update={"phase": RestorePhase.SUCCEEDED, "warm": report.warm, "message": left_out})
     return _at(old, RestorePhase.RESTORING, said or _goes_on(seen))
 

@@ -28,6 +28,12 @@ def _own_problems(restore: VMRestore) -> Iterator[str]:
             f"spec.target: {named}: write exactly one, such as "
             '"virtualMachine: web-1" or "newVirtualMachines: {namePrefix: web, count: 2}"'
         )
+    new = target.new_virtual_machines
+    if new is not None and new.reset_machine_id and not restore.spec.memory:
+        yield (
+            "spec.target.newVirtualMachines.resetMachineId: has no effect on guests that are booted: remove it, or "
+            "memory: false"
+        )
     if first and target.virtual_machine is None:
         yield "spec.snapshotFirst: has no effect on new machines: remove it"
     if first and len(before_name(restore.metadata.name)) > _MAX_NAME:
