@@ -3,8 +3,9 @@
 import asyncio
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from virtfleet_api.machine import Machine
 from virtfleet_node.agent.entry import Entry
@@ -40,6 +41,8 @@ from virtfleet_node.core.warm_domain import Saved, WarmDomain, WarmFiles, build_
 from virtfleet_node.hypervisor.warm import WarmStart
 
 _LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 async def carry_out_restore(around: Surroundings, entry: Entry, desired: Machine, action: RestoreAction) -> None:
@@ -201,26 +204,26 @@ class _Warm:
 
 async def _set_clock(around: Surroundings, entry: Entry) -> None:
     """Have the guest's clock set; an agent that does not answer is asked again later."""
-    remember_asking(around, entry, CLOCK)
-    try:
-        await around.hypervisor.set_clock(entry.desired.uid, around.now())
-    except UnavailableError:
-        raise
-    except NodeError:
-        return
-    await _keep(around, entry, lambda record: record.model_copy(update={"clock_behind": False}))
+    if await _answer(around, entry, CLOCK, around.hypervisor.set_clock(entry.desired.uid, around.now())) is not None:
+        await _keep(around, entry, lambda record: record.model_copy(update={"clock_behind": False}))
 
 
 async def _set_machine_id(around: Surroundings, entry: Entry) -> None:
     """Have the guest's own machine-id written; an agent that does not answer is asked again, until it is given up."""
-    remember_asking(around, entry, MACHINE_ID)
+    why = await _answer(around, entry, MACHINE_ID, around.hypervisor.set_machine_id(entry.desired.uid))
+    if why is not None:
+        await _keep(around, entry, lambda record: kept_machine_id(record, why))
+
+
+async def _answer(around: Surroundings, entry: Entry, key: str, question: Awaitable[T]) -> T | None:
+    """Return what the guest's agent answers; None when it does not. UnavailableError when nobody could ask it."""
+    remember_asking(around, entry, key)
     try:
-        why = await around.hypervisor.set_machine_id(entry.desired.uid)
+        return await question
     except UnavailableError:
         raise
     except NodeError:
-        return
-    await _keep(around, entry, lambda record: kept_machine_id(record, why))
+        return None
 
 
 async def _keep(around: Surroundings, entry: Entry, change: Callable[[Record], Record]) -> None:

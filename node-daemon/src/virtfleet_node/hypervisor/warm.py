@@ -22,6 +22,7 @@ _LOG = logging.getLogger(__name__)
 _NANOSECONDS: Final = 1000
 _MACHINE_ID: Final = "/etc/machine-id"
 _LONGEST_ANSWER: Final = 1000
+"""Characters of an agent's answer that are read; a number needs fewer."""
 
 _SILENT: Final = frozenset({libvirt.VIR_ERR_AGENT_UNRESPONSIVE, libvirt.VIR_ERR_AGENT_UNSYNCED})
 """What libvirt says of an agent that has not answered, perhaps because it was in the middle of something else."""

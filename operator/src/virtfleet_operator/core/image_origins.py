@@ -11,7 +11,7 @@ from virtfleet_api.virtual_machine import DiskReference, SnapshotDiskReference
 from virtfleet_api.vm_image import ImagePhase, ImageSource, VMImage
 from virtfleet_api.vm_snapshot import SnapshotPhase
 from virtfleet_operator.core.catalog import Catalog
-from virtfleet_operator.core.snapshot_disks import SnapshotDisk, disk_problem, say_no_snapshot, say_unusable
+from virtfleet_operator.core.snapshot_disks import SnapshotDisk, disk_problem, say_unusable
 from virtfleet_operator.core.sources import Source, name_problem, node_of, say_no_machine, say_not_made, stored_disk
 from virtfleet_operator.core.verdict import Waiting, quote
 
@@ -83,11 +83,10 @@ def _find_captured(
     namespace: str, reference: SnapshotDiskReference, catalog: Catalog, told: Collection[str]
 ) -> SnapshotDisk | Waiting:
     snapshot, name = catalog.snapshot(namespace, reference.name), quote(reference.name)
-    if snapshot is None:
-        return Waiting("SnapshotNotFound", f"{_SNAPSHOT}: VMSnapshot {name} {say_no_snapshot()}")
-    node = snapshot.status.node_name
-    if (said := say_unusable(snapshot)) and node not in told:
+    said = say_unusable(snapshot)
+    if snapshot is None or (said and snapshot.status.node_name not in told):
         return Waiting("SnapshotNotFound", f"{_SNAPSHOT}: VMSnapshot {name} {said}")
+    node = snapshot.status.node_name
     if node is None or snapshot.status.creation_time is None:
         return Waiting("SnapshotNotReady", f"{_SNAPSHOT}: VMSnapshot {name} is not Ready yet: it is copied once it is")
     if problem := disk_problem(f"{_SNAPSHOT}.disk", reference, snapshot):

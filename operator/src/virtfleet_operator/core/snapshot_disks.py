@@ -43,8 +43,8 @@ def find_snapshot_disks(
     for index, disk, reference in pending_snapshot_disks(vm):
         where = f"spec.disks[{index}]"
         snapshot = catalog.snapshot(vm.metadata.namespace, reference.name)
-        if snapshot is None or (said := say_unusable(snapshot)):
-            said = say_no_snapshot() if snapshot is None else said
+        said = say_unusable(snapshot)
+        if snapshot is None or said:
             return Waiting("SnapshotNotFound", f"{where}.source.snapshot: VMSnapshot {quote(reference.name)} {said}")
         if problems := tuple(_problems(where, disk, reference, snapshot)):
             return Invalid(problems)
@@ -86,13 +86,10 @@ def disk_problem(where: str, reference: SnapshotDiskReference, snapshot: VMSnaps
     return f"{where}: VMSnapshot {quote(reference.name)} has no disk {quote(reference.disk)}: {has}"
 
 
-def say_no_snapshot() -> str:
-    """Say that there is no such snapshot."""
-    return "is not there: create it or name one that `kubectl get vmsnapshot` shows in this namespace"
-
-
-def say_unusable(snapshot: VMSnapshot) -> str:
+def say_unusable(snapshot: VMSnapshot | None) -> str:
     """Say why nothing will ever begin from a snapshot, or nothing."""
+    if snapshot is None:
+        return "is not there: create it or name one that `kubectl get vmsnapshot` shows in this namespace"
     if snapshot.metadata.deletion_timestamp is not None:
         return "is being deleted: name another"
     if snapshot.status.phase is SnapshotPhase.FAILED:
