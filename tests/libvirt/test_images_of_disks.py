@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -124,12 +125,10 @@ async def test_an_image_of_a_running_guest_is_of_one_moment_and_does_not_stop_it
     await remove_image(rig, image)
 
 
-async def test_an_image_is_made_anew_whatever_is_killed_and_its_source_waits_for_it(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = await make_slow(rig)
+async def outlives_every_kill(rig: Rig, source: Machine, build: Callable[[], Image]) -> None:
+    """See that images are made although one after the other is killed meanwhile, and that nothing is left of it."""
     for victim in ("daemon", "libvirtd", "qemu"):
-        image = image_of(source, "data")
+        image = build()
         await rig.daemon.put_image(image)
         await until_copying(rig, image)
         await kill(rig, victim)
@@ -140,6 +139,13 @@ async def test_an_image_is_made_anew_whatever_is_killed_and_its_source_waits_for
         assert rig.domain(source).jobStats().get("type", 0) == 0
         await until_nothing_is_left(rig, source)
         await remove_image(rig, image)
+
+
+async def test_an_image_is_made_anew_whatever_is_killed_and_its_source_waits_for_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = await make_slow(rig)
+    await outlives_every_kill(rig, source, lambda: image_of(source, "data"))
     await ends_when_its_pool_is_full(rig, source, monkeypatch)
     await stays_until_its_image_is_made_or_given_up(rig, source)
 
@@ -224,16 +230,7 @@ async def test_an_image_of_a_snapshot_has_what_was_captured_while_the_guest_runs
 async def test_an_image_of_a_snapshot_is_made_anew_whatever_is_killed(rig: Rig) -> None:
     source = await make_slow(rig)
     snapshot = await capture(rig, source)
-    for victim in ("daemon", "libvirtd", "qemu"):
-        image = image_of_snapshot(snapshot, "data")
-        await rig.daemon.put_image(image)
-        await until_copying(rig, image)
-        await kill(rig, victim)
-        await until(rig, image, ImagePhase.READY)
-        assert await asyncio.to_thread(holds, file_of(rig, image), SLOW)
-        rig.reconnect()
-        await rig.reports.until(lambda: rig.last(source).phase is Phase.RUNNING, 60, "the machine runs")
-        await remove_image(rig, image)
+    await outlives_every_kill(rig, source, lambda: image_of_snapshot(snapshot, "data"))
     assert leftovers(rig) == []
 
 
